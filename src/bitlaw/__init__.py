@@ -1,0 +1,89 @@
+"""How big, how many tokens, how many bits: precision-aware scaling laws, with error bars.
+
+    import bitlaw as bl
+
+    runs = bl.read_runs("runs.csv")
+    fit = bl.fit("kumar", runs, hold_out=bl.largest())
+    bl.plan(fit, budget="1e22 flops")
+
+Names are loaded when they are first used: importing bitlaw costs almost nothing, and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import BitlawError, ConfigError, DataError, FitError, LabError, LawError, StoreError
+
+if TYPE_CHECKING:
+    from . import formats, laws
+    from .fitting import Comparison, Fit, compare, fit, largest, load_fit
+    from .formats import Scheme, parse_format
+    from .laws import Law, published
+    from .planning import Plan, plan
+    from .report import write_report
+    from .runs import Runs, Store, read_runs, write_runs
+
+_HOME = {
+    "Comparison": "fitting",
+    "Fit": "fitting",
+    "Law": "laws",
+    "Plan": "planning",
+    "Runs": "runs",
+    "Scheme": "formats",
+    "Store": "runs",
+    "compare": "fitting",
+    "fit": "fitting",
+    "formats": "",
+    "largest": "fitting",
+    "laws": "",
+    "load_fit": "fitting",
+    "parse_format": "formats",
+    "plan": "planning",
+    "published": "laws",
+    "read_runs": "runs",
+    "write_report": "report",
+    "write_runs": "runs",
+}
+
+__all__ = [
+    "BitlawError",
+    "Comparison",
+    "ConfigError",
+    "DataError",
+    "Fit",
+    "FitError",
+    "LabError",
+    "Law",
+    "LawError",
+    "Plan",
+    "Runs",
+    "Scheme",
+    "Store",
+    "StoreError",
+    "compare",
+    "fit",
+    "formats",
+    "largest",
+    "laws",
+    "load_fit",
+    "parse_format",
+    "plan",
+    "published",
+    "read_runs",
+    "write_report",
+    "write_runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'bitlaw' has no attribute {name!r}")
+    home = _HOME[name]
+    value = importlib.import_module(f".{home or name}", __name__)
+    return getattr(value, name) if home else value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,333 @@
+"""The verbs, and how errors become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import BitlawError, ConfigError
+
+app = typer.Typer(
+    name="bitlaw",
+    help="How big, how many tokens, how many bits: precision-aware scaling laws, with error bars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+runs_app = typer.Typer(
+    no_args_is_help=True, help="Look into run tables, and turn one kind of file into another."
+)
+laws_app = typer.Typer(no_args_is_help=True, help="The laws: equations, parameters, published constants.")
+app.add_typer(runs_app, name="runs")
+app.add_typer(laws_app, name="laws")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+
+
+def main() -> None:
+    """Run the command line; errors end with one sentence and the exit code of their kind."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except BitlawError as error:
+        print(f"bitlaw: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """Measure, fit, plan, show."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("bitlaw"))
+        raise typer.Exit
+
+
+@app.command()
+def study(
+    source: Annotated[str, typer.Argument(help="`quick`, or a TOML file like it.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Run a whole study: train, quantise, fit, plan, report.
+
+    Finished models are stored as they come. Ctrl-C loses nothing: run the same command to go on.
+
+    Example: `bitlaw study quick --corpus ~/notes`
+    """
+    from ..study import read_study, run_study
+    from .progress import Reporter
+
+    described = read_study(source, seed)
+    folder = out or Path(f"study-{described.name}")
+    flags = [("--out", out), ("--corpus", corpus), ("--seed", seed)]
+    command = f"bitlaw study {source}" + "".join(
+        f" {flag} {value}" for flag, value in flags if value is not None
+    )
+    with Reporter() as reporter:
+        try:
+            outcome = run_study(
+                described, folder, corpus=corpus, workers=workers, command=command, on_progress=reporter
+            )
+        except KeyboardInterrupt:
+            reporter.close()
+            print(
+                f"Stopped. What is finished is stored in {folder}; run the same command to go on.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+    if json_:
+        _print_json(
+            {
+                "fit": _without_draws(outcome.fit.as_json()),
+                "plans": [p.as_json() for p in outcome.plans],
+                "report": str(outcome.report),
+            }
+        )
+        return
+    print(outcome.fit, outcome.comparison, *outcome.plans, sep="\n\n")
+    print(f"\nReport: {outcome.report}   Rows: {folder / 'runs.sqlite'}   Fit: {folder / 'fit.json'}")
+
+
+@app.command()
+def fit(
+    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
+    save: Annotated[Path | None, typer.Option(help="Keep the fit as JSON, for `bitlaw plan --fit`.")] = None,
+    hold_out: Annotated[bool, typer.Option(help="Also fit without the largest size, and predict it.")] = True,
+    count: Annotated[
+        str, typer.Option(help="How N is counted: as_given, non_embedding, total, matmul.")
+    ] = "as_given",
+    interval: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Fit a law to a table of runs.
+
+    The table needs columns params, tokens and loss; formats go in w_format, a_format, kv_format and
+    post_format (like int4; empty means 16 bit). `bitlaw runs schema` lists all columns.
+
+    Example: `bitlaw fit runs.csv --law kumar --save fit.json`
+    """
+    from ..errors import nearest
+    from ..fitting import fit as fit_law
+    from ..fitting import largest
+    from ..runs import read_runs
+
+    counts = ("as_given", "non_embedding", "total", "matmul")
+    if count not in counts:
+        raise ConfigError(f"unknown count {count!r}; {nearest(count, counts)}")
+    table = read_runs(runs)
+    sizes = table.ok()["params"].n_unique()
+    split = largest() if hold_out and sizes > 2 else None
+    result = fit_law(law, table, hold_out=split, count=count, interval=interval)  # type: ignore[arg-type]
+    if save is not None:
+        result.save(save)
+    if json_:
+        _print_json(_without_draws(result.as_json()))
+        return
+    print(result)
+    if save is not None:
+        print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
+
+
+@app.command()
+def plan(
+    law: Annotated[str | None, typer.Option(help="Published constants, like kumar-2024.")] = None,
+    fit: Annotated[Path | None, typer.Option(help="A fit that `bitlaw fit --save` wrote.")] = None,
+    budget: Annotated[str | None, typer.Option(help='Training cost, like 1e22 or "1e22 flops".')] = None,
+    params: Annotated[str | None, typer.Option(help="Given model size, like 8B.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Given training tokens, like 200B.")] = None,
+    bits: Annotated[str | None, typer.Option(help="Given training format, like int8 or bf16.")] = None,
+    quantize_to: Annotated[str | None, typer.Option(help="Weights after training, like int4.")] = None,
+    interval: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Answer: how many parameters, tokens and bits?
+
+    * `bitlaw plan --law kumar-2024 --budget 1e22`: the best model for a budget
+    * `bitlaw plan --law kumar-2024 --budget 1e22 --bits int8`: the same, trained in 8 bits
+    * `bitlaw plan --fit fit.json --params 8B --quantize-to int4`: tokens beyond which training hurts
+    """
+    from ..fitting import load_fit
+    from ..laws import published
+    from ..planning import plan as answer
+
+    if (law is None) == (fit is None):
+        raise ConfigError("name either --law (published constants, like kumar-2024) or --fit (a saved fit)")
+    source = load_fit(fit) if fit is not None else published(law or "")
+    result = answer(
+        source,
+        budget=budget,
+        params=params,
+        tokens=tokens,
+        bits=bits,
+        quantize_to=quantize_to,
+        interval=interval,
+    )
+    if json_:
+        _print_json(result.as_json())
+    else:
+        print(result)
+
+
+@app.command()
+def report(
+    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
+    budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG.")] = None,
+) -> None:
+    """Fit a law to runs and write one self-contained page that opens from disk, offline.
+
+    Example: `bitlaw report runs.csv -o report.html --budget 1e21`
+    """
+    from .. import laws
+    from ..fitting import compare, largest
+    from ..fitting import fit as fit_law
+    from ..fitting.compare import without_precision
+    from ..planning import plan as answer
+    from ..report import write_report
+    from ..runs import read_runs
+
+    table = read_runs(runs)
+    chosen = laws.get(law)
+    many = table.ok()["params"].n_unique() > 2
+    fitted = fit_law(chosen, table, hold_out=largest() if many else None)
+    rivals = [chosen, without_precision(chosen)] if chosen.spec.precision else [chosen]
+    comparison = compare(table, rivals) if many else None
+    plans = [answer(fitted, budget=budget)] if budget is not None else []
+    command = f"bitlaw report {runs} --law {law}" + (f" --budget {budget}" if budget else "")
+    write_report(
+        out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
+    )
+    print(f"Wrote {out}")
+
+
+@runs_app.command("show")
+def runs_show(
+    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    json_: JsonFlag = False,
+) -> None:
+    """Check a table and print its first rows."""
+    import polars as pl
+
+    from ..runs import read_runs
+
+    table = read_runs(runs)
+    used = [s.name for s in table.frame if s.null_count() < len(s) and s.name not in ("config", "versions")]
+    if json_:
+        print(table.frame.select(used).head(rows).write_json())
+        return
+    print(repr(table)[1:-1])
+    wanted = (
+        "id",
+        "params",
+        "tokens",
+        "w_format",
+        "a_format",
+        "kv_format",
+        "post_format",
+        "loss",
+        "gap",
+        "status",
+    )
+    with pl.Config(tbl_rows=rows, tbl_cols=20, tbl_hide_dataframe_shape=True, tbl_width_chars=140):
+        print(table.frame.select([c for c in wanted if c in used]).head(rows))
+
+
+@runs_app.command("convert")
+def runs_convert(
+    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+) -> None:
+    """Write a table as CSV or Parquet."""
+    from ..runs import read_runs, write_runs
+
+    table = read_runs(runs)
+    write_runs(table, out)
+    print(f"Wrote {len(table)} rows to {out}")
+
+
+@runs_app.command("schema")
+def runs_schema() -> None:
+    """List the columns of a run table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..runs import COLUMNS
+
+    table = Table()
+    for name in ("column", "kind", "unit", "range", "meaning"):
+        table.add_column(name)
+    for c in COLUMNS:
+        limits = c.range_text() if c.kind in ("integer", "number") else ", ".join(c.choices)
+        table.add_row(c.name, c.kind, c.unit, limits, c.meaning)
+    Console().print(table)
+
+
+@laws_app.command("list")
+def laws_list() -> None:
+    """List the laws that can be fitted, and the published constants that can be planned with."""
+    from ..laws import LAWS, PUBLISHED
+
+    for law in LAWS.values():
+        print(f"{law.name:16} {len(law.parameters):2} parameters   {law.source}")
+    print("\nPublished constants, for `bitlaw plan --law`:")
+    for p in PUBLISHED.values():
+        print(f"{p.name:16} {p.source}")
+
+
+@laws_app.command("show")
+def laws_show(name: Annotated[str, typer.Argument(help="A law, or published constants.")]) -> None:
+    """Print a law's equation, parameters, constants and where it holds."""
+    from ..laws import PUBLISHED, get, published
+
+    constants = published(name) if name in PUBLISHED else None
+    law = constants.law if constants else get(name)
+    import sympy as sp
+
+    print(f"{name}: {constants.source if constants else law.source}")
+    print(f"\n  L = {law.display()}")
+    if law.n_eff != sp.Symbol("N"):
+        print(f"  N_eff = {law.n_eff}")
+    print("\nReads:")
+    for i in law.inputs:
+        print(f"  {i.symbol!s:12} {i.column:12} {i.meaning}")
+    print("\nParameters:")
+    for p in law.parameters:
+        value = f" = {constants.values[p.name]:g}" if constants else ""
+        unit = f" [{p.unit}]" if p.unit else ""
+        print(f"  {p.name + value:22} {p.meaning}{unit}")
+    if constants:
+        print(f"\nFitted on {constants.regime}.")
+    for sentence in dict.fromkeys(c.sentence for c in law.conditions):
+        print(f"Domain: {sentence}.")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+def _without_draws(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != "draws"}

@@ -1,0 +1,317 @@
+"""What a fit is: immutable, printable, and kept as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import BitlawError, DataError
+from ..laws import Law, Parameter, from_spec
+from ..runs import Runs
+from .objective import Array
+from .rows import Rows
+
+FORMAT = 1
+MAX_BYTES = 100 * 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A parameter's value and interval.
+
+    `status` is `ok`, `fixed`, `at bound` or `not identified`.
+    """
+
+    parameter: Parameter
+    value: float
+    low: float
+    high: float
+    status: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a law predicts rows that it was not fitted to.
+
+    Attributes:
+        split: which rows were held out.
+        rows: number of losses predicted.
+        error: mean absolute relative error of the losses.
+        bias: mean signed relative error, predicted minus measured.
+        errors: signed relative error of each loss (rows,).
+        index: place of each in the run table (rows,).
+        cluster: cluster of each (rows,).
+        gap_rows: number of gaps predicted.
+        gap_error: median absolute error of the gaps as a share of the gap.
+    """
+
+    split: str
+    rows: int
+    error: float
+    bias: float
+    errors: tuple[float, ...]
+    index: tuple[int, ...]
+    cluster: tuple[int, ...]
+    gap_rows: int
+    gap_error: float
+
+
+def score(split: str, law: Law, theta: Array, test: Rows) -> HeldOut:
+    """Predict held-out rows; a row outside the fitted law's domain has an error of NaN."""
+    measured = test.loss.measured
+    relative = (law.compiled.total(theta, test.loss.data) - measured) / measured
+    gap_rows, gap_error = 0, math.nan
+    if test.gap is not None and len(test.gap):
+        predicted = law.compiled.gap(theta, test.gap.data)
+        scale = np.hypot(test.gap.measured, test.gap.noise)
+        gap_rows, gap_error = len(scale), float(np.median(np.abs(predicted - test.gap.measured) / scale))
+    return HeldOut(
+        split=split,
+        rows=len(measured),
+        error=float(np.abs(relative).mean()),
+        bias=float(relative.mean()),
+        errors=tuple(float(x) for x in relative),
+        index=tuple(int(x) for x in test.loss.row),
+        cluster=tuple(int(x) for x in test.loss.cluster),
+        gap_rows=gap_rows,
+        gap_error=gap_error,
+    )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a fit came from."""
+
+    source: str
+    rows_sha256: str
+    bitlaw: str
+    made: str
+
+    @classmethod
+    def of(cls, runs: Runs) -> Provenance:
+        """Describe a table."""
+        digest = hashlib.sha256(runs.frame.write_csv().encode()).hexdigest()
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(runs.source, digest, version("bitlaw"), made)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to rows.
+
+    Attributes:
+        law: the law, without terms the rows say nothing about.
+        estimates: value, interval and status of each parameter.
+        draws: bootstrap draws of all parameters (draws, p).
+        level: of the intervals.
+        df: degrees of freedom behind them, clusters - free parameters.
+        notes: what was left out, is not identified or should be known.
+        converged: whether the solver reached its tolerance.
+        objective: value of the objective at the estimates.
+        noise: estimated noise of each kind of row, on the scale of its residuals.
+        delta: Huber's delta, in units of the noise.
+        rows: number of rows used, by kind.
+        clusters: number of independent clusters among them.
+        count: convention by which N is counted.
+        ranges: lowest and highest params and tokens among the rows.
+        held_out: error on held-out rows, from a fit without them.
+        provenance: where the rows came from.
+    """
+
+    law: Law
+    estimates: tuple[Estimate, ...]
+    draws: Array
+    level: float
+    df: int
+    notes: tuple[str, ...]
+    converged: bool
+    objective: float
+    noise: Mapping[str, float]
+    delta: float
+    rows: Mapping[str, int]
+    clusters: int
+    count: str
+    ranges: Mapping[str, tuple[float, float]]
+    held_out: HeldOut | None
+    provenance: Provenance
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The estimates by name."""
+        return {e.parameter.name: e.value for e in self.estimates}
+
+    @property
+    def method(self) -> str:
+        """How the intervals were made."""
+        return "wild cluster bootstrap" if self.df else "none"
+
+    def predict(self, **inputs: ArrayLike) -> Array:
+        """Predict the loss after training and quantisation; as `Law.predict`."""
+        return self.law.predict(self.values, **inputs)
+
+    def band(self, what: str = "total", **inputs: ArrayLike) -> tuple[Array, Array]:
+        """Return the confidence interval of a prediction: of the law's `total` loss or of its `gap`."""
+        data = self.law.arrange(inputs)
+        function = self.law.compiled.total if what == "total" else self.law.compiled.gap
+        shape = next(iter(data.values())).shape
+        flat = {name: column.reshape(-1) for name, column in data.items()}
+        tail = (1 - self.level) / 2
+        low, high = np.nanquantile(function(self.draws, flat), [tail, 1 - tail], axis=0)
+        return low.reshape(shape), high.reshape(shape)
+
+    def __str__(self) -> str:
+        from .tell import fit_text
+
+        return fit_text(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, complete enough to load again."""
+        held = vars(self.held_out) if self.held_out else None
+        return {
+            "bitlaw_fit": FORMAT,
+            "law": {"name": self.law.name, **self.law.spec.as_json()},
+            "estimates": {
+                e.parameter.name: {"value": e.value, "low": e.low, "high": e.high, "status": e.status}
+                for e in self.estimates
+            },
+            "interval": {"level": self.level, "method": self.method, "kind": "confidence", "df": self.df},
+            "notes": list(self.notes),
+            "converged": self.converged,
+            "objective": self.objective,
+            "noise": dict(self.noise),
+            "delta": self.delta,
+            "rows": dict(self.rows),
+            "clusters": self.clusters,
+            "count": self.count,
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+            "held_out": held,
+            "provenance": vars(self.provenance),
+            "draws": self.draws.tolist(),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit as JSON, whole or not at all.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        path = Path(path)
+        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(_clean(self.as_json()), indent=1) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read a fit that `Fit.save` wrote. Names are looked up and numbers are checked; no code can run.
+
+    Raises:
+        DataError: not a fit, damaged, or of a newer version.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(
+                f"{path} is larger than a fit can be; make it again with: bitlaw fit RUNS --save {path}"
+            )
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; make it with: bitlaw fit RUNS --save"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON, so it is not a fit: {error}") from error
+    try:
+        if data["bitlaw_fit"] != FORMAT:
+            raise DataError(
+                f"{path} was written by another version of bitlaw (format {data['bitlaw_fit']!r})"
+            )
+        spec = dict(data["law"])
+        law = from_spec(spec).named(str(spec["name"]))
+        held = data["held_out"]
+        fit = Fit(
+            law=law,
+            estimates=tuple(
+                Estimate(
+                    p,
+                    _number(data["estimates"][p.name]["value"]),
+                    _bound(data["estimates"][p.name]["low"]),
+                    _bound(data["estimates"][p.name]["high"]),
+                    str(data["estimates"][p.name]["status"]),
+                )
+                for p in law.parameters
+            ),
+            draws=np.array([[_number(x) for x in draw] for draw in data["draws"]]).reshape(
+                -1, len(law.parameters)
+            ),
+            level=_number(data["interval"]["level"]),
+            df=int(data["interval"]["df"]),
+            notes=tuple(str(n) for n in data["notes"]),
+            converged=bool(data["converged"]),
+            objective=_number(data["objective"]),
+            noise={str(k): _number(v) for k, v in data["noise"].items()},
+            delta=_number(data["delta"]),
+            rows={str(k): int(v) for k, v in data["rows"].items()},
+            clusters=int(data["clusters"]),
+            count=str(data["count"]),
+            ranges={str(k): (_number(low), _number(high)) for k, (low, high) in data["ranges"].items()},
+            held_out=None if held is None else _held_out(held),
+            provenance=Provenance(**{k: str(v) for k, v in data["provenance"].items()}),
+        )
+        if not len(fit.draws):
+            raise ValueError("it has no draws")
+        return fit
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, BitlawError) as error:
+        raise DataError(
+            f"{path} is not a complete fit ({error!r}); make it again with: bitlaw fit RUNS --save"
+        ) from error
+
+
+def _held_out(data: Mapping[str, Any]) -> HeldOut:
+    return HeldOut(
+        split=str(data["split"]),
+        rows=int(data["rows"]),
+        error=_bound(data["error"]),
+        bias=_bound(data["bias"]),
+        errors=tuple(_bound(x) for x in data["errors"]),
+        index=tuple(int(x) for x in data["index"]),
+        cluster=tuple(int(x) for x in data["cluster"]),
+        gap_rows=int(data["gap_rows"]),
+        gap_error=_bound(data["gap_error"]),
+    )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _bound(value: Any) -> float:
+    return math.nan if value is None else _number(value)
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN: write null."""
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

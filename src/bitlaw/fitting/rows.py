@@ -1,0 +1,184 @@
+"""From the run table to the rows a law can read: which are used, as what, and which are left out and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ..errors import FitError
+from ..formats import UNQUANTIZED
+from ..laws import Law, from_spec
+from ..laws.law import PARTS
+from ..runs import Count, Runs
+from .objective import Block
+
+#: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
+ASSUMED_GAP_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a fit uses.
+
+    Attributes:
+        law: the law, without terms that no row could tell anything about.
+        loss: rows with a loss to be predicted.
+        gap: rows with a paired gap to be predicted; None without any.
+        notes: what was left out or should be known, in words.
+        count: the counting convention of N.
+        ranges: lowest and highest value of each input among the rows used.
+    """
+
+    law: Law
+    loss: Block
+    gap: Block | None
+    notes: tuple[str, ...]
+    count: str
+    ranges: dict[str, tuple[float, float]]
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that there are."""
+        return (self.loss,) if self.gap is None else (self.loss, self.gap)
+
+
+def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
+    """Choose the rows of a table that a law can be fitted to.
+
+    Raises:
+        FitError: no usable rows, or rows measured on different evaluation sets.
+    """
+    ok = runs.filter(pl.col("loss").is_not_null())
+    if not len(ok):
+        raise FitError("no row has a loss; a fit needs finished runs")
+    frame = ok.frame
+    columns = {"params": ok.size(count).to_numpy(), "tokens": frame["tokens"].to_numpy()}
+    columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*PARTS, "post")}
+    notes = _warnings(frame, len(runs) - len(ok))
+
+    quantized = columns["post_bits"] < UNQUANTIZED
+    law, dropped = _restrict(law, {name: column.min() < UNQUANTIZED for name, column in columns.items()})
+    notes += dropped
+    unread = [
+        f"{int((columns[f'{part}_bits'] < UNQUANTIZED).sum())} rows have {what} of low precision"
+        for part, what in PARTS.items()
+        if part not in law.parts and (columns[f"{part}_bits"] < UNQUANTIZED).any()
+    ]
+    if unread:
+        notes.append(f"{', '.join(unread)}; this law does not read it")
+
+    keep = np.ones(len(ok), dtype=bool)
+    if not law.spec.gap and quantized.any():
+        keep &= ~quantized
+        notes.append(
+            f"{int(quantized.sum())} rows quantised after training are left out: this law has no gap"
+        )
+    data = {i.column: columns[i.column] for i in law.inputs}
+    keep = _in_domain(law, data, keep, notes)
+
+    gap, noise = _gaps(frame)
+    is_gap = keep & quantized & np.isfinite(gap)
+    is_loss = keep & ~is_gap
+    if not is_loss.any():
+        raise FitError("no row is left whose loss this law can predict; " + "; ".join(notes))
+    cluster = _clusters(frame)
+
+    def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
+        measured = gap if kind == "gap" else frame["loss"].to_numpy()
+        whole = Block(kind, data, measured, noise, cluster, np.arange(len(frame)))
+        return whole.take(chosen)
+
+    _one_evaluation_set(frame, is_loss)
+    ranges = {
+        name: (float(column[keep].min()), float(column[keep].max()))
+        for name, column in columns.items()
+        if name in ("params", "tokens")
+    }
+    named = frame["count"][0] if count == "as_given" else count
+    return Rows(
+        law=law,
+        loss=block("loss", is_loss),
+        gap=block("gap", is_gap) if is_gap.any() else None,
+        notes=tuple(notes),
+        count=named or "not stated",
+        ranges=ranges,
+    )
+
+
+def _restrict(law: Law, varies: dict[str, bool]) -> tuple[Law, list[str]]:
+    """Drop the terms of a law that no row could tell anything about."""
+    spec = law.spec.as_json()
+    missing = [part for part in law.parts if not varies[f"{part}_bits"]]
+    notes = [
+        f"no row has {PARTS[part]} of low precision; their factor is left out of the law" for part in missing
+    ]
+    spec["precision"] = {part: form for part, form in spec["precision"].items() if part not in missing}
+    if law.spec.gap and not varies["post_bits"]:
+        spec["gap"] = None
+        notes.append("no row was quantised after training; the gap is left out of the law")
+    return (from_spec(spec).named(law.name, law.source), notes) if notes else (law, [])
+
+
+def _in_domain(
+    law: Law, data: dict[str, np.ndarray], keep: NDArray[np.bool_], notes: list[str]
+) -> NDArray[np.bool_]:
+    """Leave out rows that break a condition which no parameter value could mend."""
+    symbols = {p.symbol for p in law.parameters}
+    theta = np.ones(len(law.parameters))
+    said: dict[str, int] = {}
+    for condition, holds in zip(law.conditions, law.compiled.holds(theta, data), strict=True):
+        if not condition.expression.free_symbols & symbols:
+            broken = keep & ~holds
+            if broken.any():
+                said[condition.sentence] = said.get(condition.sentence, 0) + int(broken.sum())
+            keep = keep & holds
+    notes += [f"{count} rows are left out: {sentence}" for sentence, count in said.items()]
+    return keep
+
+
+def _gaps(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Gap of each row and its standard error; NaN where there is none."""
+    losses = dict(zip(frame["id"], frame["loss"], strict=True))
+    parent_loss = np.array([losses.get(parent) or np.nan for parent in frame["parent"]], dtype=float)
+    given = frame["gap"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    gap = np.where(np.isfinite(given), given, frame["loss"].to_numpy() - parent_loss)
+    noise = frame["gap_se"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    known = np.abs(gap[np.isfinite(gap) & (gap != 0)])
+    smallest = float(np.quantile(known, 0.1)) if len(known) else 1.0
+    return gap, np.where(np.isfinite(noise) & (noise > 0), noise, ASSUMED_GAP_NOISE * smallest)
+
+
+def _clusters(frame: pl.DataFrame) -> NDArray[np.int64]:
+    """Rows derived from one trunk, or from one parent, are one cluster."""
+    parents = dict(zip(frame["id"], frame["trunk"], strict=True))
+    names = [
+        trunk or (parents.get(parent) or parent if parent else own)
+        for trunk, parent, own in zip(frame["trunk"], frame["parent"], frame["id"], strict=True)
+    ]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+    sets = frame.filter(pl.Series(chosen))["eval_sha256"].unique()
+    if len(sets) > 1:
+        raise FitError(
+            f"the rows were evaluated on {len(sets)} different sets (column eval_sha256); their losses cannot be "
+            "compared: keep the rows of one"
+        )
+
+
+def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
+    notes = []
+    if failed:
+        notes.append(f"{failed} rows without a loss (diverged or failed) are left out")
+    schedules = frame["schedule"].drop_nulls().unique().sort().to_list()
+    if len(schedules) > 1:
+        notes.append(
+            f"the rows mix learning-rate schedules ({', '.join(schedules)}); growth of the gap with tokens is "
+            "confounded with learning-rate decay"
+        )
+    if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
+        notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")
+    return notes

@@ -1,0 +1,188 @@
+"""Where to start: project the linear parameters out, and search only the others.
+
+For any values of the nonlinear parameters the best linear ones (E, A, B, C_T) are a small non-negative
+least-squares problem (variable projection, Golub & Pereyra 1973). Many points are scored that way; the
+best are then improved by damped Gauss-Newton on the projected problem with Kaufman's Jacobian. Here the
+residuals are the losses' relative errors, quadratic throughout; robustness comes after.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .objective import Array, Problem
+
+CANDIDATES = 768
+ITERATIONS = 40
+
+
+def seeds(problem: Problem, count: int, rng: np.random.Generator) -> Array:
+    """Return coordinates (count, f) of starting points, best first."""
+    space = _Projected(problem)
+    points = _draw(problem, space.nonlinear, rng)
+    cost, _, _ = space.solve(points)
+    best = points[np.argsort(cost, kind="stable")[:count]]
+    best, cost, linear = _improve(space, best)
+    order = np.argsort(cost, kind="stable")
+    return space.join(best[order], linear[order])
+
+
+def _draw(problem: Problem, nonlinear: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    """Draw points in the ranges that the law's parameters declare, on their own scales."""
+    columns = []
+    for place in nonlinear:
+        parameter = problem.law.parameters[problem.free[place]]
+        low, high = parameter.start
+        if parameter.positive:
+            columns.append(rng.uniform(np.log(low), np.log(high), CANDIDATES))
+        else:
+            columns.append(rng.uniform(low, high, CANDIDATES))
+    return np.stack(columns, axis=-1) if columns else np.empty((1, 0))
+
+
+class _Projected:
+    """The problem with its linear parameters solved for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        chosen = np.isin(problem.free, problem.linear)
+        self.linear, self.nonlinear = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+        weights, measured = [], []
+        for block, sigma in zip(problem.blocks, problem.sigma, strict=True):
+            weights.append(block.link_slope(block.measured) / sigma)
+            measured.append(block.measured)
+        self.weight, self.measured = np.concatenate(weights), np.concatenate(measured)
+
+    def join(self, points: Array, linear: Array) -> Array:
+        """Coordinates of all free parameters from nonlinear coordinates and linear values."""
+        u = np.empty((len(points), len(self.problem.free)))
+        u[:, self.nonlinear] = points
+        low, high = self.problem.low[self.linear], self.problem.high[self.linear]
+        u[:, self.linear] = np.clip(np.log(np.maximum(linear, np.exp(low))), low, high)
+        return u
+
+    def basis(self, points: Array) -> tuple[Array, Array]:
+        """Weighted remainder to be explained (S, n) and weighted basis (S, n, K)."""
+        problem = self.problem
+        u = np.zeros((len(points), len(problem.free)))
+        u[:, self.nonlinear] = points
+        theta = problem.theta(u)
+        fixed = np.ones(len(problem.base), dtype=bool)
+        fixed[problem.free] = False
+        rests, bases = [], []
+        for block in problem.blocks:
+            function = problem.function(block)
+            rest, basis = function.basis(theta, block.data)
+            out = np.zeros((*rest.shape, len(self.linear)))
+            rest = rest.copy()
+            for column, k in enumerate(function.linear):
+                if fixed[k]:
+                    rest += problem.base[k] * basis[..., column]
+                else:
+                    out[..., list(problem.free[self.linear]).index(k)] = basis[..., column]
+            rests.append(rest)
+            bases.append(out)
+        rest, basis = np.concatenate(rests, axis=1), np.concatenate(bases, axis=1)
+        return (self.measured - rest) * self.weight, basis * self.weight[:, None]
+
+    def solve(self, points: Array) -> tuple[Array, Array, Array]:
+        """Return cost (S,), the best non-negative linear values (S, K), and residuals (S, n)."""
+        y, basis = self.basis(points)
+        valid = np.isfinite(y).all(-1) & np.isfinite(basis).reshape(len(y), -1).all(-1)
+        y, basis = np.where(valid[:, None], y, 0.0), np.where(valid[:, None, None], basis, 0.0)
+        linear = _nonnegative(basis, y)
+        residual = np.einsum("snk,sk->sn", basis, linear) - y
+        cost = np.where(valid, 0.5 * (residual**2).sum(-1), np.inf)
+        return cost, linear, residual
+
+    def jacobian(self, points: Array, linear: Array) -> Array:
+        """Kaufman's Jacobian (S, n, q): derivatives by the nonlinear coordinates, projected off the basis."""
+        problem = self.problem
+        u = self.join(points, linear)
+        theta = problem.theta(u)
+        positive = np.array([problem.law.parameters[k].positive for k in problem.free])
+        chain = np.where(positive, theta[..., problem.free], 1.0)[..., None, :]
+        slopes = [
+            problem.function(b).jacobian(theta, b.data)[1][..., problem.free] * chain for b in problem.blocks
+        ]
+        jacobian = np.nan_to_num(np.concatenate(slopes, axis=1) * self.weight[:, None])
+        basis, full = jacobian[..., self.linear], jacobian[..., self.nonlinear]
+        gram = np.einsum("snk,snl->skl", basis, basis)
+        scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
+        gram = gram / (scale[:, :, None] * scale[:, None, :]) + 1e-12 * np.eye(len(self.linear))
+        cross = np.einsum("snk,snq->skq", basis, full) / scale[:, :, None]
+        explained: Array = np.einsum("snk,skq->snq", basis / scale[:, None, :], np.linalg.solve(gram, cross))
+        return full - explained
+
+
+def _improve(space: _Projected, points: Array) -> tuple[Array, Array, Array]:
+    """Damped Gauss-Newton on the projected problem, all points at once, inside their box."""
+    problem = space.problem
+    low, high = problem.low[space.nonlinear], problem.high[space.nonlinear]
+    points = np.clip(points, low, high)
+    cost, linear, residual = space.solve(points)
+    damping = np.full(len(points), 1e-2)
+    for _ in range(ITERATIONS):
+        jacobian = space.jacobian(points, linear)
+        gradient = np.einsum("snq,sn->sq", jacobian, np.nan_to_num(residual))
+        gram = np.einsum("snq,snr->sqr", jacobian, jacobian)
+        step = damped_step(gram, gradient, damping, points, low, high)
+        trial = np.clip(points + step, low, high)
+        new_cost, new_linear, new_residual = space.solve(trial)
+        better = new_cost < cost
+        points = np.where(better[:, None], trial, points)
+        linear = np.where(better[:, None], new_linear, linear)
+        residual = np.where(better[:, None], new_residual, residual)
+        cost = np.where(better, new_cost, cost)
+        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-12, 1e12)
+        if (damping >= 1e12).all():
+            break
+    return points, cost, linear
+
+
+def damped_step(gram: Array, gradient: Array, damping: Array, at: Array, low: Array, high: Array) -> Array:
+    """Return -(gram + damping) ^-1 gradient for each of a stack, not pushing against a bound.
+
+    The damping is one number times the identity, in units of the mean diagonal: scaling it by column
+    (Marquardt) sends parameters in flat directions far away, from where they do not return.
+    """
+    stuck = ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
+    free = ~stuck
+    gram = gram * (free[:, :, None] & free[:, None, :])
+    gradient = gradient * free
+    mean = np.maximum(np.einsum("sqq->s", gram) / gram.shape[-1], 1e-300)
+    eye = np.eye(gram.shape[-1])
+    matrix = gram + (damping * mean)[:, None, None] * eye + stuck[:, :, None] * eye * mean[:, None, None]
+    try:
+        step: Array = np.linalg.solve(matrix, gradient[..., None])[..., 0]
+    except np.linalg.LinAlgError:  # one singular matrix fails the stack: fall back to the pseudo-inverse
+        step = np.einsum("sqr,sr->sq", np.linalg.pinv(matrix, hermitian=True), gradient)
+    return -step
+
+
+def _nonnegative(basis: Array, y: Array) -> Array:
+    """Exact non-negative least squares for a few columns: try every subset, keep the best feasible one."""
+    count, _, width = basis.shape
+    gram = np.einsum("snk,snl->skl", basis, basis)
+    cross = np.einsum("snk,sn->sk", basis, y)
+    scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
+    gram = gram / (scale[:, :, None] * scale[:, None, :])
+    cross = cross / scale
+    best, gain = np.zeros((count, width)), np.zeros(count)
+    for size in range(width, 0, -1):
+        for subset in combinations(range(width), size):
+            index = np.array(subset)
+            part = gram[:, index[:, None], index] + 1e-14 * np.eye(size)
+            values = np.linalg.solve(part, cross[:, index, None])[..., 0]
+            new = np.einsum(
+                "sk,sk->s", values, cross[:, index]
+            )  # the drop in half the squared error, doubled
+            take = (values >= 0).all(-1) & (new > gain)
+            candidate = np.zeros((count, width))
+            candidate[:, index] = values
+            best, gain = np.where(take[:, None], candidate, best), np.where(take, new, gain)
+    solution: Array = best / scale
+    return solution

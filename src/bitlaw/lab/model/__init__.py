@@ -1,0 +1,5 @@
+"""One readable transformer."""
+
+from .transformer import Transformer
+
+__all__ = ["Transformer"]

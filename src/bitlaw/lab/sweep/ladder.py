@@ -1,0 +1,104 @@
+"""A sweep as data, and the trunks it consists of."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ...formats import Integer, Scheme, parse_format
+from ...shapes import ladder_shape
+from ..corpus import Corpus
+from ..train import TrunkConfig
+
+
+class SweepConfig(BaseModel):
+    """Sizes x token budgets x schemes, and what is done to the ends after training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
+    sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
+    budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
+    schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
+    post_formats: tuple[str, ...] = Field(default=(), description="weights after training, 16-bit ends only")
+    batch_size: int = Field(default=8, gt=0, description="sequences a step")
+    seq_len: int = Field(default=128, gt=1, description="tokens a sequence")
+    schedule: Literal["constant", "cosine"] = "constant"
+    cooldown: float = Field(default=0.2, gt=0, le=1, description="last share of each budget")
+    warmup_steps: int = Field(default=20, ge=0)
+    rate_times_width: float = Field(
+        default=0.5,
+        gt=0,
+        description="peak learning rate times width: the rate falls as 1 / width, as muP has it for Adam",
+    )
+    weight_decay: float = Field(default=0.1, ge=0)
+    eval_tokens: int = Field(default=65_536, gt=0)
+
+    @field_validator("sizes", "budgets", "schemes", "post_formats")
+    @classmethod
+    def _no_repeats(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"has a value twice: {list(values)}")
+        return values
+
+    @field_validator("sizes", "budgets")
+    @classmethod
+    def _positive(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        for value in values:
+            if value <= 0:
+                raise ValueError(f"must be positive, not {value}")
+        return tuple(sorted(values))
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SweepConfig:
+        for scheme in self.schemes:
+            Scheme.parse(scheme)
+        for name in self.post_formats:
+            if not isinstance(parse_format(name), Integer):
+                raise ValueError(f"post_formats: {name!r} does not quantise anything; use int2 to int16")
+        for size in self.sizes:
+            ladder_shape(size)
+        shortest = self.budgets[0] // (self.batch_size * self.seq_len)
+        if shortest <= self.warmup_steps:
+            raise ValueError(
+                f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {self.warmup_steps} "
+                "of warm-up; use more tokens or smaller batches"
+            )
+        return self
+
+
+def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
+    """Return the trunks of a sweep, the dearest first, so that workers end together.
+
+    Every trunk has a seed of its own, derived from the study's seed, the size and the scheme: rows that a
+    law is fitted to share neither initialisation nor data order across trunks.
+    """
+    result = []
+    for size in config.sizes:
+        for scheme in config.schemes:
+            shape = ladder_shape(size)
+            common = {
+                "shape": shape,
+                "scheme": Scheme.parse(scheme).name,
+                "seed": _derive(config.seed, size, scheme),
+                "corpus_sha256": corpus.sha256,
+                "batch_size": config.batch_size,
+                "seq_len": config.seq_len,
+                "learning_rate": config.rate_times_width / shape.width,
+                "weight_decay": config.weight_decay,
+                "warmup_steps": config.warmup_steps,
+                "schedule": config.schedule,
+                "cooldown": config.cooldown,
+                "eval_tokens": config.eval_tokens,
+            }
+            if config.schedule == "cosine":  # nothing to share: one run a budget
+                result += [TrunkConfig(budgets=(tokens,), **common) for tokens in config.budgets]
+            else:
+                result.append(TrunkConfig(budgets=config.budgets, **common))
+    return sorted(result, key=lambda t: -t.shape.flops_per_token(t.seq_len) * max(t.budgets))
+
+
+def _derive(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")

@@ -1,0 +1,125 @@
+"""From the end of a branch to rows of the table: the trained model, and what quantising it does."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...formats import Format, Integer, bits_per_weight, parse_format
+from ..corpus import Corpus
+from ..quantize import paired_gap, quantize_rtn, window_losses
+from ..quantize.evaluate import EVAL_BATCH, mean_and_se
+from ..train import End, TrunkConfig
+
+
+def end_rows(
+    config: TrunkConfig,
+    end: End,
+    corpus: Corpus,
+    evaluation: tuple[Tensor, Tensor, str],
+    post_formats: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """Evaluate an end and, if it was trained in 16 bits, each of its quantised copies; one row each."""
+    inputs_WT, targets_WT, eval_hash = evaluation
+    row = trained_row(config, end, corpus, eval_hash)
+    if end.model is None:
+        return [{**row, "status": "diverged", "reason": end.reason}]
+    clock = time.perf_counter()
+    before_W = window_losses(end.model, inputs_WT, targets_WT)
+    loss, loss_se = mean_and_se(before_W)
+    row |= {"status": "ok", "loss": loss, "loss_se": loss_se}
+    row["seconds"] = end.seconds + time.perf_counter() - clock
+    rows = [row]
+    for name in post_formats if not config.parts().quantized else ():
+        fmt = parse_format(name)
+        clock = time.perf_counter()
+        after_W = window_losses(quantize_rtn(end.model, fmt), inputs_WT, targets_WT)
+        gap = paired_gap(after_W, before_W)
+        loss, loss_se = mean_and_se(after_W)
+        rows.append(
+            {
+                **row,
+                "id": f"{row['id']}-rtn-{fmt.name}",
+                "parent": row["id"],
+                "post_format": fmt.name,
+                "post_granularity": "channel",
+                "method": "rtn",
+                "bpw": _bits_per_weight(end.model, fmt),
+                "loss": loss,
+                "loss_se": loss_se,
+                "gap": gap.gap,
+                "gap_se": gap.se,
+                "started": _now(),
+                "seconds": time.perf_counter() - clock,
+            }
+        )
+    return rows
+
+
+def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -> dict[str, Any]:
+    """Describe the end of a branch: everything but its loss."""
+    shape, counts, scheme = config.shape, config.shape.counts(), config.parts()
+    tokens = end.steps * config.batch_size * config.seq_len
+    row: dict[str, Any] = {
+        "id": config.cell_id(end.tokens),
+        "trunk": config.trunk_id(),
+        "seed": config.seed,
+        "params": counts.non_embedding,
+        "count": "non_embedding",
+        **{
+            f"params_{part}": getattr(counts, part)
+            for part in ("embedding", "attention", "mlp", "norm", "head")
+        },
+        "tokens": tokens,
+        "unique_tokens": min(tokens, len(corpus.train)),
+        "flops": shape.flops_per_token(config.seq_len) * tokens,
+        "flops_6nd": 6.0 * counts.non_embedding * tokens,
+        "schedule": config.schedule,
+        "cooldown": config.cooldown if config.schedule == "constant" else None,
+        "learning_rate": config.learning_rate,
+        "learning_rate_end": end.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "steps": end.steps,
+        "batch_size": config.batch_size,
+        "seq_len": config.seq_len,
+        **{name: getattr(shape, name) for name in ("width", "depth", "heads", "ffn", "vocab")},
+        "corpus": corpus.name,
+        "corpus_sha256": corpus.sha256,
+        "eval_sha256": eval_hash,
+        "eval_tokens": config.eval_tokens,
+        "eval_batch": EVAL_BATCH,
+        "config": config.model_dump_json(),
+        "versions": json.dumps(
+            {
+                "bitlaw": version("bitlaw"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+            }
+        ),
+        "started": _now(),
+        "seconds": end.seconds,
+    }
+    for part, granularity in (("w", "channel"), ("a", "tensor"), ("kv", "tensor")):
+        fmt: Format = getattr(scheme, part)
+        row[f"{part}_format"] = fmt.name
+        row[f"{part}_granularity"] = granularity if isinstance(fmt, Integer) else None
+    return row
+
+
+def _bits_per_weight(model: torch.nn.Module, fmt: Format) -> float:
+    matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+    bits = sum(p.numel() * bits_per_weight(fmt, (p.shape[0], p.shape[1])) for p in matrices)
+    return bits / sum(p.numel() for p in matrices)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,250 @@
+"""Workers that make rows: one process a core, one thread a process.
+
+The parent alone writes to the store. It talks to each worker through a pipe of its own, so that a worker
+killed at any moment holds no lock; its trunk is given to a fresh worker, which goes on from the newest
+checkpoint. A worker whose parent is gone finds its pipe closed at the next step, and ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import BitlawError, LabError
+from ...runs import Store
+from ..corpus import eval_windows, read_corpus
+from ..train import Interrupted, TrunkConfig, train_trunk
+from .rows import end_rows
+
+DEATHS = 3  # of workers on one trunk before the sweep gives up
+REPORT_SECONDS = 0.2
+
+#: A step of a tiny model costs about as much as this many FLOPs a token beyond its matrix products: fitted
+#: by eye to steps of 12k to 100k parameters on one core. It only steers the estimate of the time left.
+OVERHEAD_FLOPS = 3e5
+
+
+def cost(config: TrunkConfig, tokens: int) -> float:
+    """Work of training on some tokens, in FLOPs with the overhead of small models."""
+    return tokens * (config.shape.flops_per_token(config.seq_len) + OVERHEAD_FLOPS)
+
+
+def _undone(config: TrunkConfig, ids: set[str]) -> list[int]:
+    return [tokens for tokens in config.budgets if config.cell_id(tokens) not in ids]
+
+
+def work_left(configs: list[TrunkConfig], ids: set[str]) -> float:
+    """Work of all cells whose rows are not in the store yet."""
+    total = 0.0
+    for config in configs:
+        undone = _undone(config, ids)
+        if undone:
+            steps = config.branch_step(undone[-1])
+            steps += sum(config.steps(tokens) - config.branch_step(tokens) for tokens in undone)
+            total += cost(config, steps * config.batch_size * config.seq_len)
+    return total
+
+
+def run_sweep(
+    configs: list[TrunkConfig],
+    store: Store,
+    folder: Path,
+    *,
+    corpus_path: str | None = None,
+    post_formats: tuple[str, ...] = (),
+    workers: int | None = None,
+    device: str = "auto",
+    on_work: Callable[[float], None] = lambda work: None,
+    on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> None:
+    """Train every cell whose rows are not in the store, and store its rows as each branch ends.
+
+    Args:
+        configs: the trunks.
+        store: where rows go.
+        folder: where checkpoints go while trunks are under way.
+        corpus_path: the text, as `read_corpus` takes it.
+        post_formats: formats that 16-bit ends are quantised to.
+        workers: processes; None means one a core, or one a GPU.
+        device: `auto`, `cpu` or `cuda`.
+        on_work: told of work done, in the unit of `work_left`.
+        on_rows: told of rows stored.
+
+    Raises:
+        LabError: a worker failed, or died three times on one trunk.
+        KeyboardInterrupt: passed on, after every worker has saved its state.
+    """
+    ids = store.ids()
+    waiting = [config for config in configs if _undone(config, ids)]
+    if not waiting:
+        return
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    slots = min(workers or _places(device), len(waiting))
+    waiting.reverse()  # so that pop() takes the dearest
+    team: dict[Connection, _Worker] = {}
+    deaths: dict[str, int] = {}
+
+    def hire(slot: int) -> None:
+        place = f"cuda:{slot % max(1, torch.cuda.device_count())}" if device == "cuda" else device
+        worker = _Worker(slot, corpus_path, post_formats, folder, place)
+        team[worker.pipe] = worker
+        assign(worker)
+
+    def assign(worker: _Worker) -> None:
+        worker.config = waiting.pop() if waiting else None
+        if worker.config is None:
+            worker.pipe.send(None)
+        else:
+            config = worker.config
+            done = tuple(set(config.budgets) - set(_undone(config, ids)))
+            worker.pipe.send((config, done))
+
+    try:
+        for slot in range(slots):
+            hire(slot)
+        while team:
+            for pipe in wait(list(team)):
+                assert isinstance(pipe, Connection)
+                worker = team[pipe]
+                try:
+                    kind, content = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    worker.process.join()
+                    del team[pipe]
+                    if worker.config is not None:
+                        trunk = worker.config.trunk_id()
+                        deaths[trunk] = deaths.get(trunk, 0) + 1
+                        if deaths[trunk] == DEATHS:
+                            raise LabError(
+                                f"a worker died {DEATHS} times on trunk {trunk} (exit code "
+                                f"{worker.process.exitcode}); is there enough memory? Finished rows are stored"
+                            ) from None
+                        waiting.append(worker.config)
+                        hire(worker.slot)
+                    continue
+                if kind == "work":
+                    on_work(cost(worker.config, content) if worker.config else 0.0)
+                elif kind == "rows":
+                    store.add(content)
+                    ids.update(row["id"] for row in content)
+                    on_rows(content)
+                elif kind == "done":
+                    assert worker.config is not None
+                    shutil.rmtree(folder / worker.config.trunk_id(), ignore_errors=True)
+                    assign(worker)
+                else:
+                    raise LabError(f"a worker failed: {content}; finished rows are stored")
+    finally:
+        for worker in team.values():
+            worker.dismiss()
+
+
+def _places(device: str) -> int:
+    """GPUs, or cores this process may use."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """A process and the parent's end of its pipe."""
+
+    def __init__(
+        self, slot: int, corpus_path: str | None, post_formats: tuple[str, ...], folder: Path, device: str
+    ) -> None:
+        context = mp.get_context("spawn")  # a fork would copy open files and torch's threads
+        self.slot = slot
+        self.config: TrunkConfig | None = None
+        self.pipe, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_work, args=(theirs, corpus_path, post_formats, folder, device), daemon=True
+        )
+        with _sheltered():
+            self.process.start()
+        theirs.close()
+
+    def dismiss(self) -> None:
+        """Ask the worker to save its state and end; insist after a while."""
+        try:
+            self.pipe.send(None)
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:  # drain, or a worker with much to say would never end
+                self.pipe.recv()
+        except (EOFError, OSError):
+            pass
+        self.process.join(timeout=10)
+        if self.process.is_alive():
+            self.process.kill()
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Start a process that ignores Ctrl-C from birth, and does not import the caller's script again."""
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__spec__ = None
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _work(
+    pipe: Connection, corpus_path: str | None, post_formats: tuple[str, ...], folder: Path, device: str
+) -> None:
+    """Train the trunks that come through the pipe, until told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and tells us
+    torch.set_num_threads(1)
+    corpus = read_corpus(corpus_path)
+    heard, spoken = 0, time.monotonic()
+
+    def on_tokens(tokens: int) -> None:
+        nonlocal heard, spoken
+        heard += tokens
+        if time.monotonic() - spoken > REPORT_SECONDS:
+            pipe.send(("work", heard))
+            heard, spoken = 0, time.monotonic()
+
+    def should_stop() -> bool:
+        if not pipe.poll():
+            return False
+        pipe.recv()  # raises EOFError when the parent is gone
+        return True
+
+    try:
+        while (task := pipe.recv()) is not None:
+            config, done = task
+            if config.corpus_sha256 != corpus.sha256:
+                raise LabError("the corpus has changed since the sweep was planned; run it again")
+            evaluation = eval_windows(corpus, config.eval_tokens, config.seq_len)
+            place = torch.device(device)
+            ends = train_trunk(
+                config, corpus, folder / config.trunk_id(), done, on_tokens, should_stop, place
+            )
+            for end in ends:
+                pipe.send(("rows", end_rows(config, end, corpus, evaluation, post_formats)))
+            pipe.send(("work", heard))
+            heard = 0
+            pipe.send(("done", None))
+    except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
+        return
+    except (BitlawError, RuntimeError, OSError) as error:
+        pipe.send(("error", f"{type(error).__name__}: {error}"))

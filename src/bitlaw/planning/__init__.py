@@ -1,0 +1,6 @@
+"""From a law to a decision: sizes, tokens and bits under a budget, and how sure it is."""
+
+from .answer import Answer, Option, Plan
+from .optimum import frontier, plan
+
+__all__ = ["Answer", "Option", "Plan", "frontier", "plan"]

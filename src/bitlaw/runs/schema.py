@@ -1,0 +1,269 @@
+"""The columns of the run table, each with its type, unit and bounds, and the checked table itself.
+
+A row is one model at one moment: the end of a training run, or that model after quantisation (then
+`post_format` is set and `parent` names the row it was made from). A loss is finite or absent; what went
+wrong is a `status`, never a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import polars as pl
+
+from ..errors import ConfigError, DataError
+from ..formats import law_bits, parse_format
+
+Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
+Kind: TypeAlias = Literal["text", "integer", "number", "format"]
+
+STATUSES = ("ok", "diverged", "failed")
+_DTYPE: dict[str, type[pl.DataType]] = {
+    "text": pl.String,
+    "integer": pl.Int64,
+    "number": pl.Float64,
+    "format": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its kind, bounds (`low` may be exclusive), unit and meaning."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    exclusive: bool = False
+    choices: tuple[str, ...] = ()
+
+    def problem(self, value: Any) -> str:
+        """Say what is wrong with a value of the right type; an empty string means nothing."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{value} is not finite; leave the cell empty and say why in `status`"
+        if self.kind in ("integer", "number"):
+            if value < self.low or value > self.high or (self.exclusive and value == self.low):
+                return f"{value:g} is out of range; {self.name} must be {self.range_text()}"
+        elif self.kind == "format":
+            try:
+                parse_format(value)
+            except ConfigError as error:
+                return str(error)
+        elif self.choices and value not in self.choices:
+            return f"{value!r} is not one of {', '.join(self.choices)}"
+        return ""
+
+    def range_text(self) -> str:
+        """The bounds in words."""
+        low = "" if self.low == -math.inf else f"{'above' if self.exclusive else 'at least'} {self.low:g}"
+        high = "" if self.high == math.inf else f"at most {self.high:g}"
+        return " and ".join(part for part in (low, high) if part) or "finite"
+
+
+def _count(part: str) -> Column:
+    return Column(f"params_{part}", "integer", f"parameters of the {part} part", "parameters", low=0)
+
+
+def _format(part: str, meaning: str) -> Column:
+    return Column(f"{part}_format", "format", f"number format of {meaning} in training; empty means bf16")
+
+
+def _scale(part: str) -> Column:
+    choices = ("tensor", "channel")
+    return Column(f"{part}_granularity", "text", f"what shares one scale in `{part}_format`", choices=choices)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("id", "text", "unique name of the row; made from the row's place in the table if absent"),
+    Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
+    Column("reason", "text", "what happened, when the status is not ok"),
+    Column("trunk", "text", "training run that the row descends from; rows of one trunk are not independent"),
+    Column("parent", "text", "id of the row before quantisation"),
+    Column("seed", "integer", "of initialisation and data order", low=0),
+    Column("params", "number", "N, model size by the convention in `count`", "parameters", 0, exclusive=True),
+    Column("count", "text", "convention of `params`", choices=("non_embedding", "total", "matmul")),
+    _count("embedding"),
+    _count("attention"),
+    _count("mlp"),
+    _count("norm"),
+    _count("head"),
+    Column("tokens", "number", "D, training tokens seen", "tokens", 0, exclusive=True),
+    Column("unique_tokens", "number", "distinct training tokens seen", "tokens", 0, exclusive=True),
+    Column("flops", "number", "training FLOPs, matrix products counted exactly", "flops", 0, exclusive=True),
+    Column("flops_6nd", "number", "6 N D with non-embedding N", "flops", 0, exclusive=True),
+    _format("w", "weights"),
+    _scale("w"),
+    _format("a", "activations"),
+    _scale("a"),
+    _format("kv", "keys and values"),
+    _scale("kv"),
+    _format("emb", "embeddings"),
+    _format("grad", "gradients"),
+    Column("post_format", "format", "format the weights were quantised to after training; empty means none"),
+    _scale("post"),
+    Column("method", "text", "how they were quantised: `rtn`, `gptq`, `awq`"),
+    Column("bpw", "number", "bits per quantised weight, scales included", "bits", 0, exclusive=True),
+    Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
+    Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
+    Column(
+        "gap", "number", "loss after minus before quantisation, same tokens; may be negative", "nats/token"
+    ),
+    Column("gap_se", "number", "standard error of `gap`, paired", "nats/token", 0),
+    Column("schedule", "text", "learning-rate schedule, like `constant` or `cosine`"),
+    Column("cooldown", "number", "last share of the tokens over which the rate falls", low=0, high=1),
+    Column("learning_rate", "number", "peak learning rate", low=0, exclusive=True),
+    Column("learning_rate_end", "number", "learning rate at the checkpoint", low=0),
+    Column("warmup_steps", "integer", "steps over which the rate rises", "steps", low=0),
+    Column("weight_decay", "number", "AdamW weight decay", low=0),
+    Column("steps", "integer", "optimiser steps", "steps", low=0),
+    Column("batch_size", "integer", "sequences a step", "sequences", low=1),
+    Column("seq_len", "integer", "tokens a sequence", "tokens", low=1),
+    Column("width", "integer", "residual stream", low=1),
+    Column("depth", "integer", "blocks", low=1),
+    Column("heads", "integer", "attention heads", low=1),
+    Column("ffn", "integer", "feed-forward width", low=1),
+    Column("vocab", "integer", "tokens the model knows", low=1),
+    Column("corpus", "text", "what was read"),
+    Column("corpus_sha256", "text", "hash of training and held-out text"),
+    Column("eval_sha256", "text", "hash of the evaluation tokens"),
+    Column("eval_tokens", "integer", "size of the evaluation set", "tokens", low=1),
+    Column("eval_batch", "integer", "sequences evaluated at once; per-tensor scales depend on it", low=1),
+    Column("config", "text", "the resolved configuration, as JSON"),
+    Column("versions", "text", "of bitlaw, torch and Python, and the kind of machine"),
+    Column("started", "text", "UTC time the work began, ISO 8601"),
+    Column("seconds", "number", "time spent on the row", "s", low=0),
+)
+COLUMN: dict[str, Column] = {column.name: column for column in COLUMNS}
+SCHEMA: dict[str, type[pl.DataType]] = {column.name: _DTYPE[column.kind] for column in COLUMNS}
+PARTS = ("w", "a", "kv")
+
+
+class Runs:
+    """An immutable, checked table of runs.
+
+    Build one with `bitlaw.read_runs`, which checks every cell, or from a list of rows. `frame` is a
+    polars data frame with all columns of the schema; absent ones are null.
+
+    >>> runs = Runs.from_rows([{"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}])
+    >>> len(runs), runs.frame["w_format"].to_list()
+    (1, [None])
+    """
+
+    def __init__(self, frame: pl.DataFrame, source: str = "") -> None:
+        missing = [pl.lit(None, SCHEMA[name]).alias(name) for name in SCHEMA if name not in frame.columns]
+        self.frame = frame.with_columns(missing).select(list(SCHEMA)).cast(pl.Schema(SCHEMA))
+        self.source = source
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], source: str = "") -> Runs:
+        """Check rows given as mappings from column to value; absent columns are null.
+
+        Raises:
+            DataError: naming the row, column and value that is wrong.
+        """
+        rows = list(rows)
+        for place, row in enumerate(rows, start=1):
+            for name, value in row.items():
+                if name not in COLUMN:
+                    raise DataError(f"row {place}: unknown column {name!r}")
+                problem = "" if value is None else COLUMN[name].problem(value)
+                if problem:
+                    raise DataError(f"row {place}, column {name}: {problem}")
+            _check_row(row, f"row {place}")
+        frame = pl.DataFrame(rows, schema_overrides=dict(SCHEMA), infer_schema_length=None)
+        runs = cls(frame, source)
+        check_unique(runs.frame)
+        return runs
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def __repr__(self) -> str:
+        ok = self.ok()
+        trained = ok.filter(pl.col("post_format").is_null())
+        return (
+            f"<Runs{' of ' + self.source if self.source else ''}: {trained.height} trained, "
+            f"{ok.height - trained.height} quantised after training, {len(self) - ok.height} without a loss>"
+        )
+
+    def ok(self) -> pl.DataFrame:
+        """Rows that have a loss."""
+        return self.frame.filter(pl.col("loss").is_not_null())
+
+    def filter(self, *predicates: pl.Expr) -> Runs:
+        """Return the rows for which all polars expressions hold."""
+        return Runs(self.frame.filter(*predicates), self.source)
+
+    def size(self, count: Count = "as_given") -> pl.Series:
+        """N of every row under a counting convention.
+
+        `as_given` is the `params` column. The others are summed from the parts where the rows have them,
+        or taken from `params` where its `count` says that it is that convention.
+
+        Raises:
+            DataError: rows of mixed conventions, or rows that cannot be counted in this one.
+        """
+        frame = self.frame
+        if count == "as_given":
+            kinds = frame["count"].unique().to_list()
+            if len(kinds) > 1:
+                raise DataError(
+                    f"rows count parameters in different ways ({', '.join(map(str, sorted(map(str, kinds))))}); "
+                    "choose one with count='non_embedding', 'total' or 'matmul'"
+                )
+            sizes = frame["params"]
+        else:
+            parts = {
+                "non_embedding": ("attention", "mlp", "norm"),
+                "total": ("embedding", "attention", "mlp", "norm", "head"),
+                "matmul": ("attention", "mlp", "head"),
+            }[count]
+            total = pl.sum_horizontal([pl.col(f"params_{p}") for p in parts], ignore_nulls=False)
+            given = pl.when(pl.col("count") == count).then(pl.col("params"))
+            sizes = frame.select(pl.coalesce(total.cast(pl.Float64), given).alias("params"))["params"]
+        if sizes.null_count():
+            place = sizes.is_null().arg_true()[0]
+            raise DataError(
+                f"row {frame['id'][place]!r} has no {'`params`' if count == 'as_given' else count + ' count'}; "
+                "give `params`, or the counts by part"
+            )
+        return sizes.cast(pl.Float64)
+
+    def bits(self, part: str) -> pl.Series:
+        """Bits that laws read for a part (`w`, `a`, `kv`, or `post`); unquantised is a million."""
+        names = self.frame[f"{part}_format"]
+        table = {name: law_bits(parse_format(name)) for name in names.unique() if name is not None}
+        unquantized = law_bits(parse_format("bf16"))
+        return names.map_elements(table.__getitem__, return_dtype=pl.Float64).fill_null(unquantized)
+
+
+def _check_row(row: Mapping[str, Any], where: str) -> None:
+    """Check what no single cell can tell."""
+    if row.get("status") in (None, "ok") and row.get("loss") is None:
+        raise DataError(f"{where} has no loss; give one, or a status of {' or '.join(STATUSES[1:])}")
+    if row.get("status") not in (None, "ok") and row.get("loss") is not None:
+        raise DataError(f"{where} has status {row['status']!r} and a loss; a failed run has none")
+    if row.get("tokens") is None:
+        raise DataError(f"{where} has no tokens; every run needs its training tokens")
+    if row.get("gap") is not None and row.get("post_format") is None:
+        raise DataError(f"{where} has a gap but no post_format; say which format it was quantised to")
+
+
+check_row = _check_row
+
+
+def check_unique(frame: pl.DataFrame) -> None:
+    """Refuse a table in which two rows have one id.
+
+    Raises:
+        DataError: naming the id.
+    """
+    ids = frame["id"].drop_nulls()
+    if ids.is_duplicated().any():
+        twice = ids.filter(ids.is_duplicated())[0]
+        raise DataError(f"two rows have the id {twice!r}; ids must be unique: drop one, or rename it")

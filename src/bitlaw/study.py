@@ -1,0 +1,282 @@
+"""One TOML file, the whole road: corpus, sweep, rows, fit, comparison, plan, report.
+
+Every step reads what the one before it stored, and a cell that is in the store is not trained again. So a
+study can be stopped at any moment and run again; and a second run takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError, StoreError, nearest
+from .runs import Runs, Store
+from .units import format_quantity, parse_quantity
+
+if TYPE_CHECKING:
+    from .fitting import Comparison, Fit
+    from .planning import Plan
+
+BUILT_IN = ("quick",)
+MAX_TOML = 1_000_000
+
+
+class FitConfig(BaseModel):
+    """What is fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    law: str = "kumar"
+    interval: float = Field(default=0.9, gt=0, lt=1)
+    draws: int = Field(default=400, ge=50, le=100_000)
+
+
+class PlanConfig(BaseModel):
+    """What is asked of the fit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    budget: str | float | int | None = None
+    quantize_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file describes it. `sweep` is a `bitlaw.lab.sweep.SweepConfig`."""
+
+    name: str
+    sweep: Any
+    fit: FitConfig
+    plan: PlanConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found, and where it stands."""
+
+    runs: Runs
+    fit: Fit
+    comparison: Comparison
+    plans: tuple[Plan, ...]
+    report: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is: work done and left in one unit, rows stored, and what is being done."""
+
+    done: float
+    total: float
+    rows: int
+    doing: str
+
+
+def read_study(source: str, seed: int | None = None) -> Study:
+    """Read a study by the name of a built-in one, or from a TOML file.
+
+    Args:
+        source: `quick`, or a path.
+        seed: replaces the file's seed.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, or a value that makes no sense.
+    """
+    from .lab.sweep import SweepConfig
+
+    if source in BUILT_IN:
+        text = (files("bitlaw") / f"{source}.toml").read_text(encoding="utf-8")
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no study {source!r}; name a TOML file, or a built-in: {', '.join(BUILT_IN)}"
+            )
+        if path.stat().st_size > MAX_TOML:
+            raise ConfigError(f"{source} is too large for a study file")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {source}: {error}") from error
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    for key in data:
+        if key not in ("name", "sweep", "fit", "plan"):
+            raise ConfigError(
+                f"{source}: unknown key {key!r}; {nearest(key, ('name', 'sweep', 'fit', 'plan'))}"
+            )
+    for key in ("sweep", "fit", "plan"):
+        if not isinstance(data.get(key, {}), dict):
+            raise ConfigError(f"{source}: [{key}] must be a table")
+    name = data.get("name", Path(source).stem)
+    if (
+        not isinstance(name, str)
+        or not name.isascii()
+        or not name.replace("-", "").replace("_", "").isalnum()
+    ):
+        raise ConfigError(f"{source}: name {name!r} must be letters, digits, - and _")
+    sweep = dict(data.get("sweep", {}))
+    if seed is not None:
+        sweep["seed"] = seed
+    return Study(
+        name=name,
+        sweep=_model(SweepConfig, sweep, source, "sweep"),
+        fit=_model(FitConfig, data.get("fit", {}), source, "fit"),
+        plan=_model(PlanConfig, data.get("plan", {}), source, "plan"),
+    )
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    corpus: str | None = None,
+    workers: int | None = None,
+    command: str = "",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Run a study to its report, training only what the folder's store does not hold yet.
+
+    Args:
+        study: what to do.
+        folder: where the store, checkpoints, fit, plan, figures and report go.
+        corpus: a folder or file of text; None means the standard library's sources.
+        workers: processes; None means one a core.
+        command: printed in the report as the way to make it again.
+        on_progress: told how far it is.
+
+    Raises:
+        BitlawError: as the rooms it goes through.
+        KeyboardInterrupt: after everything finished so far was saved.
+    """
+    from . import laws
+    from .fitting import compare, fit, largest
+    from .fitting.compare import without_precision
+    from .lab.corpus import eval_windows, read_corpus
+    from .lab.sweep import run_sweep, trunks, work_left
+    from .planning import plan
+    from .report import write_report
+
+    law = laws.get(study.fit.law)  # before hours of training, not after
+    if study.plan.budget is not None:
+        parse_quantity(study.plan.budget, "flops")
+    text = read_corpus(corpus)
+    eval_windows(text, study.sweep.eval_tokens, study.sweep.seq_len)
+    configs = trunks(study.sweep, text)
+    wanted = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+    with _alone(folder):
+        store = Store(folder / "runs.sqlite")
+        try:
+            ids = store.ids()
+            total, done, rows = work_left(configs, ids), 0.0, len(wanted & ids)
+
+            def on_work(work: float) -> None:
+                nonlocal done
+                done += work
+                on_progress(Progress(done, total, rows, f"training: {rows} of {len(wanted)} models"))
+
+            def on_rows(new: list[dict[str, Any]]) -> None:
+                nonlocal rows
+                rows += 1
+                on_work(0.0)
+
+            on_work(0.0)
+            run_sweep(
+                configs,
+                store,
+                folder / "checkpoints",
+                corpus_path=corpus,
+                workers=workers,
+                post_formats=study.sweep.post_formats,
+                on_work=on_work,
+                on_rows=on_rows,
+            )
+            everything = store.runs()
+        finally:
+            store.close()
+        runs = everything.filter(pl.col("id").is_in(list(wanted)) | pl.col("parent").is_in(list(wanted)))
+        on_progress(Progress(total, total, rows, "fitting"))
+        sizes = len(study.sweep.sizes)
+        split = largest() if sizes > 2 else None
+        fitted = fit(law, runs, hold_out=split, interval=study.fit.interval, draws=study.fit.draws)
+        comparison = compare(
+            runs, [law, without_precision(law)], hold_out=split or largest(0), interval=study.fit.interval
+        )
+        on_progress(Progress(total, total, rows, "planning"))
+        plans = []
+        if study.plan.budget is not None:
+            plans.append(plan(fitted, budget=study.plan.budget, interval=study.fit.interval))
+        largest_size = fitted.ranges["params"][1]
+        for name in study.plan.quantize_to if fitted.law.spec.gap else ():
+            plans.append(plan(fitted, params=largest_size, quantize_to=name, interval=study.fit.interval))
+        on_progress(Progress(total, total, rows, "writing the report"))
+        fitted.save(folder / "fit.json")
+        _write(folder / "plan.json", json.dumps([p.as_json() for p in plans], indent=1))
+        report = folder / "report.html"
+        write_report(
+            report,
+            runs,
+            fitted,
+            comparison=comparison,
+            plans=plans,
+            command=command,
+            figure_folder=folder / "figures",
+            title=f"{study.name}: {format_quantity(min(study.sweep.sizes))} to "
+            f"{format_quantity(max(study.sweep.sizes))} parameters at many precisions",
+        )
+    return Outcome(runs, fitted, comparison, tuple(plans), report)
+
+
+def _model(kind: type[Any], data: dict[str, Any], source: str, section: str) -> Any:
+    """Validate a section of the file, with errors that name the key."""
+    for key in data:
+        if key not in kind.model_fields:
+            raise ConfigError(
+                f"{source}: unknown key {key!r} in [{section}]; {nearest(key, kind.model_fields)}"
+            )
+    data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    try:
+        return kind(**data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        where = f"[{section}] {place}: " if place else f"[{section}] "
+        raise ConfigError(f"{source}: {where}{message}") from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one study at a time work in a folder; the lock is gone when its process is."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: rows are still safe, work may be done twice
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(
+                f"another study is running in {folder}; wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
