@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..errors import FitError
 from ..laws import Law, from_spec, get
@@ -79,8 +80,8 @@ def compare(
 ) -> Comparison:
     """Fit laws to the same rows and rank them by their error on rows held out.
 
-    Every law sees the same losses of trained models, whatever of their columns it reads; rows quantised
-    after training are left to the laws that have a gap, and do not enter the ranking.
+    Every law sees the same losses of trained models, whatever of their columns it reads. Rows quantised
+    after training do not enter: a law without a gap could not predict them.
 
     Args:
         runs: whatever `read_runs` reads.
@@ -98,7 +99,7 @@ def compare(
     if not laws:
         raise FitError("there is nothing to compare; name at least one law")
     split = hold_out or largest()
-    table = read_runs(runs)
+    table = read_runs(runs).filter(pl.col("post_format").is_null())
     scored = []
     for each in laws:
         law = get(each) if isinstance(each, str) else each

@@ -123,11 +123,10 @@ def solve(
     points = seeds(problem, starts, rng)
     if huber is None:
         problem = estimate_noise(problem, points[:1])
-        points = polish(problem, seeds(problem, starts, rng)).u
-        for _ in range(SIGMA_ROUNDS):
-            problem = estimate_noise(problem, _best(problem, points).u)
-            points = polish(problem, points).u
-    best = _best(problem, points)
+    best = polish(problem, points).best()
+    for _ in range(SIGMA_ROUNDS if huber is None else 0):
+        problem = estimate_noise(problem, best.u)
+        best = polish(problem, best.u)
     if not np.isfinite(best.cost[0]):
         raise FitError(
             "no starting point gives a finite loss on these rows; are sizes and tokens in plain units, "
@@ -180,12 +179,6 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
         spread = 1.4826 * float(np.median(np.abs(part))) / np.sqrt(max(0.2, 1 - spent))
         sigmas.append(max(spread, 1e-9))
     return replace(problem, sigma=tuple(sigmas))
-
-
-def _best(problem: Problem, points: Array) -> Optimum:
-    result = polish(problem, points)
-    k = int(np.argmin(result.cost))
-    return Optimum(result.u[k : k + 1], result.cost[k : k + 1], result.converged[k : k + 1])
 
 
 def _held_out(

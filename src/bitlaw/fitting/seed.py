@@ -91,7 +91,7 @@ class _Projected:
     def solve(self, points: Array) -> tuple[Array, Array, Array]:
         """Return cost (S,), the best non-negative linear values (S, K), and residuals (S, n)."""
         y, basis = self.basis(points)
-        valid = np.isfinite(y).all(-1) & np.isfinite(basis).reshape(len(y), -1).all(-1)
+        valid = np.asarray(np.isfinite(y).all(-1) & np.isfinite(basis).reshape(len(y), -1).all(-1))
         y, basis = np.where(valid[:, None], y, 0.0), np.where(valid[:, None, None], basis, 0.0)
         linear = _nonnegative(basis, y)
         residual = np.einsum("snk,sk->sn", basis, linear) - y

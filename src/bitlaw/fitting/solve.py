@@ -33,6 +33,11 @@ class Optimum:
     cost: Array
     converged: NDArray[np.bool_]
 
+    def best(self) -> Optimum:
+        """The lowest of the stack, as a stack of one."""
+        k = int(np.argmin(self.cost))
+        return Optimum(self.u[k : k + 1], self.cost[k : k + 1], self.converged[k : k + 1])
+
 
 def polish(problem: Problem, u: Array, targets: Array | None = None) -> Optimum:
     """Minimise the objective from each point of a stack.

@@ -97,7 +97,11 @@ class Compiled:
 
     def holds(self, theta: Array, data: Mapping[str, Array]) -> list[NDArray[np.bool_]]:
         """For each condition of the law, where it holds."""
-        return [np.asarray(value > 0) for value in self._conditions(theta, data)]
+        return [np.asarray(value > 0) for value in self.margins(theta, data)]
+
+    def margins(self, theta: Array, data: Mapping[str, Array]) -> list[Array]:
+        """For each condition of the law, its expression, which must be positive."""
+        return self._conditions(theta, data)
 
     def guarded(self, what: str, theta: Array, data: Mapping[str, Array]) -> Array:
         """The `total` loss or the `gap`; infinite where a condition of the law fails."""

@@ -1,6 +1,7 @@
 """From a law to a decision: sizes, tokens and bits under a budget, and how sure it is."""
 
 from .answer import Answer, Option, Plan
-from .optimum import frontier, plan
+from .ask import plan
+from .optimum import frontier
 
 __all__ = ["Answer", "Option", "Plan", "frontier", "plan"]

@@ -12,109 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import ConfigError, LawError
+from ..errors import LawError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED, Integer, law_bits, parse_format
-from ..laws import Law, Published, published
-from ..units import format_quantity, parse_quantity
-from .answer import Answer, Option, Plan
+from ..formats import UNQUANTIZED
+from ..laws import Published
+from ..units import format_quantity
+from .answer import Option, Plan
 from .cost import tokens_for
 from .search import minimise
+from .source import Array, Source, answer, stretch
 
-Array = NDArray[np.float64]
 SMALLEST, LARGEST = 1e3, 1e17  # parameters searched
-FEWEST, MOST = 1e3, 1e22  # tokens searched
 MIN_BITS = 2.0
 FINE = (33, 40)  # points of the grid, and golden-section steps after it
 QUICK = (25, 22)  # for draws: sizes to 1e-4 of their value, bits to 1e-4
 OPTION_BITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
-
-
-def plan(
-    law: Fit | Published | str,
-    *,
-    budget: str | float | None = None,
-    params: str | float | None = None,
-    tokens: str | float | None = None,
-    bits: str | int | None = None,
-    quantize_to: str | int | None = None,
-    max_bits: float = 16.0,
-    interval: float = 0.90,
-    tolerance: float = 0.01,
-) -> Plan:
-    """Answer how many parameters, tokens and bits.
-
-    * `budget` alone: the best (N, D, bits) under C = (6/16) N D P, all parts at P bits.
-    * `budget` with `bits`, `params` or `tokens`: the best of the others with that one given.
-    * `params` with `quantize_to`: the tokens beyond which more training hurts the quantised model.
-    * `budget` with `quantize_to`: the best (N, D) of a model trained at 16 bits and quantised after.
-
-    Args:
-        law: a fit, published constants, or the name of published constants.
-        budget: training cost, like "1e22 flops" of 16-bit arithmetic.
-        params: model size, like "8B".
-        tokens: training tokens, like "200B".
-        bits: format of all parts in training, like "int8" or 8; "bf16" or 16 means unquantised.
-        quantize_to: format of the weights after training, like "int4".
-        max_bits: most bits considered where bits are free.
-        interval: level of the intervals, for laws with draws.
-        tolerance: share of the reducible loss (L - E) that counts as near-optimal.
-
-    Returns:
-        The decision with intervals and near-optimal ranges.
-
-    Raises:
-        ConfigError: a question that is contradictory, incomplete or cannot be read.
-        LawError: a question outside the law's domain.
-
-    >>> answer = plan("kumar-2024", budget="1e22 flops")
-    >>> round(answer["bits"].value, 2)
-    7.0
-    """
-    source = _Source.of(law, interval)
-    flops = None if budget is None else parse_quantity(budget, "flops")
-    size = None if params is None else parse_quantity(params, "params")
-    data = None if tokens is None else parse_quantity(tokens, "tokens")
-    fixed_bits = None if bits is None else _training_bits(bits)
-    post = None if quantize_to is None else _post_bits(quantize_to)
-    if not 0 < tolerance < 1:
-        raise ConfigError(f"tolerance must lie between 0 and 1, not {tolerance}; try 0.01")
-    if post is not None and source.law.gap == 0:
-        raise LawError(f"{source.name} says nothing about quantisation after training; use a law with a gap")
-    if flops is None:
-        if size is None or post is None:
-            raise ConfigError(
-                "say what there is to spend (budget), or which size will be quantised to what "
-                "(params with quantize_to)"
-            )
-        if data is not None or fixed_bits is not None:
-            raise ConfigError(
-                "with params and quantize_to the tokens are what is sought; drop tokens and bits"
-            )
-        return _critical(source, size, post, interval, tolerance)
-    if size is not None and data is not None:
-        raise ConfigError("a budget with both params and tokens leaves nothing to choose; drop one of them")
-    if post is not None and fixed_bits is None:
-        fixed_bits = (UNQUANTIZED, 16.0)
-    if not source.law.parts and fixed_bits is None:
-        fixed_bits = (UNQUANTIZED, 16.0)
-        source = source.noting("the law has no precision terms, so training at 16 bits is assumed")
-    return _Search(source, flops, size, data, fixed_bits, post, max_bits).plan(interval, tolerance)
-
-
-def _training_bits(bits: str | int) -> tuple[float, float]:
-    """Bits as the law reads them, and as the cost counts them; a plain 16 means unquantised."""
-    fmt = parse_format("bf16" if str(bits).strip() == "16" else bits)
-    return law_bits(fmt), float(fmt.bits)
-
-
-def _post_bits(name: str | int) -> float:
-    fmt = parse_format(name)
-    if not isinstance(fmt, Integer):
-        raise ConfigError(f"quantize_to {name!r} does not quantise anything; use int2 to int16")
-    return float(fmt.bits)
 
 
 def frontier(
@@ -125,12 +38,12 @@ def frontier(
     Returns:
         For each name an array (budgets, 3): the best value, and its interval's ends (NaN without draws).
     """
-    source = _Source.of(law, interval)
+    source = Source.of(law, interval)
     tail = (1 - interval) / 2
     fixed = None if source.law.parts else (UNQUANTIZED, 16.0)
     out: dict[str, list[list[float]]] = {"bits": [], "params": [], "tokens": [], "loss": []}
     for flops in budgets:
-        found = _Search(source, flops, None, None, fixed, None, 16.0).best(source.theta, QUICK)
+        found = Search(source, flops, None, None, fixed, None, 16.0).best(source.theta, QUICK)
         for name, values in zip(out, found, strict=True):
             ends = np.nanquantile(values[1:], [tail, 1 - tail]).tolist() if source.drawn else [math.nan] * 2
             out[name].append([float(values[0]), *ends])
@@ -138,82 +51,10 @@ def frontier(
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A law with its constants: the point estimate first, then the draws."""
-
-    name: str
-    law: Law
-    theta: Array
-    drawn: bool
-    ranges: dict[str, tuple[float, float]]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, law: Fit | Published | str, interval: float) -> _Source:
-        if not 0 < interval < 1:
-            raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
-        if isinstance(law, str):
-            law = published(law)
-        if isinstance(law, Published):
-            theta = law.law.vector(law.values)[None]
-            note = f"published constants carry no intervals; fitted on {law.regime}"
-            name = f"{law.name} ({law.source})"
-            return cls(name, law.law, theta, False, dict(law.fitted), (note,))
-        point = law.law.vector(law.values)[None]
-        drawn = law.df > 0
-        weak = [e.parameter.name for e in law.estimates if e.status in ("at bound", "not identified")]
-        notes = (f"the rows do not pin down {', '.join(weak)}; see the fit",) if weak else ()
-        theta = np.concatenate([point, law.draws]) if drawn else point
-        return cls(
-            f"{law.law.name}, fitted to {sum(law.rows.values())} rows",
-            law.law,
-            theta,
-            drawn,
-            dict(law.ranges),
-            notes,
-        )
-
-    def noting(self, note: str) -> _Source:
-        return _Source(self.name, self.law, self.theta, self.drawn, self.ranges, (*self.notes, note))
-
-    def loss(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
-        """Loss at a point for each vector of constants (S,); infinite outside the law's domain."""
-        return self._evaluate("total", theta, params, tokens, bits, post)
-
-    def gap(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
-        """Gap at a point for each vector of constants (S,)."""
-        return self._evaluate("gap", theta, params, tokens, bits, post)
-
-    def _evaluate(
-        self, what: str, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
-    ) -> Array:
-        columns = {"params": params, "tokens": tokens} | {f"{part}_bits": bits for part in self.law.parts}
-        columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
-        rows = {i.column: np.broadcast_to(columns[i.column], len(theta))[:, None] for i in self.law.inputs}
-        return self.law.compiled.guarded(what, theta, rows)[:, 0]
-
-    def floor(self, theta: Array) -> Array:
-        """The irreducible loss of each vector of constants."""
-        return theta[:, self.law.names.index("E")] if "E" in self.law.names else np.zeros(len(theta))
-
-    def extrapolation(self, params: float, tokens: float) -> list[str]:
-        """Say how far a point lies beyond the rows."""
-        notes = []
-        for name, value in (("params", params), ("tokens", tokens)):
-            low, high = self.ranges.get(name, (0.0, math.inf))
-            for factor, where in ((value / high, "above the largest"), (low / value, "below the smallest")):
-                if factor > 1.5:
-                    notes.append(
-                        f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
-                    )
-        return notes
-
-
-@dataclass(frozen=True)
-class _Search:
+class Search:
     """A budget, and what is given."""
 
-    source: _Source
+    source: Source
     flops: float
     params: float | None
     tokens: float | None
@@ -248,7 +89,7 @@ class _Search:
         if self.post is not None:
             found["gap"] = self.source.gap(theta, params, tokens, bits, self.post)
         answers = tuple(
-            _answer(name, values, self.source.drawn, interval, near.get(name), given.get(name, False))
+            answer(name, values, self.source.drawn, interval, near.get(name), given.get(name, False))
             for name, values in found.items()
         )
         if self.bits is None and point[0] > self.max_bits - 1e-3:
@@ -324,7 +165,7 @@ class _Search:
         if self.bits is None:
             grid = np.linspace(MIN_BITS, self.max_bits, 561)
             losses = self.at_bits(np.repeat(theta, len(grid), axis=0), grid, FINE)[1]
-            out["bits"] = _range(grid, losses, limit)
+            out["bits"] = stretch(grid, losses, limit)
         if self.params is None and self.tokens is None:
             grid = point[1] * np.exp(np.linspace(-4, 4, 401))
             many = np.repeat(theta, len(grid), axis=0)
@@ -334,7 +175,7 @@ class _Search:
             else:
                 bits = np.full(len(grid), self.bits[0])
                 losses = self._loss(many, grid, bits)
-            out["params"] = _range(grid, losses, limit)
+            out["params"] = stretch(grid, losses, limit)
             inside = losses <= limit
             tokens = self._tokens(grid, bits)[inside]
             out["tokens"] = (float(tokens.min()), float(tokens.max()))
@@ -378,85 +219,3 @@ class _Search:
             )
         text = f"The best model for {format_quantity(self.flops, 'flops')}"
         return f"{text}, given {' and '.join(given)}" if given else text
-
-
-def _critical(source: _Source, params: float, post: float, interval: float, tolerance: float) -> Plan:
-    """Tokens beyond which more training hurts a model that will be quantised.
-
-    The minimum over D of L(N, D) + gap(N, D, P_post); in closed form for the law of Kumar et al.
-    (appendix E.1, equation 13) [beta B N^gamma_N exp(P/gamma_post - b) / (gamma_D C_T)]^(1/(gamma_D + beta)).
-    """
-    theta = source.theta
-    count = len(theta)
-    size = np.full(count, params)
-    bits = np.full(count, UNQUANTIZED)
-    low, high = np.full(count, math.log(FEWEST)), np.full(count, math.log(MOST))
-    x, loss = minimise(lambda x: source.loss(theta, size, np.exp(x), bits, post), low, high, grid=129)
-    tokens = np.exp(x)
-    if not np.isfinite(loss[0]):
-        raise LawError(f"{source.name} says nothing about {post:g} bits after training; use more bits")
-    notes = list(source.notes)
-    never = x > high - 1e-6
-    if never[0]:
-        notes.append(f"within {format_quantity(MOST, 'tokens')} more training always helps")
-    elif lost := int(never[1:].sum()):
-        notes.append(f"in {lost / (count - 1):.0%} of draws more training always helps")
-    limit = loss[0] + tolerance * (loss[0] - source.floor(theta[:1])[0])
-    grid = np.exp(np.linspace(x[0] - 6, x[0] + 6, 1201))
-    many = np.repeat(theta[:1], len(grid), axis=0)
-    losses = source.loss(many, np.full(len(grid), params), grid, np.full(len(grid), UNQUANTIZED), post)
-    near = {"tokens": _range(grid, losses, limit)}
-    near["tokens_per_param"] = (near["tokens"][0] / params, near["tokens"][1] / params)
-    found = {
-        "tokens": tokens,
-        "tokens_per_param": tokens / params,
-        "loss": loss,
-        "gap": source.gap(theta, size, tokens, bits, post),
-    }
-    answers = [Answer("params", params, given=True)]
-    answers += [
-        _answer(name, values, source.drawn, interval, near.get(name), False) for name, values in found.items()
-    ]
-    notes += source.extrapolation(params, float(tokens[0]))
-    question = (
-        f"How long to train {format_quantity(params, 'params')} that will be quantised to {post:g} bits: "
-        "beyond this many tokens, more training hurts"
-    )
-    return Plan(
-        question,
-        source.name,
-        tuple(answers),
-        (),
-        interval if source.drawn else math.nan,
-        tolerance,
-        tuple(notes),
-    )
-
-
-def _answer(
-    name: str, values: Array, drawn: bool, interval: float, near: tuple[float, float] | None, given: bool
-) -> Answer:
-    low = high = math.nan
-    if drawn:
-        tail = (1 - interval) / 2
-        finite = values[1:][np.isfinite(values[1:])]
-        if len(finite):
-            low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
-    near_low, near_high = near or (math.nan, math.nan)
-    return Answer(name, float(values[0]), low, high, near_low, near_high, given)
-
-
-def _range(grid: Array, losses: Sequence[float] | Array, limit: float) -> tuple[float, float]:
-    """Ends of the stretch of a grid where losses stay below a limit, interpolated."""
-    losses = np.asarray(losses)
-    inside = np.flatnonzero(losses <= limit)
-    if not len(inside):
-        return math.nan, math.nan
-
-    def edge(k: int, beyond: int) -> float:
-        if not 0 <= beyond < len(grid) or not np.isfinite(losses[beyond]):
-            return float(grid[k])
-        share = (limit - losses[k]) / (losses[beyond] - losses[k])
-        return float(grid[k] + share * (grid[beyond] - grid[k]))
-
-    return edge(int(inside[0]), int(inside[0]) - 1), edge(int(inside[-1]), int(inside[-1]) + 1)

@@ -108,7 +108,7 @@ class Store:
             DataError: a row that breaks the schema; then none is stored.
             StoreError: the database refused, for example because the disk is full.
         """
-        rows = [{"status": "ok", **row} for row in rows]
+        rows = [{**row, "status": row.get("status") or "ok"} for row in rows]
         if not rows:
             return
         records = Runs.from_rows(rows).frame.to_dicts()

@@ -39,5 +39,8 @@ def round_to_grid(x: Tensor, fmt: Format, granularity: Granularity = "tensor") -
     else:
         low, high = torch.aminmax(x)  # much cheaper than abs().max() on a CPU
         peak = torch.maximum(-low, high)
-    scale = fmt.q_max / peak.clamp_min(torch.finfo(x.dtype).tiny * fmt.q_max)
+    top = peak.new_tensor(
+        float(fmt.q_max)
+    )  # a Python number here would be multiplied by a rounded reciprocal
+    scale = top / peak.clamp_min(torch.finfo(x.dtype).tiny * fmt.q_max)
     return (x * scale).round_().clamp_(fmt.q_min, fmt.q_max).div_(scale)

@@ -1,0 +1,127 @@
+"""A law with its constants, as the planner evaluates it: the point estimate first, then the draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from ..fitting import Fit
+from ..formats import UNQUANTIZED
+from ..laws import Law, Published, published
+from ..units import format_quantity
+from .answer import Answer
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A law with its constants: the point estimate first, then the draws."""
+
+    name: str
+    law: Law
+    theta: Array
+    drawn: bool
+    ranges: dict[str, tuple[float, float]]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, law: Fit | Published | str, interval: float) -> Source:
+        """Read a fit, published constants or their name.
+
+        Raises:
+            ConfigError: an impossible level, or unknown constants.
+        """
+        if not 0 < interval < 1:
+            raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
+        if isinstance(law, str):
+            law = published(law)
+        if isinstance(law, Published):
+            theta = law.law.vector(law.values)[None]
+            note = f"published constants carry no intervals; fitted on {law.regime}"
+            name = f"{law.name} ({law.source})"
+            return cls(name, law.law, theta, False, dict(law.fitted), (note,))
+        point = law.law.vector(law.values)[None]
+        drawn = law.df > 0
+        weak = [e.parameter.name for e in law.estimates if e.status in ("at bound", "not identified")]
+        notes = (f"the rows do not pin down {', '.join(weak)}; see the fit",) if weak else ()
+        theta = np.concatenate([point, law.draws]) if drawn else point
+        return cls(
+            f"{law.law.name}, fitted to {sum(law.rows.values())} rows",
+            law.law,
+            theta,
+            drawn,
+            dict(law.ranges),
+            notes,
+        )
+
+    def noting(self, note: str) -> Source:
+        """The same with one more note."""
+        return Source(self.name, self.law, self.theta, self.drawn, self.ranges, (*self.notes, note))
+
+    def loss(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
+        """Loss at a point for each vector of constants (S,); infinite outside the law's domain."""
+        return self._evaluate("total", theta, params, tokens, bits, post)
+
+    def gap(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
+        """Gap at a point for each vector of constants (S,)."""
+        return self._evaluate("gap", theta, params, tokens, bits, post)
+
+    def _evaluate(
+        self, what: str, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
+    ) -> Array:
+        columns = {"params": params, "tokens": tokens} | {f"{part}_bits": bits for part in self.law.parts}
+        columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
+        rows = {i.column: np.broadcast_to(columns[i.column], len(theta))[:, None] for i in self.law.inputs}
+        return self.law.compiled.guarded(what, theta, rows)[:, 0]
+
+    def floor(self, theta: Array) -> Array:
+        """The irreducible loss of each vector of constants."""
+        return theta[:, self.law.names.index("E")] if "E" in self.law.names else np.zeros(len(theta))
+
+    def extrapolation(self, params: float, tokens: float) -> list[str]:
+        """Say how far a point lies beyond the rows."""
+        notes = []
+        for name, value in (("params", params), ("tokens", tokens)):
+            low, high = self.ranges.get(name, (0.0, math.inf))
+            for factor, where in ((value / high, "above the largest"), (low / value, "below the smallest")):
+                if factor > 1.5:
+                    notes.append(
+                        f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
+                    )
+        return notes
+
+
+def answer(
+    name: str, values: Array, drawn: bool, interval: float, near: tuple[float, float] | None, given: bool
+) -> Answer:
+    """Put a quantity's values, the estimate first and the draws after it, into an answer."""
+    low = high = math.nan
+    if drawn:
+        tail = (1 - interval) / 2
+        finite = values[1:][np.isfinite(values[1:])]
+        if len(finite):
+            low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
+    near_low, near_high = near or (math.nan, math.nan)
+    return Answer(name, float(values[0]), low, high, near_low, near_high, given)
+
+
+def stretch(grid: Array, losses: Sequence[float] | Array, limit: float) -> tuple[float, float]:
+    """Ends of the stretch of a grid where losses stay below a limit, interpolated."""
+    losses = np.asarray(losses)
+    inside = np.flatnonzero(losses <= limit)
+    if not len(inside):
+        return math.nan, math.nan
+
+    def edge(k: int, beyond: int) -> float:
+        if not 0 <= beyond < len(grid) or not np.isfinite(losses[beyond]):
+            return float(grid[k])
+        share = (limit - losses[k]) / (losses[beyond] - losses[k])
+        return float(grid[k] + share * (grid[beyond] - grid[k]))
+
+    return edge(int(inside[0]), int(inside[0]) - 1), edge(int(inside[-1]), int(inside[-1]) + 1)

@@ -1,0 +1,146 @@
+"""The command line as strangers use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from bitlaw import write_runs
+from bitlaw.cli.main import app
+
+GOOD = "id,params,tokens,loss\n"
+
+
+def bitlaw(*arguments, cwd=None):
+    command = [sys.executable, "-W", "error", "-m", "bitlaw", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_a_plan_needs_no_training():
+    out = bitlaw("plan", "--law", "kumar-2024", "--budget", "1e22")
+    assert out.returncode == 0, out.stderr
+    assert "7.00" in out.stdout
+    assert "16.9B" in out.stdout
+    assert out.stderr == ""
+
+
+def test_plans_come_as_json():
+    out = bitlaw("plan", "--law", "kumar-2024", "--params", "30M", "--quantize-to", "int3", "--json")
+    answers = {a["name"]: a for a in json.loads(out.stdout)["answers"]}
+    assert answers["tokens"]["value"] == pytest.approx(5.325e9, rel=1e-3)
+    assert answers["tokens"]["low"] is None
+
+
+def test_anybodys_table_is_fitted_kept_and_planned_with(sweep, tmp_path):
+    write_runs(sweep, tmp_path / "runs.csv")
+    out = bitlaw("fit", "runs.csv", "--law", "kumar", "--save", "fit.json", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert "Held out, the largest size" in out.stdout
+    out = bitlaw("plan", "--fit", "fit.json", "--budget", "1e21", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert "90% interval" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("a,1e6,2e7,nan\n", "line 2, column loss"),
+        ("a,1e6,2e7,inf\n", "line 2, column loss"),
+        ("a,-1e6,2e7,3\n", "line 2, column params"),
+        ("a,big,2e7,3\n", "line 2, column params"),
+        ("a,1e6,2e7,3\na,1e6,2e7,3\n", "two rows have the id 'a'"),
+        ("", "no rows"),
+    ],
+)
+def test_wrong_tables_end_with_one_sentence(cells, words, tmp_path):
+    (tmp_path / "runs.csv").write_text(GOOD + cells)
+    out = bitlaw("fit", "runs.csv", "--save", "fit.json", cwd=tmp_path)
+    assert out.returncode == 3
+    assert words in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1
+    assert out.stdout == ""
+    assert not (tmp_path / "fit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fit", "absent.csv"], 3, "no file"),
+        (["fit", "empty.csv"], 3, "is empty"),
+        (["fit", "unknown.csv"], 3, "unknown column"),
+        (["fit", "few.csv"], 4, "needs at least"),
+        (["fit", "few.csv", "--law", "kumr"], 2, "did you mean 'kumar'"),
+        (["fit", "few.csv", "--interval", "7"], 2, "between 0 and 1"),
+        (["fit", "few.csv", "--count", "totl"], 2, "did you mean 'total'"),
+        (["plan"], 2, "--law"),
+        (["plan", "--law", "kumar-2024"], 2, "budget"),
+        (["plan", "--law", "kumar-2024", "--budget", "1e20", "--bits", "0"], 2, "2 to 16 bits"),
+        (["plan", "--law", "kumar-2024", "--budget", "1e20", "--bits", "99"], 2, "2 to 16 bits"),
+        (["plan", "--law", "kumar-2024", "--budget", "1e20", "--bits", "int3"], 5, "use more bits"),
+        (["plan", "--fit", "absent.json", "--budget", "1e20"], 3, "cannot read"),
+        (["plan", "--fit", "empty.csv", "--budget", "1e20"], 3, "not JSON"),
+        (["study", "absent.toml"], 2, "built-in"),
+        (["study", "unknown.toml"], 2, "did you mean 'sweep'"),
+        (["study", "quick", "--corpus", "notext", "--out", "s"], 3, "text"),
+        (["study", "quick", "--corpus", "absent", "--out", "s"], 3, "does not exist"),
+        (["runs", "show", "rubbish.sqlite"], 6, "rubbish.sqlite"),
+        (["runs", "convert", "few.csv", "x.txt"], 3, "ends in"),
+        (["laws", "show", "kumarr"], 2, "did you mean"),
+        (["report", "few.csv"], 4, "needs at least"),
+    ],
+)
+def test_wrong_input_ends_with_one_sentence_and_nothing_half_written(arguments, code, words, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "unknown.csv").write_text("params,tokens,loss,bogus\n1,2,3,4\n")
+    (tmp_path / "few.csv").write_text(GOOD + "a,1e6,2e7,3\n")
+    (tmp_path / "unknown.toml").write_text("[sweeps]\n")
+    (tmp_path / "rubbish.sqlite").write_text("this is no database, although it is longer than a header " * 20)
+    (tmp_path / "notext").mkdir()
+    (tmp_path / "notext" / "image.bin").write_bytes(bytes(range(256)) * 1000)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    out = bitlaw(*arguments, cwd=tmp_path)
+    assert out.returncode == code, (out.stdout, out.stderr)
+    assert words in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1, out.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_help_teaches_and_the_verbs_are_what_they_were():
+    runner = CliRunner()
+    verbs = {c.name or c.callback.__name__ for c in app.registered_commands}
+    groups = {g.name for g in app.registered_groups}
+    assert verbs == {"study", "fit", "plan", "report"}
+    assert groups == {"runs", "laws"}
+    for verb in verbs:
+        result = runner.invoke(app, [verb, "--help"])
+        assert result.exit_code == 0
+        assert "bitlaw " in result.output, verb  # an example
+
+
+def test_laws_are_listed_and_shown():
+    listed = bitlaw("laws", "list").stdout
+    assert "kumar-unified" in listed
+    assert "kumar-2024" in listed
+    shown = bitlaw("laws", "show", "kumar-2024").stdout
+    for text in ("gamma_w = 2.6745", "N_eff", "30M to 220M", "Domain:"):
+        assert text in shown
+
+
+def test_the_schema_is_listed():
+    out = bitlaw("runs", "schema").stdout
+    assert "w_format" in out
+    assert "nats/token" in out
+
+
+def test_a_table_is_shown_and_converted(sweep, tmp_path):
+    write_runs(sweep, tmp_path / "runs.csv")
+    assert "trained" in bitlaw("runs", "show", "runs.csv", cwd=tmp_path).stdout
+    assert bitlaw("runs", "convert", "runs.csv", "runs.parquet", cwd=tmp_path).returncode == 0
+    assert (
+        len(json.loads(bitlaw("runs", "show", "runs.parquet", "--json", "--rows", "3", cwd=tmp_path).stdout))
+        == 3
+    )
