@@ -64,7 +64,7 @@ class Shape:
         """Count the parameters by part.
 
         >>> Shape(width=32, depth=1, heads=2, ffn=80).counts().non_embedding
-        11952
+        11984
         """
         d, f = self.width, self.ffn
         return Counts(
@@ -96,7 +96,7 @@ def ladder_shape(params: float, vocab: int = 256) -> Shape:
 
     >>> shape = ladder_shape(50_000)
     >>> shape, shape.counts().non_embedding
-    (Shape(width=48, depth=2, heads=3, ffn=108, vocab=256), 50184)
+    (Shape(width=48, depth=2, heads=3, ffn=108, vocab=256), 50088)
     """
     if not math.isfinite(params) or params < SMALLEST:
         raise ConfigError(
