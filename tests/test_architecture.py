@@ -17,14 +17,15 @@ import bitlaw
 ROOT = Path(bitlaw.__file__).parent
 LAW_HALF = {
     "errors": set(),
+    "files": {"errors"},
     "units": {"errors"},
     "formats": {"errors", "units"},
     "shapes": {"errors", "units", "formats"},
-    "runs": {"errors", "units", "formats", "shapes"},
+    "runs": {"errors", "files", "units", "formats", "shapes"},
     "laws": {"errors", "units", "formats", "shapes"},
-    "fitting": {"errors", "units", "formats", "shapes", "runs", "laws"},
+    "fitting": {"errors", "files", "units", "formats", "shapes", "runs", "laws"},
     "planning": {"errors", "units", "formats", "shapes", "runs", "laws", "fitting"},
-    "report": {"errors", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
+    "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
 }
 LAB_OUTSIDE = {"errors", "units", "formats", "shapes", "calibration"}
 LAB = {

@@ -13,7 +13,7 @@ from .errors import ConfigError
 
 HEAD_DIM = 16  # small models keep small heads, so that even the smallest rung has two of them
 ASPECT = 28.0  # preferred width / depth; the ladder bends it by a factor of two where sizes demand
-SMALLEST = 4_000
+SMALLEST, LARGEST = 4_000, 10_000_000_000
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ def ladder_shape(params: float, vocab: int = 256) -> Shape:
     multiple of four, then closes the gap.
 
     Raises:
-        ConfigError: fewer than 4,000 parameters, which no shape of the ladder can have.
+        ConfigError: fewer than 4,000 parameters, or more than ten billion.
 
     >>> shape = ladder_shape(50_000)
     >>> shape, shape.counts().non_embedding
     (Shape(width=48, depth=2, heads=3, ffn=108, vocab=256), 50088)
     """
-    if not math.isfinite(params) or params < SMALLEST:
+    if not SMALLEST <= params <= LARGEST:
         raise ConfigError(
-            f"the ladder starts at {SMALLEST:,} parameters, not {params:g}; choose a larger size"
+            f"the ladder starts at {SMALLEST:,} parameters and ends at {LARGEST:,}; {str(params)[:40]} is outside"
         )
 
     def penalty(width: int, depth: int) -> float:
@@ -112,7 +112,7 @@ def ladder_shape(params: float, vocab: int = 256) -> Shape:
     pairs = [
         (width, depth)
         for width in range(HEAD_DIM, widest + HEAD_DIM, HEAD_DIM)
-        for depth in range(1, 2 + int(2 * params / (12 * width**2)))
+        for depth in range(1, 2 + int(min(2 * params / (12 * width**2), 4 * width / ASPECT + 4)))
     ]
     width, depth = min(pairs, key=lambda pair: penalty(*pair))
     rest = params / depth - 4 * width**2 - 3 * width

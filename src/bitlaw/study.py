@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .errors import ConfigError, StoreError, nearest
+from .errors import BitlawError, ConfigError, StoreError, nearest
+from .files import whole
+from .formats import Integer, parse_format
 from .runs import Runs, Store
 from .units import format_quantity, parse_quantity
 
@@ -47,6 +48,21 @@ class PlanConfig(BaseModel):
     budget: str | float | int | None = None
     quantize_to: tuple[str, ...] = ()
 
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str | float | int | None) -> str | float | int | None:
+        if value is not None:
+            parse_quantity(value, "flops")
+        return value
+
+    @field_validator("quantize_to")
+    @classmethod
+    def _quantize_to(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not isinstance(parse_format(name), Integer):
+                raise ValueError(f"{name!r} does not quantise anything; use int2 to int16")
+        return names
+
 
 @dataclass(frozen=True)
 class Study:
@@ -64,18 +80,17 @@ class Outcome:
 
     runs: Runs
     fit: Fit
-    comparison: Comparison
+    comparison: Comparison | None
     plans: tuple[Plan, ...]
     report: Path
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is: work done and left in one unit, rows stored, and what is being done."""
+    """How far a study is: work done and in all, in one unit, and what is being done."""
 
     done: float
     total: float
-    rows: int
     doing: str
 
 
@@ -159,38 +174,33 @@ def run_study(
         KeyboardInterrupt: after everything finished so far was saved.
     """
     from . import laws
-    from .fitting import compare, fit, largest
-    from .fitting.compare import without_precision
+    from .fitting import examine
     from .lab.corpus import eval_windows, read_corpus
-    from .lab.sweep import run_sweep, trunks, work_left
-    from .planning import plan
+    from .lab.sweep import row_ids, run_sweep, trunks, work_left
     from .report import write_report
 
-    law = laws.get(study.fit.law)  # before hours of training, not after
-    if study.plan.budget is not None:
-        parse_quantity(study.plan.budget, "flops")
+    law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
     text = read_corpus(corpus)
     eval_windows(text, study.sweep.eval_tokens, study.sweep.seq_len)
-    configs = trunks(study.sweep, text)
-    wanted = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+    configs, after = trunks(study.sweep, text), study.sweep.post_formats
+    cells = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
+    wanted = {
+        id_ for config in configs for tokens in config.budgets for id_ in row_ids(config, tokens, after)
+    }
     with _alone(folder):
         store = Store(folder / "runs.sqlite")
         try:
             ids = store.ids()
-            total, done, rows = work_left(configs, ids), 0.0, len(wanted & ids)
+            total, done, ends = work_left(configs, after, ids), 0.0, len(cells & ids)
 
             def on_work(work: float) -> None:
                 nonlocal done
                 done += work
-                on_progress(Progress(done, total, rows, f"training: {rows} of {len(wanted)} models"))
+                on_progress(Progress(done, total, f"training: {ends} of {len(cells)} models"))
 
             def on_rows(new: list[dict[str, Any]]) -> None:
-                nonlocal rows
-                rows += 1
+                nonlocal ends
+                ends += 1
                 on_work(0.0)
 
             on_work(0.0)
@@ -200,32 +210,23 @@ def run_study(
                 folder / "checkpoints",
                 corpus_path=corpus,
                 workers=workers,
-                post_formats=study.sweep.post_formats,
+                post_formats=after,
                 on_work=on_work,
                 on_rows=on_rows,
             )
-            everything = store.runs()
+            runs = store.runs().filter(pl.col("id").is_in(list(wanted)))
         finally:
             store.close()
-        runs = everything.filter(pl.col("id").is_in(list(wanted)) | pl.col("parent").is_in(list(wanted)))
-        on_progress(Progress(total, total, rows, "fitting"))
-        sizes = len(study.sweep.sizes)
-        split = largest() if sizes > 2 else None
-        fitted = fit(law, runs, hold_out=split, interval=study.fit.interval, draws=study.fit.draws)
-        comparison = compare(
-            runs, [law, without_precision(law)], hold_out=split or largest(0), interval=study.fit.interval
-        )
-        on_progress(Progress(total, total, rows, "planning"))
-        plans = []
-        if study.plan.budget is not None:
-            plans.append(plan(fitted, budget=study.plan.budget, interval=study.fit.interval))
-        largest_size = fitted.ranges["params"][1]
-        for name in study.plan.quantize_to if fitted.law.spec.gap else ():
-            plans.append(plan(fitted, params=largest_size, quantize_to=name, interval=study.fit.interval))
-        on_progress(Progress(total, total, rows, "writing the report"))
+        on_progress(Progress(total, total, "fitting"))
+        fitted, comparison = examine(law, runs, interval=study.fit.interval, draws=study.fit.draws)
         fitted.save(folder / "fit.json")
-        _write(folder / "plan.json", json.dumps([p.as_json() for p in plans], indent=1))
+        on_progress(Progress(total, total, "planning"))
+        plans = tuple(_plans(study, fitted))
+        with whole(folder / "plan.json") as temporary:
+            temporary.write_text(json.dumps([p.as_json() for p in plans], indent=1) + "\n", encoding="utf-8")
+        on_progress(Progress(total, total, "writing the report"))
         report = folder / "report.html"
+        smallest, largest = (format_quantity(n) for n in fitted.ranges["params"])
         write_report(
             report,
             runs,
@@ -234,10 +235,20 @@ def run_study(
             plans=plans,
             command=command,
             figure_folder=folder / "figures",
-            title=f"{study.name}: {format_quantity(min(study.sweep.sizes))} to "
-            f"{format_quantity(max(study.sweep.sizes))} parameters at many precisions",
+            title=f"{study.name}: {smallest} to {largest} parameters at many precisions",
         )
-    return Outcome(runs, fitted, comparison, tuple(plans), report)
+    return Outcome(runs, fitted, comparison, plans, report)
+
+
+def _plans(study: Study, fitted: Fit) -> Iterator[Plan]:
+    """Answer the questions of the study's file that the fit can speak to."""
+    from .planning import plan
+
+    if study.plan.budget is not None:
+        yield plan(fitted, budget=study.plan.budget, interval=study.fit.interval)
+    for name in study.plan.quantize_to if fitted.law.spec.gap else ():
+        largest = fitted.ranges["params"][1]
+        yield plan(fitted, params=largest, quantize_to=name, interval=study.fit.interval)
 
 
 def _model(kind: type[Any], data: dict[str, Any], source: str, section: str) -> Any:
@@ -256,11 +267,18 @@ def _model(kind: type[Any], data: dict[str, Any], source: str, section: str) -> 
         message = str(first["msg"]).removeprefix("Value error, ")
         where = f"[{section}] {place}: " if place else f"[{section}] "
         raise ConfigError(f"{source}: {where}{message}") from error
+    except BitlawError as error:  # pydantic passes errors that are no ValueErrors straight on
+        raise ConfigError(f"{source}: [{section}] {error}") from error
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one study at a time work in a folder; the lock is gone when its process is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise StoreError(f"cannot write in the folder {folder}: {error.strerror}") from error
     try:
         import fcntl
     except ImportError:  # not on this system: rows are still safe, work may be done twice
@@ -274,9 +292,3 @@ def _alone(folder: Path) -> Iterator[None]:
                 f"another study is running in {folder}; wait for it, or choose another --out"
             ) from None
         yield
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -11,6 +11,7 @@ import re
 
 from .errors import ConfigError
 
+LARGEST = 1e60  # nobody means more than this, and the arithmetic of planning stays finite below it
 _PREFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _WORDS = {
@@ -41,11 +42,17 @@ def parse_quantity(value: str | int | float, unit: str) -> float:
     example = {"flops": "1e21 flops", "tokens": "20B tokens", "params": "8B", "bytes": "16 MB"}[unit]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{value!r} is not a number of {unit}; write it like {example!r}")
-    number = _parse_text(value.strip(), unit) if isinstance(value, str) else float(value)
+    try:
+        number = _parse_text(value.strip(), unit) if isinstance(value, str) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    shown = repr(value) if len(str(value)) < 50 else f"a number of {len(str(value))} digits"
     if number is None:
-        raise ConfigError(f"cannot read {value!r} as {unit}; write it like {example!r}")
-    if not math.isfinite(number) or number <= 0:
-        raise ConfigError(f"{unit} must be positive and finite, not {value!r}; write it like {example!r}")
+        raise ConfigError(f"cannot read {shown} as {unit}; write it like {example!r}")
+    if not 0 < number < LARGEST:
+        raise ConfigError(
+            f"{unit} must be positive and below {LARGEST:g}, not {shown}; write it like {example!r}"
+        )
     return number
 
 

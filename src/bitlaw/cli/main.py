@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,9 +39,6 @@ def main() -> None:
     except BitlawError as error:
         print(f"bitlaw: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
 @app.callback(invoke_without_command=True)
@@ -104,7 +102,7 @@ def study(
             }
         )
         return
-    print(outcome.fit, outcome.comparison, *outcome.plans, sep="\n\n")
+    print(outcome.fit, *([outcome.comparison] if outcome.comparison else []), *outcome.plans, sep="\n\n")
     print(f"\nReport: {outcome.report}   Rows: {folder / 'runs.sqlite'}   Fit: {folder / 'fit.json'}")
 
 
@@ -127,18 +125,20 @@ def fit(
 
     Example: `bitlaw fit runs.csv --law kumar --save fit.json`
     """
+    from .. import laws
     from ..errors import nearest
+    from ..fitting import examine
     from ..fitting import fit as fit_law
-    from ..fitting import largest
     from ..runs import read_runs
 
     counts = ("as_given", "non_embedding", "total", "matmul")
     if count not in counts:
         raise ConfigError(f"unknown count {count!r}; {nearest(count, counts)}")
     table = read_runs(runs)
-    sizes = table.ok()["params"].n_unique()
-    split = largest() if hold_out and sizes > 2 else None
-    result = fit_law(law, table, hold_out=split, count=count, interval=interval)  # type: ignore[arg-type]
+    if hold_out:
+        result, _ = examine(laws.get(law), table, count=count, interval=interval)  # type: ignore[arg-type]
+    else:
+        result = fit_law(law, table, count=count, interval=interval)  # type: ignore[arg-type]
     if save is not None:
         result.save(save)
     if json_:
@@ -196,31 +196,31 @@ def report(
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
     budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG.")] = None,
+    json_: JsonFlag = False,
 ) -> None:
     """Fit a law to runs and write one self-contained page that opens from disk, offline.
 
     Example: `bitlaw report runs.csv -o report.html --budget 1e21`
     """
     from .. import laws
-    from ..fitting import compare, largest
-    from ..fitting import fit as fit_law
-    from ..fitting.compare import without_precision
+    from ..fitting import examine
     from ..planning import plan as answer
     from ..report import write_report
     from ..runs import read_runs
 
     table = read_runs(runs)
-    chosen = laws.get(law)
-    many = table.ok()["params"].n_unique() > 2
-    fitted = fit_law(chosen, table, hold_out=largest() if many else None)
-    rivals = [chosen, without_precision(chosen)] if chosen.spec.precision else [chosen]
-    comparison = compare(table, rivals) if many else None
+    fitted, comparison = examine(laws.get(law), table)
     plans = [answer(fitted, budget=budget)] if budget is not None else []
-    command = f"bitlaw report {runs} --law {law}" + (f" --budget {budget}" if budget else "")
+    command = _command(
+        "report", runs, ("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures)
+    )
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
     )
-    print(f"Wrote {out}")
+    if json_:
+        _print_json({"report": str(out)})
+    else:
+        print(f"Wrote {out}")
 
 
 @runs_app.command("show")
@@ -260,23 +260,32 @@ def runs_show(
 def runs_convert(
     runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
     out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
+    json_: JsonFlag = False,
 ) -> None:
     """Write a table as CSV or Parquet."""
     from ..runs import read_runs, write_runs
 
     table = read_runs(runs)
     write_runs(table, out)
-    print(f"Wrote {len(table)} rows to {out}")
+    if json_:
+        _print_json({"rows": len(table), "file": str(out)})
+    else:
+        print(f"Wrote {len(table)} rows to {out}")
 
 
 @runs_app.command("schema")
-def runs_schema() -> None:
+def runs_schema(json_: JsonFlag = False) -> None:
     """List the columns of a run table."""
     from rich.console import Console
     from rich.table import Table
 
     from ..runs import COLUMNS
 
+    if json_:
+        _print_json(
+            [{"column": c.name, "kind": c.kind, "unit": c.unit, "meaning": c.meaning} for c in COLUMNS]
+        )
+        return
     table = Table()
     for name in ("column", "kind", "unit", "range", "meaning"):
         table.add_column(name)
@@ -287,10 +296,13 @@ def runs_schema() -> None:
 
 
 @laws_app.command("list")
-def laws_list() -> None:
+def laws_list(json_: JsonFlag = False) -> None:
     """List the laws that can be fitted, and the published constants that can be planned with."""
     from ..laws import LAWS, PUBLISHED
 
+    if json_:
+        _print_json({"laws": list(LAWS), "published": list(PUBLISHED)})
+        return
     for law in LAWS.values():
         print(f"{law.name:16} {len(law.parameters):2} parameters   {law.source}")
     print("\nPublished constants, for `bitlaw plan --law`:")
@@ -299,7 +311,9 @@ def laws_list() -> None:
 
 
 @laws_app.command("show")
-def laws_show(name: Annotated[str, typer.Argument(help="A law, or published constants.")]) -> None:
+def laws_show(
+    name: Annotated[str, typer.Argument(help="A law, or published constants.")], json_: JsonFlag = False
+) -> None:
     """Print a law's equation, parameters, constants and where it holds."""
     from ..laws import PUBLISHED, get, published
 
@@ -307,6 +321,18 @@ def laws_show(name: Annotated[str, typer.Argument(help="A law, or published cons
     law = constants.law if constants else get(name)
     import sympy as sp
 
+    if json_:
+        _print_json(
+            {
+                "name": name,
+                "source": str(constants.source if constants else law.source),
+                "loss": str(law.loss + law.gap),
+                "inputs": {i.column: i.meaning for i in law.inputs},
+                "parameters": {p.name: p.meaning for p in law.parameters},
+                "values": dict(constants.values) if constants else None,
+            }
+        )
+        return
     print(f"{name}: {constants.source if constants else law.source}")
     print(f"\n  L = {law.display()}")
     if law.n_eff != sp.Symbol("N"):
@@ -325,8 +351,16 @@ def laws_show(name: Annotated[str, typer.Argument(help="A law, or published cons
         print(f"Domain: {sentence}.")
 
 
+def _command(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
+    """The command line that does the same again."""
+    words = ["bitlaw", verb, argument]
+    for flag, value in flags:
+        words += [] if value is None else [flag, str(value)]
+    return shlex.join(words)
+
+
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def _without_draws(data: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from .compare import Comparison, compare
 from .estimate import fit
+from .examine import examine
 from .result import Estimate, Fit, HeldOut, load_fit
 from .split import Split, largest
 
@@ -12,6 +13,7 @@ __all__ = [
     "HeldOut",
     "Split",
     "compare",
+    "examine",
     "fit",
     "largest",
     "load_fit",

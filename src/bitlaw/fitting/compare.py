@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,8 +95,6 @@ def compare(
     Raises:
         FitError: no laws, or a law that cannot be fitted to the rows.
     """
-    from scipy.special import stdtrit
-
     if not laws:
         raise FitError("there is nothing to compare; name at least one law")
     split = hold_out or largest()
@@ -108,19 +107,30 @@ def compare(
         problem, optimum = solve(train, None, {}, STARTS, np.random.default_rng(seed))
         theta = problem.decentre(problem.theta(optimum.u[0]))
         scored.append((law.name, len(problem.free), score(split.name, rows.law, theta, test)))
-    scored.sort(key=lambda item: item[2].error)
+    scored.sort(key=lambda item: (item[2].outside, item[2].error))
     best = scored[0][2]
-    clusters = np.unique(best.cluster)
     entries = []
     for place, (name, parameters, held) in enumerate(scored):
-        behind, margin = None, np.nan
-        if place:
-            difference = np.abs(held.errors) - np.abs(best.errors)
-            means = np.array([difference[np.equal(best.cluster, c)].mean() for c in clusters])
-            behind = float(held.error - best.error)
-            if len(means) > 1:
-                t = stdtrit(len(means) - 1, 0.5 + interval / 2)
-                margin = float(t * means.std(ddof=1) / np.sqrt(len(means)))
+        behind, margin = (None, np.nan) if place == 0 else _difference(held, best, interval)
         low, high = (np.nan, np.nan) if behind is None else (behind - margin, behind + margin)
         entries.append(Entry(name, parameters, held, behind, low, high))
-    return Comparison(split.name, best.rows, len(clusters), interval, tuple(entries))
+    clusters = len(set(best.cluster))
+    return Comparison(split.name, best.rows, clusters, interval, tuple(entries))
+
+
+def _difference(held: HeldOut, best: HeldOut, interval: float) -> tuple[float, float]:
+    """How much larger one law's mean absolute error is, and half its interval, from sums by cluster."""
+    from scipy.special import stdtrit
+
+    ours = dict(zip(best.index, np.abs(best.errors), strict=True))
+    both = [k for k, row in enumerate(held.index) if row in ours]
+    if not both:
+        return math.inf, math.nan
+    difference = np.array([abs(held.errors[k]) - ours[held.index[k]] for k in both])
+    cluster = np.array([held.cluster[k] for k in both])
+    names = np.unique(cluster)
+    shares = np.array([difference[cluster == c].sum() for c in names]) * len(names) / len(difference)
+    if len(names) < 2:
+        return float(shares.mean()), math.nan
+    t = stdtrit(len(names) - 1, 0.5 + interval / 2)
+    return float(shares.mean()), float(t * shares.std(ddof=1) / np.sqrt(len(names)))

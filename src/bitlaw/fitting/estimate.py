@@ -65,6 +65,8 @@ def fit(
     """
     if not 0 < interval < 1:
         raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
+    if draws < 0 or starts < 1:
+        raise ConfigError(f"draws must be 0 or more and starts 1 or more, not {draws} and {starts}")
     if huber is not None and not huber > 0:
         raise ConfigError(f"huber must be positive, not {huber}; try 1e-3")
     law = get(law) if isinstance(law, str) else law
@@ -155,8 +157,14 @@ def pose(rows: Rows, huber: float | None, fix: Mapping[str, float]) -> Problem:
             f"it needs at least {len(free) + 2}, or fix some with fix={{...}}"
         )
     centre = centre_of(law, rows.loss)
-    if set(fix) & {law.names[k] for k in law.compiled.total.linear}:
-        centre = {}  # a linear parameter fixed by the user keeps its own unit
+    for name, value in fix.items():
+        parameter = law.parameters[law.names.index(name)]
+        if not parameter.low <= value <= parameter.high:
+            raise ConfigError(
+                f"{name} cannot be fixed at {value:g}; it lies between {parameter.low:g} and {parameter.high:g}"
+            )
+    if set(fix) & {law.names[k] for k in law.compiled.total.linear} - {"E"}:
+        centre = {}  # a linear parameter fixed by the user keeps its own unit; E has the same in both
     centred = tuple(
         replace(block, data={n: c / centre.get(n, 1.0) for n, c in block.data.items()}) for block in blocks
     )

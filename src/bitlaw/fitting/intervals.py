@@ -15,6 +15,8 @@ import numpy as np
 from .objective import Array, Problem
 from .solve import Optimum, polish
 
+MOST_NUMBERS = 20_000_000  # in the Jacobians of one stack of refits: 160 MB
+
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
@@ -32,7 +34,9 @@ def bootstrap(problem: Problem, optimum: Optimum, draws: int, rng: np.random.Gen
     flips = signs[:, np.searchsorted(groups, clusters)]
     stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
     targets = values[0] + stretch * flips * inflated * scales
-    return polish(problem, np.repeat(u, draws, axis=0), targets).u, df
+    size = max(1, MOST_NUMBERS // slopes.size)
+    parts = [targets[k : k + size] for k in range(0, draws, size)]
+    return np.concatenate([polish(problem, np.repeat(u, len(part), axis=0), part).u for part in parts]), df
 
 
 def _inflate(residual: Array, jacobian: Array, weight: Array, clusters: np.ndarray) -> Array:

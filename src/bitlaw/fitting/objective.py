@@ -111,9 +111,9 @@ class Problem:
         )
 
     def _bounds(self, side: str, linear: float) -> Array:
-        """Linear parameters are in units of the loss here, so their bounds are too."""
+        """Linear parameters of a centred law are in units of the loss, so their bounds are too."""
         typical = float(np.median(self.blocks[0].measured))
-        chosen = set(self.linear.tolist())
+        chosen = set(self.linear.tolist()) if self.centre else set()
         out = []
         for k in self.free:
             parameter = self.law.parameters[k]

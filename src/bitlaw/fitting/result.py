@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import BitlawError, DataError
+from ..files import whole
 from ..laws import Law, Parameter, from_spec
 from ..runs import Runs
 from .objective import Array
@@ -47,6 +48,7 @@ class HeldOut:
     Attributes:
         split: which rows were held out.
         rows: number of losses predicted.
+        outside: how many of them lie outside the fitted law's domain; the errors are of the others.
         error: mean absolute relative error of the losses.
         bias: mean signed relative error, predicted minus measured.
         errors: signed relative error of each loss (rows,).
@@ -58,6 +60,7 @@ class HeldOut:
 
     split: str
     rows: int
+    outside: int
     error: float
     bias: float
     errors: tuple[float, ...]
@@ -68,9 +71,11 @@ class HeldOut:
 
 
 def score(split: str, law: Law, theta: Array, test: Rows) -> HeldOut:
-    """Predict held-out rows; a row outside the fitted law's domain has an error of NaN."""
-    measured = test.loss.measured
-    relative = (law.compiled.total(theta, test.loss.data) - measured) / measured
+    """Predict held-out rows."""
+    predicted = law.compiled.guarded("total", theta, test.loss.data)
+    inside = np.isfinite(predicted)
+    measured = test.loss.measured[inside]
+    relative = predicted[inside] / measured - 1
     gap_rows, gap_error = 0, math.nan
     if test.gap is not None and len(test.gap):
         predicted = law.compiled.gap(theta, test.gap.data)
@@ -78,12 +83,13 @@ def score(split: str, law: Law, theta: Array, test: Rows) -> HeldOut:
         gap_rows, gap_error = len(scale), float(np.median(np.abs(predicted - test.gap.measured) / scale))
     return HeldOut(
         split=split,
-        rows=len(measured),
-        error=float(np.abs(relative).mean()),
-        bias=float(relative.mean()),
+        rows=len(inside),
+        outside=int((~inside).sum()),
+        error=float(np.abs(relative).mean()) if inside.any() else math.inf,
+        bias=float(relative.mean()) if inside.any() else math.inf,
         errors=tuple(float(x) for x in relative),
-        index=tuple(int(x) for x in test.loss.row),
-        cluster=tuple(int(x) for x in test.loss.cluster),
+        index=tuple(int(x) for x in test.loss.row[inside]),
+        cluster=tuple(int(x) for x in test.loss.cluster[inside]),
         gap_rows=gap_rows,
         gap_error=gap_error,
     )
@@ -176,9 +182,9 @@ class Fit:
         return fit_text(self)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, complete enough to load again."""
+        """Plain data, complete enough to load again; NaN becomes None."""
         held = vars(self.held_out) if self.held_out else None
-        return {
+        data = {
             "bitlaw_fit": FORMAT,
             "law": {"name": self.law.name, **self.law.spec.as_json()},
             "estimates": {
@@ -199,6 +205,8 @@ class Fit:
             "provenance": vars(self.provenance),
             "draws": self.draws.tolist(),
         }
+        cleaned: dict[str, Any] = _clean(data)
+        return cleaned
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON, whole or not at all.
@@ -206,15 +214,9 @@ class Fit:
         Raises:
             DataError: the file cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(_clean(self.as_json()), indent=1) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
+        with whole(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit:
@@ -273,21 +275,34 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             held_out=None if held is None else _held_out(held),
             provenance=Provenance(**{k: str(v) for k, v in data["provenance"].items()}),
         )
-        if not len(fit.draws):
-            raise ValueError("it has no draws")
+        _check_bounds(fit)
         return fit
     except DataError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, BitlawError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, BitlawError) as error:
         raise DataError(
             f"{path} is not a complete fit ({error!r}); make it again with: bitlaw fit RUNS --save"
         ) from error
+
+
+def _check_bounds(fit: Fit) -> None:
+    """Refuse constants that no fit could have given; linear ones are bounded by the rows, not by the law."""
+    if not len(fit.draws):
+        raise ValueError("it has no draws")
+    linear = fit.law.compiled.total.linear
+    for k, e in enumerate(fit.estimates):
+        values = np.append(fit.draws[:, k], e.value)
+        low, high = (0.0, np.inf) if k in linear else (e.parameter.low, e.parameter.high)
+        slack = 1e-9 * (abs(low) + 1)
+        if values.min() < low - slack or values.max() > high * (1 + 1e-9):
+            raise ValueError(f"{e.parameter.name} is out of bounds")
 
 
 def _held_out(data: Mapping[str, Any]) -> HeldOut:
     return HeldOut(
         split=str(data["split"]),
         rows=int(data["rows"]),
+        outside=int(data["outside"]),
         error=_bound(data["error"]),
         bias=_bound(data["bias"]),
         errors=tuple(_bound(x) for x in data["errors"]),

@@ -29,7 +29,7 @@ class Rows:
         gap: rows with a paired gap to be predicted; None without any.
         notes: what was left out or should be known, in words.
         count: the counting convention of N.
-        ranges: lowest and highest value of each input among the rows used.
+        ranges: lowest and highest value of each input among the rows used; bits of quantised rows only.
     """
 
     law: Law
@@ -70,6 +70,13 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
         notes.append(f"{', '.join(unread)}; this law does not read it")
 
     keep = np.ones(len(ok), dtype=bool)
+    for part, what in (("emb", "embeddings"), ("grad", "gradients")):
+        low = ok.bits(part).to_numpy() < UNQUANTIZED
+        if low.any():
+            keep &= ~low
+            notes.append(
+                f"{int(low.sum())} rows trained with {what} of low precision are left out: no law reads them yet"
+            )
     if not law.spec.gap and quantized.any():
         keep &= ~quantized
         notes.append(
@@ -92,9 +99,11 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
 
     _one_evaluation_set(frame, is_loss)
     ranges = {
-        name: (float(column[keep].min()), float(column[keep].max()))
+        name: (float(column[keep].min()), float(column[keep][column[keep] < UNQUANTIZED].max(initial=0)))
+        if name.endswith("_bits")
+        else (float(column[keep].min()), float(column[keep].max()))
         for name, column in columns.items()
-        if name in ("params", "tokens")
+        if name in data and (name in ("params", "tokens") or (column[keep] < UNQUANTIZED).any())
     }
     named = frame["count"][0] if count == "as_given" else count
     return Rows(
@@ -181,4 +190,19 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         )
     if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
         notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")
+    for column, what in (
+        ("method", "methods of quantisation"),
+        ("post_granularity", "granularities after training"),
+    ):
+        kinds = (
+            frame.filter(pl.col("post_format").is_not_null())[column].drop_nulls().unique().sort().to_list()
+        )
+        if len(kinds) > 1:
+            notes.append(f"the gaps mix {what} ({', '.join(kinds)}), which have constants of their own")
+    if (
+        frame["trunk"].is_null().all()
+        and frame["seed"].is_not_null().any()
+        and frame["seed"].n_unique() < frame.height
+    ):
+        notes.append("no row names its trunk; rows that share a seed are taken as independent")
     return notes

@@ -17,13 +17,15 @@ from .objective import Array, Problem
 
 CANDIDATES = 768
 ITERATIONS = 40
+MOST_NUMBERS = 20_000_000  # in the bases of one stack of candidates: 160 MB
 
 
 def seeds(problem: Problem, count: int, rng: np.random.Generator) -> Array:
     """Return coordinates (count, f) of starting points, best first."""
     space = _Projected(problem)
     points = _draw(problem, space.nonlinear, rng)
-    cost, _, _ = space.solve(points)
+    size = max(1, MOST_NUMBERS // (len(space.measured) * (len(space.linear) + 1)))
+    cost = np.concatenate([space.solve(points[k : k + size])[0] for k in range(0, len(points), size)])
     best = points[np.argsort(cost, kind="stable")[:count]]
     best, cost, linear = _improve(space, best)
     order = np.argsort(cost, kind="stable")

@@ -25,6 +25,8 @@ def largest(sizes: int = 1) -> Split:
     >>> largest().name
     'the largest size'
     """
+    if sizes < 1:
+        raise FitError(f"hold out at least one size, not {sizes}")
 
     def rule(params: NDArray[np.float64], tokens: NDArray[np.float64]) -> NDArray[np.bool_]:
         distinct = np.unique(params)

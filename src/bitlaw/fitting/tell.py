@@ -62,12 +62,19 @@ def fit_text(fit: Fit) -> str:
     lines = (
         [f"Intervals: confidence, {fit.method}, Student with {fit.df} degrees of freedom."] if fit.df else []
     )
-    noise = [f"{kind} {value:.2%}" for kind, value in fit.noise.items()]
-    lines.append(f"Noise estimated from the residuals: {', '.join(noise)}. Huber delta {fit.delta:g} of it.")
+    lines.append(objective_text(fit))
     if fit.held_out:
         lines.append(held_out_text(fit.held_out))
     lines += [f"Note: {note}." for note in fit.notes]
     return render(table, *lines)
+
+
+def objective_text(fit: Fit) -> str:
+    """What the fit minimised, as a sentence."""
+    if set(fit.noise.values()) == {1.0}:
+        return f"Huber loss with delta {fit.delta:g} on log residuals, as given."
+    noise = ", ".join(f"{value:.2%} on {kind} rows" for kind, value in fit.noise.items())
+    return f"Noise estimated from the residuals: {noise}. Huber loss with delta {fit.delta:g} of it."
 
 
 def held_out_text(held: HeldOut) -> str:
@@ -76,6 +83,8 @@ def held_out_text(held: HeldOut) -> str:
         f"Held out, {held.split}: {held.rows} losses predicted with a mean absolute error of {held.error:.2%} "
         f"(bias {held.bias:+.2%})"
     )
+    if held.outside:
+        text += f", {held.outside} of them outside the law's domain"
     if held.gap_rows:
         text += f", {held.gap_rows} gaps with a median error of {held.gap_error:.0%}"
     return text + "."

@@ -44,7 +44,8 @@ class Together:
         )
         with np.errstate(all="ignore"):  # trial points outside the domain become NaN, which callers look for
             out = self._function(*parameters, *rows)
-        return [np.broadcast_to(np.asarray(value, dtype=float), shape) for value in out]
+        arrays = [np.asarray(value, dtype=float) for value in out]  # constants come out as Python integers
+        return [array if array.shape == shape else np.broadcast_to(array, shape) for array in arrays]
 
 
 class Function:

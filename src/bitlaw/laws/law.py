@@ -286,12 +286,10 @@ class Law:
             if value is None:
                 raise ConfigError(f"{self.name} needs {name}: {item.meaning}")
             given[name] = np.asarray(value, dtype=float)
+            if not (given[name] > 0).all():
+                raise ConfigError(f"{name} must be positive")
         arrays = np.broadcast_arrays(*given.values())
         return dict(zip(given, arrays, strict=True))
-
-    def latex(self) -> str:
-        """The equation as LaTeX."""
-        return str(sp.latex(sp.Eq(sp.Symbol("L"), self.display(), evaluate=False)))
 
     def display(self) -> sp.Expr:
         """The expression as people write it, with effective parameters abbreviated."""

@@ -57,7 +57,14 @@ PUBLISHED: dict[str, Published] = {
             },
             source=Source("Kumar et al. 2024, Scaling Laws for Precision", "2411.04330", "table 2"),
             regime="30M to 220M non-embedding parameters, 1.5B to 26B tokens of Dolma, 3 to 16 bits, cosine",
-            fitted={"params": (30e6, 220e6), "tokens": (1.5e9, 26e9)},
+            fitted={
+                "params": (30e6, 220e6),
+                "tokens": (1.5e9, 26e9),
+                "w_bits": (3, 12),
+                "a_bits": (4, 12),
+                "kv_bits": (4, 12),
+                "post_bits": (3, 8),
+            },
         ),
         Published(
             name="chinchilla-2024",

@@ -13,7 +13,7 @@ from .answer import Answer, Plan
 from .search import minimise
 from .source import Source, answer, stretch
 
-FEWEST, MOST = 1e3, 1e22  # tokens searched
+WINDOW = 45.0  # tokens are searched within exp(+-45), a factor of 3e19, of the parameters
 
 
 def critical(source: Source, params: float, post: float, interval: float, tolerance: float) -> Plan:
@@ -26,15 +26,15 @@ def critical(source: Source, params: float, post: float, interval: float, tolera
     count = len(theta)
     size = np.full(count, params)
     bits = np.full(count, UNQUANTIZED)
-    low, high = np.full(count, math.log(FEWEST)), np.full(count, math.log(MOST))
+    low, high = np.full(count, math.log(params) - WINDOW), np.full(count, math.log(params) + WINDOW)
     x, loss = minimise(lambda x: source.loss(theta, size, np.exp(x), bits, post), low, high, grid=129)
     tokens = np.exp(x)
     if not np.isfinite(loss[0]):
-        raise LawError(f"{source.name} says nothing about {post:g} bits after training; use more bits")
+        raise LawError(source.why_not(size, tokens, bits, post))
     notes = list(source.notes)
     never = x > high - 1e-6
     if never[0]:
-        notes.append(f"within {format_quantity(MOST, 'tokens')} more training always helps")
+        notes.append("more training always helps, as far as was searched")
     elif lost := int(never[1:].sum()):
         notes.append(f"in {lost / (count - 1):.0%} of draws more training always helps")
     limit = loss[0] + tolerance * (loss[0] - source.floor(theta[:1])[0])
@@ -53,7 +53,7 @@ def critical(source: Source, params: float, post: float, interval: float, tolera
     answers += [
         answer(name, values, source.drawn, interval, near.get(name), False) for name, values in found.items()
     ]
-    notes += source.extrapolation(params, float(tokens[0]))
+    notes += source.extrapolation(params, float(tokens[0]), None, post)
     question = (
         f"How long to train {format_quantity(params, 'params')} that will be quantised to {post:g} bits: "
         "beyond this many tokens, more training hurts"

@@ -17,13 +17,14 @@ from ..errors import LawError
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
 from ..laws import Published
+from ..laws.law import PARTS
 from ..units import format_quantity
 from .answer import Option, Plan
 from .cost import tokens_for
 from .search import minimise
 from .source import Array, Source, answer, stretch
 
-SMALLEST, LARGEST = 1e3, 1e17  # parameters searched
+WINDOW = 35.0  # sizes are searched within exp(+-35), a factor of 1e15, of the square root of the budget
 MIN_BITS = 2.0
 FINE = (33, 40)  # points of the grid, and golden-section steps after it
 QUICK = (25, 22)  # for draws: sizes to 1e-4 of their value, bits to 1e-4
@@ -67,10 +68,7 @@ class Search:
         theta = self.source.theta
         bits, params, tokens, loss = self.best_of_all()
         if not np.isfinite(loss[0]):
-            raise LawError(
-                f"{self.source.name} says nothing about this question: its conditions fail at every point searched; "
-                "use more bits, or another law"
-            )
+            raise LawError(self.source.why_not(params, tokens, bits, self.post))
         point = (bits[0], params[0], tokens[0])
         notes = list(self.source.notes)
         if self.source.drawn and (lost := int((~np.isfinite(loss)).sum())):
@@ -96,7 +94,18 @@ class Search:
             notes.append(f"the optimum lies at the most bits considered, {self.max_bits:g}")
         if self.bits is None and point[0] < MIN_BITS + 1e-3:
             notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
-        notes += self.source.extrapolation(point[1], point[2])
+        middle = 0.5 * math.log(self.flops)
+        if self.params is None and self.tokens is None and abs(math.log(point[1]) - middle) > WINDOW - 0.1:
+            notes.append("the law has no best size: it lies at the edge of what was searched")
+        if self.bits is None and (
+            idle := [what for part, what in PARTS.items() if part not in self.source.law.parts]
+        ):
+            notes.append(
+                f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
+                "the cost counts all parts at the same bits; the best bits may be far too low"
+            )
+        trained_at = None if self.bits is not None and self.bits[0] == UNQUANTIZED else point[0]
+        notes += self.source.extrapolation(point[1], point[2], trained_at, self.post)
         options = self._options(theta, loss, tolerance) if self.bits is None else ()
         drawn = self.source.drawn
         return Plan(
@@ -136,12 +145,9 @@ class Search:
         elif self.tokens is not None:
             params = tokens_for(self.flops, np.full(len(theta), self.tokens), self._cost_bits(bits))
         else:
-            x, loss = minimise(
-                lambda x: self._loss(theta, np.exp(x), bits),
-                np.full(len(theta), math.log(SMALLEST)),
-                np.full(len(theta), math.log(min(LARGEST, self.flops))),
-                *effort,
-            )
+            middle = 0.5 * math.log(self.flops)
+            ends = np.full(len(theta), middle - WINDOW), np.full(len(theta), middle + WINDOW)
+            x, loss = minimise(lambda x: self._loss(theta, np.exp(x), bits), *ends, *effort)
             return np.exp(x), loss
         return params, self._loss(theta, params, bits)
 
@@ -166,6 +172,9 @@ class Search:
             grid = np.linspace(MIN_BITS, self.max_bits, 561)
             losses = self.at_bits(np.repeat(theta, len(grid), axis=0), grid, FINE)[1]
             out["bits"] = stretch(grid, losses, limit)
+            if self.params is not None:  # tokens follow from bits
+                tokens = self._tokens(np.full(2, self.params), np.array(out["bits"]))
+                out["tokens"] = (float(tokens.min()), float(tokens.max()))
         if self.params is None and self.tokens is None:
             grid = point[1] * np.exp(np.linspace(-4, 4, 401))
             many = np.repeat(theta, len(grid), axis=0)

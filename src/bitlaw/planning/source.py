@@ -75,18 +75,42 @@ class Source:
     def _evaluate(
         self, what: str, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
     ) -> Array:
+        columns = self._columns(theta, params, tokens, bits, post)
+        rows = {i.column: columns[i.column][:, None] for i in self.law.inputs}
+        return self.law.compiled.guarded(what, theta, rows)[:, 0]
+
+    def _columns(
+        self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
+    ) -> dict[str, Array]:
         columns = {"params": params, "tokens": tokens} | {f"{part}_bits": bits for part in self.law.parts}
         columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
-        rows = {i.column: np.broadcast_to(columns[i.column], len(theta))[:, None] for i in self.law.inputs}
-        return self.law.compiled.guarded(what, theta, rows)[:, 0]
+        return columns
 
     def floor(self, theta: Array) -> Array:
         """The irreducible loss of each vector of constants."""
         return theta[:, self.law.names.index("E")] if "E" in self.law.names else np.zeros(len(theta))
 
-    def extrapolation(self, params: float, tokens: float) -> list[str]:
+    def why_not(self, params: Array, tokens: Array, bits: Array, post: float | None) -> str:
+        """Say which condition of the law fails at a point."""
+        inputs = self._columns(self.theta[:1], params[:1], tokens[:1], bits[:1], post)
+        rows = {i.column: inputs[i.column] for i in self.law.inputs}
+        for condition, holds in zip(
+            self.law.conditions, self.law.compiled.holds(self.theta[0], rows), strict=True
+        ):
+            if not holds.all():
+                return condition.sentence
+        return f"{self.name} gives no finite loss for this question; use more bits, or another law"
+
+    def extrapolation(
+        self, params: float, tokens: float, bits: float | None = None, post: float | None = None
+    ) -> list[str]:
         """Say how far a point lies beyond the rows."""
         notes = []
+        for name, value in [(f"{part}_bits", bits) for part in self.law.parts] + [("post_bits", post)]:
+            if value is not None and name in self.ranges and value < self.ranges[name][0] - 1e-6:
+                notes.append(
+                    f"{value:.3g} is below the fewest {name} the law was fitted on, {self.ranges[name][0]:g}"
+                )
         for name, value in (("params", params), ("tokens", tokens)):
             low, high = self.ranges.get(name, (0.0, math.inf))
             for factor, where in ((value / high, "above the largest"), (low / value, "below the smallest")):

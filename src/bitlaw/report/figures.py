@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..errors import LawError
 from ..fitting import Fit
@@ -23,7 +23,7 @@ _QUANTITY = FuncFormatter(lambda value, _: format_quantity(value))
 
 def loss_against_tokens(ax: Axes, fit: Fit, view: View, params: float | None = None) -> Axes:
     """Loss against training tokens, one line per weight precision, at one size; the fit runs through."""
-    trained = view.trained.filter((pl.col("a_bits") == UNQUANTIZED) & (pl.col("kv_bits") == UNQUANTIZED))
+    trained = view.weights_only()
     size = float(trained["params"].to_numpy().max()) if params is None else params
     rows = trained.filter(pl.col("params") == size)
     tokens = rows["tokens"].to_numpy()
@@ -36,9 +36,7 @@ def loss_against_tokens(ax: Axes, fit: Fit, view: View, params: float | None = N
         with suppress(LawError):  # bits below the fitted law's domain have points but no curve
             ax.plot(grid, fit.predict(params=size, tokens=grid, **inputs), "-", color=colour)
     ax.set(xscale="log", xlabel="training tokens", ylabel="loss, nats per token")
-    ax.xaxis.set_major_formatter(_QUANTITY)
-    ax.xaxis.set_minor_formatter(_QUANTITY)
-    ax.tick_params(axis="x", which="minor", labelsize=7)
+    _plain_ticks(ax, rows["tokens"].unique().to_list())
     ax.set_title(f"Loss against tokens at {format_quantity(size, 'params')}, by bits of the weights")
     ax.legend(title="weights")
     return ax
@@ -83,6 +81,8 @@ def effective_parameters(ax: Axes, fit: Fit, view: View) -> Axes:
 def gap_against_ratio(ax: Axes, fit: Fit, view: View) -> Axes:
     """Gap after training against tokens per parameter, one colour per bits; bars are standard errors."""
     rows = view.quantized
+    ratios = (rows["tokens"] / rows["params"]).to_numpy()
+    low, high = 0.9 * float(ratios.min()), 1.1 * float(ratios.max())
     sizes = rows["params"].unique().sort().to_list()
     for k, bits in enumerate(rows["post_bits"].unique().sort()):
         points = rows.filter(pl.col("post_bits") == bits)
@@ -106,13 +106,18 @@ def gap_against_ratio(ax: Axes, fit: Fit, view: View) -> Axes:
                 tokens = np.geomspace(seen.min(), seen.max(), 20)
                 curve = fit.law.predict_gap(fit.values, params=size, tokens=tokens, post_bits=bits)
                 ax.plot(tokens / size, curve, "-", color=colour, lw=1)
+                low_gap, high_gap = fit.band("gap", params=size, tokens=tokens, post_bits=bits)
+                ax.fill_between(tokens / size, low_gap, high_gap, color=colour, alpha=0.12, lw=0)
     smallest = float(np.abs(rows["gap"].to_numpy()).min())
     ax.set_yscale("symlog", linthresh=max(1e-3, smallest), linscale=0.5)
     ax.set(
         xscale="log", xlabel="training tokens per parameter", ylabel="gap after quantisation, nats per token"
     )
+    _plain_ticks(
+        ax, [r for r in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 1e5) if low <= r <= high]
+    )
     ax.set_title("What quantising the weights after training costs (one marker per size)")
-    ax.legend(title="after training")
+    ax.legend(title="after training", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
@@ -189,6 +194,13 @@ def predicted_against_measured(ax: Axes, fit: Fit, view: View) -> Axes:
     ax.set_title("Predicted against measured")
     ax.legend()
     return ax
+
+
+def _plain_ticks(ax: Axes, at: list[float]) -> None:
+    """Put plain numbers at a few places of a log axis; powers of ten say little over one decade."""
+    ax.set_xticks(at)
+    ax.xaxis.set_major_formatter(_QUANTITY)
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _factor(fit: Fit, part: str, bits: np.ndarray) -> np.ndarray:

@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 from sympy.printing.mathml import mathml
 
 from ..errors import DataError
+from ..files import whole
 from ..fitting import Comparison, Fit
-from ..fitting.tell import held_out_text, number
+from ..fitting.tell import held_out_text, number, objective_text
 from ..planning import Plan
 from ..planning.answer import quantity, span
 from ..runs import Runs
@@ -47,7 +48,6 @@ figure img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; }
-td.number { text-align: right; }
 .answer { background: var(--tint); padding: .8rem 1rem; border-radius: .4rem; margin: 1rem 0; }
 .answer p { margin: .2rem 0; }
 code { font-size: .88rem; background: var(--tint); padding: .1rem .3rem; }
@@ -93,43 +93,50 @@ def write_report(
     Raises:
         DataError: a file cannot be written.
     """
-    path = Path(path)
-    drawn = []
-    try:
-        with style():
-            for picture in pictures(fit, View.of(runs, fit), plans):
-                figure = Figure()
-                picture.draw(figure.subplots())
-                svg = io.BytesIO()
-                figure.savefig(svg, format="svg", metadata={"Date": None})
-                drawn.append((picture, svg.getvalue()))
-                if figure_folder is not None:
-                    folder = Path(figure_folder)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / f"{picture.name}.svg").write_bytes(svg.getvalue())
-                    figure.savefig(folder / f"{picture.name}.png")
-        text = _page(runs, fit, comparison, plans, drawn, title, command)
-        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    drawn: list[tuple[Picture, bytes]] = []
+    pixels = {}
+    with style():
+        for picture in pictures(fit, View.of(runs, fit)):
+            figure = Figure()
+            picture.draw(figure.subplots())
+            svg, png = io.BytesIO(), io.BytesIO()
+            figure.savefig(svg, format="svg", metadata={"Date": None})
+            drawn.append((picture, svg.getvalue()))
+            if figure_folder is not None:
+                figure.savefig(png, format="png")
+                pixels[picture.name] = png.getvalue()
+    text = _page(runs, fit, comparison, plans, drawn, title, command)
+    with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    if figure_folder is not None:
+        _write_figures(Path(figure_folder), drawn, pixels)
+
+
+def _write_figures(folder: Path, drawn: Sequence[tuple[Picture, bytes]], pixels: dict[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            f"cannot write the report to {error.filename or path}: {error.strerror or error}"
-        ) from error
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+    for picture, svg in drawn:
+        for suffix, data in (("svg", svg), ("png", pixels[picture.name])):
+            with whole(folder / f"{picture.name}.{suffix}") as temporary:
+                temporary.write_bytes(data)
 
 
-def pictures(fit: Fit, view: View, plans: Sequence[Plan] = ()) -> list[Picture]:
+def pictures(fit: Fit, view: View) -> list[Picture]:
     """The figures that these rows and this law can fill."""
     n, g = fit.rows.get("loss", 0), fit.clusters
-    evidence = f"n = {n} losses from {g} independent trunks"
+    evidence = f"n = {n} losses in {g} independent clusters"
     band = f"{fit.level:.0%} confidence, {fit.method}"
-    out = [
-        Picture(
-            "loss-against-tokens",
-            f"Marks: measured, one seed each. Lines: the fitted law. {evidence}.",
-            lambda ax: figures.loss_against_tokens(ax, fit, view),
+    out = []
+    if view.weights_only().height:
+        out.append(
+            Picture(
+                "loss-against-tokens",
+                f"Marks: single runs. Lines: the fitted law. {evidence}.",
+                lambda ax: figures.loss_against_tokens(ax, fit, view),
+            )
         )
-    ]
     if fit.law.parts:
         out.append(
             Picture(
@@ -142,7 +149,7 @@ def pictures(fit: Fit, view: View, plans: Sequence[Plan] = ()) -> list[Picture]:
         out.append(
             Picture(
                 "gap-against-tokens-per-parameter",
-                f"Bars: one standard error over evaluation windows, paired. Lines: the fitted law. "
+                f"Bars: one standard error of each paired gap. Lines and bands: the fitted law, {band}. "
                 f"n = {view.quantized.height} gaps. The vertical axis is linear near zero, so negative gaps show.",
                 lambda ax: figures.gap_against_ratio(ax, fit, view),
             )
@@ -278,11 +285,10 @@ def _estimates(fit: Fit) -> str:
             [e.parameter.name, number(e.value), interval, e.parameter.unit, e.status, e.parameter.meaning]
         )
     header = ["parameter", "estimate", f"{fit.level:.0%} interval", "unit", "status", "meaning"]
-    noise = ", ".join(f"{value:.2%} on {kind} rows" for kind, value in fit.noise.items())
     return (
         _table(header, rows)
         + f'<p class="soft">Confidence intervals by {_text(fit.method)}, Student with {fit.df} degrees of freedom. '
-        f"Noise estimated from residuals: {_text(noise)}. Huber loss with delta {fit.delta:g} of the noise.</p>"
+        f"{_text(objective_text(fit))}</p>"
     )
 
 

@@ -44,6 +44,10 @@ class View:
             losses=frame["loss"].to_numpy(),
         )
 
+    def weights_only(self) -> pl.DataFrame:
+        """Trained rows whose activations, keys and values are unquantised."""
+        return self.trained.filter((pl.col("a_bits") == UNQUANTIZED) & (pl.col("kv_bits") == UNQUANTIZED))
+
     def largest_cost(self) -> float:
         """Cost of the dearest trained run at 16 bits, 6 N D."""
         return 6 * float((self.trained["params"] * self.trained["tokens"]).to_numpy().max())

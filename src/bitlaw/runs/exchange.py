@@ -15,7 +15,8 @@ import narwhals.stable.v1 as nw
 import polars as pl
 
 from ..errors import DataError, nearest
-from .schema import COLUMN, SCHEMA, Column, Runs, check_row, check_unique
+from ..files import whole
+from .schema import COLUMN, SCHEMA, Column, Runs, check_row, check_unique, named
 
 MAX_BYTES = 2**30
 MAX_CELL = 1_000_000
@@ -45,9 +46,13 @@ def read_runs(source: Any) -> Runs:
     if not isinstance(source, (str, os.PathLike)):
         return _from_frame(source)
     path = Path(source)
-    if path.is_dir():
-        path = path / "runs.sqlite"
-    if not path.exists():
+    try:
+        if path.is_dir():
+            path = path / "runs.sqlite"
+        found = path.exists()
+    except OSError as error:
+        raise DataError(f"cannot look at {str(path)[:80]}: {error.strerror}") from error
+    if not found:
         raise DataError(
             f"there is no file {path}; name a .csv, .parquet or .sqlite file, or a study's folder"
         )
@@ -73,21 +78,13 @@ def write_runs(runs: Runs, path: str | os.PathLike[str]) -> None:
     Raises:
         DataError: an unknown kind of file.
     """
-    path = Path(path)
     used = [s.name for s in runs.frame if s.null_count() < len(s)]
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        if path.suffix.lower() == ".csv":
-            runs.frame.select(used).write_csv(temporary)
-        elif path.suffix.lower() == ".parquet":
-            runs.frame.select(used).write_parquet(temporary)
-        else:
-            raise DataError(f"cannot write {path}; name a file that ends in .csv or .parquet")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise DataError(f"cannot write {path}; name a file that ends in .csv or .parquet")
+    with whole(path) as temporary:
+        frame = runs.frame.select(used)
+        frame.write_csv(temporary) if suffix == ".csv" else frame.write_parquet(temporary)
 
 
 def _from_frame(source: Any, name: str = "") -> Runs:
@@ -105,11 +102,13 @@ def _from_frame(source: Any, name: str = "") -> Runs:
 
 
 def _from_csv(path: Path) -> Runs:
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet")
     csv.field_size_limit(MAX_CELL)
     rows: list[dict[str, Any]] = []
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(
+                f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
@@ -128,6 +127,8 @@ def _from_csv(path: Path) -> Runs:
                 rows.append({"": where, **dict(zip(header, cells, strict=True))})
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a UTF-8 CSV file: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return _checked(rows, str(path))
 
 
@@ -147,7 +148,7 @@ def _checked(raw: list[dict[str, Any]], source: str) -> Runs:
     if not raw:
         raise DataError(f"{source or 'the data frame'} has a header but no rows")
     rows, problems = [], []
-    for number, cells in enumerate(raw, start=1):
+    for cells in raw:
         where = cells.pop("")
         row: dict[str, Any] = {}
         bad = False
@@ -162,12 +163,12 @@ def _checked(raw: list[dict[str, Any]], source: str) -> Runs:
                 check_row(row, where)
             except DataError as error:
                 problems.append(str(error))
-        row["id"] = row.get("id") or f"row-{number}"
         rows.append(row)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         prefix = f"{source}: " if source else ""
         raise DataError(prefix + "; ".join(problems[:SHOWN]) + more)
+    rows = named(rows)
     frame = pl.DataFrame(rows, schema_overrides={k: v for k, v in SCHEMA.items() if k in rows[0]})
     check_unique(frame)
     return Runs(frame, source)

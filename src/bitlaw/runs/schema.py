@@ -44,6 +44,11 @@ class Column:
 
     def problem(self, value: Any) -> str:
         """Say what is wrong with a value of the right type; an empty string means nothing."""
+        if self.kind in ("integer", "number"):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return f"{value!r} is not a number"
+        elif not isinstance(value, str):
+            return f"{value!r} is not text"
         if isinstance(value, float) and not math.isfinite(value):
             return f"{value} is not finite; leave the cell empty and say why in `status`"
         if self.kind in ("integer", "number"):
@@ -140,7 +145,6 @@ COLUMNS: tuple[Column, ...] = (
 )
 COLUMN: dict[str, Column] = {column.name: column for column in COLUMNS}
 SCHEMA: dict[str, type[pl.DataType]] = {column.name: _DTYPE[column.kind] for column in COLUMNS}
-PARTS = ("w", "a", "kv")
 
 
 class Runs:
@@ -166,7 +170,7 @@ class Runs:
         Raises:
             DataError: naming the row, column and value that is wrong.
         """
-        rows = list(rows)
+        rows = named(rows)
         for place, row in enumerate(rows, start=1):
             for name, value in row.items():
                 if name not in COLUMN:
@@ -174,8 +178,9 @@ class Runs:
                 problem = "" if value is None else COLUMN[name].problem(value)
                 if problem:
                     raise DataError(f"row {place}, column {name}: {problem}")
-            _check_row(row, f"row {place}")
-        frame = pl.DataFrame(rows, schema_overrides=dict(SCHEMA), infer_schema_length=None)
+            check_row(row, f"row {place}")
+        columns = {name: kind for name, kind in SCHEMA.items() if any(name in row for row in rows)}
+        frame = pl.DataFrame(rows, schema=columns)
         runs = cls(frame, source)
         check_unique(runs.frame)
         return runs
@@ -242,8 +247,26 @@ class Runs:
         return names.map_elements(table.__getitem__, return_dtype=pl.Float64).fill_null(unquantized)
 
 
-def _check_row(row: Mapping[str, Any], where: str) -> None:
-    """Check what no single cell can tell."""
+def named(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give every row without an id one made from its place, which no other row has."""
+    copies = [dict(row) for row in rows]
+    taken = {row.get("id") for row in copies}
+    for place, row in enumerate(copies, start=1):
+        if not row.get("id"):
+            name = f"row-{place}"
+            while name in taken:
+                name += "x"
+            taken.add(name)
+            row["id"] = name
+    return copies
+
+
+def check_row(row: Mapping[str, Any], where: str) -> None:
+    """Check what no single cell can tell.
+
+    Raises:
+        DataError: naming the place.
+    """
     if row.get("status") in (None, "ok") and row.get("loss") is None:
         raise DataError(f"{where} has no loss; give one, or a status of {' or '.join(STATUSES[1:])}")
     if row.get("status") not in (None, "ok") and row.get("loss") is not None:
@@ -252,9 +275,6 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
         raise DataError(f"{where} has no tokens; every run needs its training tokens")
     if row.get("gap") is not None and row.get("post_format") is None:
         raise DataError(f"{where} has a gap but no post_format; say which format it was quantised to")
-
-
-check_row = _check_row
 
 
 def check_unique(frame: pl.DataFrame) -> None:

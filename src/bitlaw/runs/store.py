@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
@@ -64,9 +63,12 @@ class Store:
             raise StoreError(f"cannot open the run store {self.path}: {cause}; name another file") from error
 
     def _open(self, read_only: bool) -> sa.Engine:
-        mode = "?mode=ro&uri=true" if read_only else "?uri=true"
-        location = self.path.resolve().as_uri().removeprefix("file://")
-        engine = sa.create_engine(f"sqlite:///file:{location}{mode}", connect_args={"timeout": 30})
+        uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+        engine = sa.create_engine(  # a URL would be decoded once too often for names with ? # or %
+            "sqlite://",
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=30),
+            poolclass=sa.pool.NullPool,
+        )
 
         @sa.event.listens_for(engine, "connect")
         def prepare(connection: sqlite3.Connection, _: object) -> None:
@@ -119,27 +121,29 @@ class Store:
             raise StoreError(f"cannot write to the run store {self.path}: {error.orig}") from error
 
     def ids(self) -> set[str]:
-        """Ids of all rows."""
-        with self._engine.begin() as connection:
-            return {row[0] for row in connection.execute(sa.select(_runs.c.id))}
-
-    def runs(self) -> Runs:
-        """All rows, in the order they were stored.
+        """Ids of all rows.
 
         Raises:
             StoreError: the file is damaged.
         """
+        return {row["id"] for row in self._select(sa.select(_runs.c.id))}
+
+    def runs(self) -> Runs:
+        """All rows, in the order they were stored, checked like rows from any other file.
+
+        Raises:
+            StoreError: the file is damaged.
+            DataError: the file holds rows that break the schema.
+        """
+        rows = self._select(sa.select(_runs).order_by(sa.text("rowid")))
+        return Runs.from_rows(rows, str(self.path))
+
+    def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         try:
             with self._engine.begin() as connection:
-                rows = connection.execute(sa.select(_runs).order_by(sa.text("rowid"))).mappings().all()
+                return [dict(row) for row in connection.execute(query).mappings()]
         except sa.exc.DBAPIError as error:
             raise StoreError(f"cannot read the run store {self.path}: {error.orig}") from error
-        frame = pl.DataFrame(
-            [dict(row) for row in rows],
-            schema={c.name: None for c in COLUMNS} if not rows else None,
-            infer_schema_length=None,
-        )
-        return Runs(frame, str(self.path))
 
     def close(self) -> None:
         """Release the file."""

@@ -7,6 +7,7 @@ content, so that the split does not depend on names, order or the rest of the co
 from __future__ import annotations
 
 import hashlib
+import logging
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ HELD_OUT = 0.04  # share of documents kept for evaluation
 MAX_BYTES = 256 * 2**20  # what is read at most; the rest of a larger folder is left out, and said
 SMALLEST = 64 * 1024  # bytes of text below which nothing sensible can be trained or evaluated
 
+log = logging.getLogger("bitlaw.lab")
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -33,7 +36,6 @@ class Corpus:
         held_out: bytes of the held-out documents.
         sha256: of the training and held-out text; part of every cell's identity.
         documents: how many files were read.
-        truncated: whether files were left out because the corpus was too large.
     """
 
     name: str
@@ -41,7 +43,6 @@ class Corpus:
     held_out: NDArray[np.uint8]
     sha256: str
     documents: int
-    truncated: bool
 
 
 @lru_cache(maxsize=2)
@@ -56,31 +57,29 @@ def read_corpus(path: str | None = None) -> Corpus:
     """
     root = Path(path) if path is not None else Path(sysconfig.get_paths()["stdlib"])
     name = str(path) if path is not None else f"Python {sysconfig.get_python_version()} standard library"
-    if not root.exists():
+    try:
+        found = root.exists()
+    except OSError as error:
+        raise DataError(f"cannot look at corpus {str(root)[:80]}: {error.strerror}") from error
+    if not found:
         raise DataError(f"corpus {root} does not exist; name a folder or file of text")
-    documents, size, truncated = [], 0, False
+    documents: dict[bytes, bytes] = {}  # by content: a copy in the held-out text would be no test
+    size, truncated = 0, False
     for document in _documents(root, only_python=path is None):
-        if size + len(document) > MAX_BYTES:
-            truncated = True
+        room = MAX_BYTES - size
+        if len(document) > room:
+            document, truncated = document[:room], True
+        if document and documents.setdefault(hashlib.sha256(document).digest(), document) is document:
+            size += len(document)
+        if truncated:
+            log.warning("corpus %s is larger than %d MiB; the rest is left out", root, MAX_BYTES >> 20)
             break
-        documents.append(document)
-        size += len(document)
     if size < SMALLEST:
         raise DataError(
             f"corpus {root} holds {size:,} bytes of text in {len(documents)} text files, fewer than the "
             f"{SMALLEST:,} needed; name a folder with more text"
         )
-    if len(documents) == 1:  # one file: cut it, so that its last part can be held out
-        cut = int(size * (1 - HELD_OUT))
-        documents = [documents[0][:cut], documents[0][cut:]]
-        held_out = [False, True]
-    else:
-        draws = [int.from_bytes(hashlib.sha256(d).digest()[:4], "big") / 2**32 for d in documents]
-        held_out = [draw < HELD_OUT for draw in draws]
-        if not any(held_out) or all(held_out):  # few documents: hold out the one nearest to the line
-            held_out = [draw == min(draws) for draw in draws]
-    train = b"\n".join(d for d, out in zip(documents, held_out, strict=True) if not out)
-    held = b"\n".join(d for d, out in zip(documents, held_out, strict=True) if out)
+    train, held = _split(documents)
     digest = hashlib.sha256(hashlib.sha256(train).digest() + hashlib.sha256(held).digest()).hexdigest()
     return Corpus(
         name=name,
@@ -88,8 +87,22 @@ def read_corpus(path: str | None = None) -> Corpus:
         held_out=np.frombuffer(held, np.uint8),
         sha256=digest,
         documents=len(documents),
-        truncated=truncated,
     )
+
+
+def _split(documents: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Hold out whole documents by the hash of their content; a corpus of a few large ones is cut instead."""
+    held = [key for key in documents if int.from_bytes(key[:4], "big") / 2**32 < HELD_OUT]
+    sides = (
+        b"\n".join(documents[k] for k in documents if k not in held),
+        b"\n".join(documents[k] for k in held),
+    )
+    size = len(sides[0]) + len(sides[1])
+    if HELD_OUT / 4 < len(sides[1]) / size < 4 * HELD_OUT:
+        return sides
+    whole = b"\n".join(documents.values())
+    cut = int(len(whole) * (1 - HELD_OUT))
+    return whole[:cut], whole[cut:]
 
 
 def _documents(root: Path, only_python: bool) -> Iterator[bytes]:
@@ -102,8 +115,9 @@ def _documents(root: Path, only_python: bool) -> Iterator[bytes]:
         files = sorted(p for p in root.rglob(pattern) if not skip & set(p.relative_to(root).parts))
     for file in files:
         try:
-            data = file.read_bytes() if file.is_file() and file.stat().st_size <= MAX_BYTES else b""
-            data.decode("utf-8")
+            with file.open("rb") as stream:
+                data = stream.read(MAX_BYTES) if file.is_file() else b""
+            data.decode("utf-8", errors="ignore" if len(data) == MAX_BYTES else "strict")
         except (OSError, UnicodeDecodeError):
             continue
         if data and b"\0" not in data:

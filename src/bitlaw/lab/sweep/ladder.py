@@ -36,6 +36,19 @@ class SweepConfig(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0)
     eval_tokens: int = Field(default=65_536, gt=0)
 
+    @field_validator("post_formats")
+    @classmethod
+    def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not isinstance(parse_format(name), Integer):
+                raise ValueError(f"{name!r} does not quantise anything; use int2 to int16")
+        return tuple(parse_format(name).name for name in names)
+
+    @field_validator("schemes")
+    @classmethod
+    def _canonical_schemes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(Scheme.parse(name).name for name in names)
+
     @field_validator("sizes", "budgets", "schemes", "post_formats")
     @classmethod
     def _no_repeats(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -53,11 +66,10 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SweepConfig:
-        for scheme in self.schemes:
-            Scheme.parse(scheme)
-        for name in self.post_formats:
-            if not isinstance(parse_format(name), Integer):
-                raise ValueError(f"post_formats: {name!r} does not quantise anything; use int2 to int16")
+        if self.eval_tokens < 2 * self.seq_len:
+            raise ValueError(
+                f"eval_tokens: {self.eval_tokens} are fewer than two sequences of {self.seq_len}"
+            )
         for size in self.sizes:
             ladder_shape(size)
         shortest = self.budgets[0] // (self.batch_size * self.seq_len)
@@ -72,8 +84,9 @@ class SweepConfig(BaseModel):
 def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     """Return the trunks of a sweep, the dearest first, so that workers end together.
 
-    Every trunk has a seed of its own, derived from the study's seed, the size and the scheme: rows that a
-    law is fitted to share neither initialisation nor data order across trunks.
+    Every size and scheme has a seed of its own, derived from the study's: rows that a law is fitted to share
+    neither initialisation nor data order, but for the budgets of one trunk (cosine runs of one size and
+    scheme do share them, and so count as one trunk).
     """
     result = []
     for size in config.sizes:
@@ -81,7 +94,7 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
             shape = ladder_shape(size)
             common = {
                 "shape": shape,
-                "scheme": Scheme.parse(scheme).name,
+                "scheme": scheme,
                 "seed": _derive(config.seed, size, scheme),
                 "corpus_sha256": corpus.sha256,
                 "batch_size": config.batch_size,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -17,6 +18,12 @@ from ..corpus import Corpus
 from ..quantize import paired_gap, quantize_rtn, window_losses
 from ..quantize.evaluate import EVAL_BATCH, mean_and_se
 from ..train import End, TrunkConfig
+
+
+def row_ids(config: TrunkConfig, tokens: int, post_formats: tuple[str, ...]) -> list[str]:
+    """Ids of all rows that the end at a budget gives."""
+    cell = config.cell_id(tokens)
+    return [cell] + [f"{cell}-rtn-{name}" for name in post_formats if not config.parts().quantized]
 
 
 def end_rows(
@@ -34,6 +41,8 @@ def end_rows(
     clock = time.perf_counter()
     before_W = window_losses(end.model, inputs_WT, targets_WT)
     loss, loss_se = mean_and_se(before_W)
+    if not math.isfinite(loss):
+        return [{**row, "status": "diverged", "reason": f"the evaluation loss is {loss}"}]
     row |= {"status": "ok", "loss": loss, "loss_se": loss_se}
     row["seconds"] = end.seconds + time.perf_counter() - clock
     rows = [row]
@@ -43,23 +52,23 @@ def end_rows(
         after_W = window_losses(quantize_rtn(end.model, fmt), inputs_WT, targets_WT)
         gap = paired_gap(after_W, before_W)
         loss, loss_se = mean_and_se(after_W)
-        rows.append(
-            {
-                **row,
-                "id": f"{row['id']}-rtn-{fmt.name}",
-                "parent": row["id"],
-                "post_format": fmt.name,
-                "post_granularity": "channel",
-                "method": "rtn",
-                "bpw": _bits_per_weight(end.model, fmt),
-                "loss": loss,
-                "loss_se": loss_se,
-                "gap": gap.gap,
-                "gap_se": gap.se,
-                "started": _now(),
-                "seconds": time.perf_counter() - clock,
-            }
-        )
+        seconds = time.perf_counter() - clock
+        post = {
+            **row,
+            "id": f"{row['id']}-rtn-{fmt.name}",
+            "parent": row["id"],
+            "post_format": fmt.name,
+            "post_granularity": "channel",
+            "method": "rtn",
+            "bpw": _bits_per_weight(end.model, fmt),
+            "started": _ago(seconds),
+            "seconds": seconds,
+        }
+        if math.isfinite(loss):
+            rows.append({**post, "loss": loss, "loss_se": loss_se, "gap": gap.gap, "gap_se": gap.se})
+        else:
+            nothing = {"loss": None, "loss_se": None, "status": "diverged"}
+            rows.append({**post, **nothing, "reason": f"the loss after quantisation is {loss}"})
     return rows
 
 
@@ -94,7 +103,7 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -
         "corpus": corpus.name,
         "corpus_sha256": corpus.sha256,
         "eval_sha256": eval_hash,
-        "eval_tokens": config.eval_tokens,
+        "eval_tokens": config.eval_tokens // config.seq_len * config.seq_len,
         "eval_batch": EVAL_BATCH,
         "config": config.model_dump_json(),
         "versions": json.dumps(
@@ -105,7 +114,7 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -
                 "machine": platform.machine(),
             }
         ),
-        "started": _now(),
+        "started": _ago(end.seconds),
         "seconds": end.seconds,
     }
     for part, granularity in (("w", "channel"), ("a", "tensor"), ("kv", "tensor")):
@@ -121,5 +130,5 @@ def _bits_per_weight(model: torch.nn.Module, fmt: Format) -> float:
     return bits / sum(p.numel() for p in matrices)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,10 +27,11 @@ from ...errors import BitlawError, LabError
 from ...runs import Store
 from ..corpus import eval_windows, read_corpus
 from ..train import Interrupted, TrunkConfig, train_trunk
-from .rows import end_rows
+from .rows import end_rows, row_ids
 
 DEATHS = 3  # of workers on one trunk before the sweep gives up
 REPORT_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0  # for workers to save their state when a sweep is stopped
 
 #: A step of a tiny model costs about as much as this many FLOPs a token beyond its matrix products: fitted
 #: by eye to steps of 12k to 100k parameters on one core. It only steers the estimate of the time left.
@@ -42,15 +43,15 @@ def cost(config: TrunkConfig, tokens: int) -> float:
     return tokens * (config.shape.flops_per_token(config.seq_len) + OVERHEAD_FLOPS)
 
 
-def _undone(config: TrunkConfig, ids: set[str]) -> list[int]:
-    return [tokens for tokens in config.budgets if config.cell_id(tokens) not in ids]
+def _undone(config: TrunkConfig, post_formats: tuple[str, ...], ids: set[str]) -> list[int]:
+    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, post_formats))]
 
 
-def work_left(configs: list[TrunkConfig], ids: set[str]) -> float:
-    """Work of all cells whose rows are not in the store yet."""
+def work_left(configs: list[TrunkConfig], post_formats: tuple[str, ...], ids: set[str]) -> float:
+    """Work of all cells that lack a row in the store; a cell that lacks any is trained again."""
     total = 0.0
     for config in configs:
-        undone = _undone(config, ids)
+        undone = _undone(config, post_formats, ids)
         if undone:
             steps = config.branch_step(undone[-1])
             steps += sum(config.steps(tokens) - config.branch_step(tokens) for tokens in undone)
@@ -88,7 +89,8 @@ def run_sweep(
         KeyboardInterrupt: passed on, after every worker has saved its state.
     """
     ids = store.ids()
-    waiting = [config for config in configs if _undone(config, ids)]
+    waiting = [config for config in configs if _undone(config, post_formats, ids)]
+    _tidy(folder, {config.work_id() for config in waiting})
     if not waiting:
         return
     if device == "auto":
@@ -107,11 +109,16 @@ def run_sweep(
     def assign(worker: _Worker) -> None:
         worker.config = waiting.pop() if waiting else None
         if worker.config is None:
-            worker.pipe.send(None)
+            worker.tell(None)
         else:
             config = worker.config
-            done = tuple(set(config.budgets) - set(_undone(config, ids)))
-            worker.pipe.send((config, done))
+            done = tuple(set(config.budgets) - set(_undone(config, post_formats, ids)))
+            worker.tell((config, done))
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        store.add(rows)
+        ids.update(row["id"] for row in rows)
+        on_rows(rows)
 
     try:
         for slot in range(slots):
@@ -126,7 +133,7 @@ def run_sweep(
                     worker.process.join()
                     del team[pipe]
                     if worker.config is not None:
-                        trunk = worker.config.trunk_id()
+                        trunk = worker.config.work_id()
                         deaths[trunk] = deaths.get(trunk, 0) + 1
                         if deaths[trunk] == DEATHS:
                             raise LabError(
@@ -139,18 +146,15 @@ def run_sweep(
                 if kind == "work":
                     on_work(cost(worker.config, content) if worker.config else 0.0)
                 elif kind == "rows":
-                    store.add(content)
-                    ids.update(row["id"] for row in content)
-                    on_rows(content)
+                    keep(content)
                 elif kind == "done":
                     assert worker.config is not None
-                    shutil.rmtree(folder / worker.config.trunk_id(), ignore_errors=True)
+                    shutil.rmtree(folder / worker.config.work_id(), ignore_errors=True)
                     assign(worker)
                 else:
                     raise LabError(f"a worker failed: {content}; finished rows are stored")
     finally:
-        for worker in team.values():
-            worker.dismiss()
+        _dismiss(list(team.values()), keep)
 
 
 def _places(device: str) -> int:
@@ -177,18 +181,39 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def dismiss(self) -> None:
-        """Ask the worker to save its state and end; insist after a while."""
-        try:
-            self.pipe.send(None)
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:  # drain, or a worker with much to say would never end
-                self.pipe.recv()
-        except (EOFError, OSError):
-            pass
-        self.process.join(timeout=10)
-        if self.process.is_alive():
-            self.process.kill()
+    def tell(self, task: object) -> None:
+        """Send a task, or None to end; a worker that is gone is found out when its pipe is read."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(task)
+
+
+def _dismiss(workers: list[_Worker], keep: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Ask all workers to save their state and end; rows they still send are kept; insist after a while."""
+    for worker in workers:
+        worker.tell(None)
+    open_pipes = [worker.pipe for worker in workers]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while open_pipes and time.monotonic() < deadline:
+        for pipe in wait(open_pipes, timeout=1.0):
+            assert isinstance(pipe, Connection)
+            try:
+                kind, content = pipe.recv()
+            except (EOFError, OSError):
+                open_pipes.remove(pipe)
+                continue
+            if kind == "rows":
+                keep(content)
+    for worker in workers:
+        worker.process.join(timeout=5)
+        if worker.process.is_alive():
+            worker.process.kill()
+
+
+def _tidy(folder: Path, wanted: set[str]) -> None:
+    """Remove checkpoints of trunks whose rows are all stored."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and path.name not in wanted:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -213,7 +238,6 @@ def _work(
     """Train the trunks that come through the pipe, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and tells us
     torch.set_num_threads(1)
-    corpus = read_corpus(corpus_path)
     heard, spoken = 0, time.monotonic()
 
     def on_tokens(tokens: int) -> None:
@@ -230,15 +254,14 @@ def _work(
         return True
 
     try:
+        corpus = read_corpus(corpus_path)
         while (task := pipe.recv()) is not None:
             config, done = task
             if config.corpus_sha256 != corpus.sha256:
                 raise LabError("the corpus has changed since the sweep was planned; run it again")
             evaluation = eval_windows(corpus, config.eval_tokens, config.seq_len)
             place = torch.device(device)
-            ends = train_trunk(
-                config, corpus, folder / config.trunk_id(), done, on_tokens, should_stop, place
-            )
+            ends = train_trunk(config, corpus, folder / config.work_id(), done, on_tokens, should_stop, place)
             for end in ends:
                 pipe.send(("rows", end_rows(config, end, corpus, evaluation, post_formats)))
             pipe.send(("work", heard))
@@ -246,5 +269,5 @@ def _work(
             pipe.send(("done", None))
     except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
         return
-    except (BitlawError, RuntimeError, OSError) as error:
+    except (BitlawError, RuntimeError, OSError, ArithmeticError) as error:
         pipe.send(("error", f"{type(error).__name__}: {error}"))

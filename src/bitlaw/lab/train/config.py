@@ -54,6 +54,10 @@ class TrunkConfig(BaseModel):
         """Hash of everything but the budgets: what rows of one trunk share."""
         return _digest(self.model_dump(mode="json", exclude={"budgets"}))
 
+    def work_id(self) -> str:
+        """Name of the folder that its checkpoints go to; cosine runs of one trunk id are runs of their own."""
+        return self.trunk_id() if self.schedule == "constant" else self.cell_id(self.budgets[0])
+
     def cell_id(self, tokens: int) -> str:
         """Hash of everything that determines the end at one budget; the other budgets do not."""
         return _digest({**self.model_dump(mode="json", exclude={"budgets"}), "tokens": tokens})

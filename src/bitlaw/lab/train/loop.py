@@ -145,7 +145,7 @@ def train_trunk(
         if config.schedule == "cosine":
             rate: Callable[[int], float] = partial(schedule.cosine, end=end, warmup=config.warmup_steps)
         else:
-            rate = partial(schedule.cooldown, start=start, end=end)
+            rate = partial(_warm_cooldown, start=start, end=end, warmup=config.warmup_steps)
 
         began = time.perf_counter()
         advance = partial(
@@ -167,6 +167,11 @@ def train_trunk(
                 reason = f"the cooldown diverged: {error}"
         yield End(tokens, end, last_rate, model, reason, time.perf_counter() - began)
         shutil.rmtree(folder / f"branch-{tokens}", ignore_errors=True)
+
+
+def _warm_cooldown(step: int, start: int, end: int, warmup: int) -> float:
+    """The cooldown, which must not jump to the peak when it begins within the warm-up."""
+    return schedule.constant(step, warmup) * schedule.cooldown(step, start, end)
 
 
 def _advance(
