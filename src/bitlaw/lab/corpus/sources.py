@@ -116,8 +116,8 @@ def _documents(root: Path, only_python: bool) -> Iterator[bytes]:
     for file in files:
         try:
             with file.open("rb") as stream:
-                data = stream.read(MAX_BYTES) if file.is_file() else b""
-            data.decode("utf-8", errors="ignore" if len(data) == MAX_BYTES else "strict")
+                data = stream.read(MAX_BYTES + 1) if file.is_file() else b""
+            data.decode("utf-8", errors="ignore" if len(data) > MAX_BYTES else "strict")
         except (OSError, UnicodeDecodeError):
             continue
         if data and b"\0" not in data:

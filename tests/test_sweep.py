@@ -1,0 +1,125 @@
+"""Sweeps at their edges: odd schedules, few sizes, formats added later, odd corpora."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from bitlaw import ConfigError, DataError, read_runs
+from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.sweep import SweepConfig, run_sweep, trunks
+from bitlaw.lab.train.loop import _warm_cooldown
+from bitlaw.runs import Store
+from bitlaw.study import read_study, run_study
+
+BASE = {
+    "sizes": (4000, 6000),
+    "budgets": (8_000, 12_000, 16_000),
+    "schemes": ("16", "w3"),
+    "batch_size": 4,
+    "seq_len": 64,
+    "eval_tokens": 4096,
+}
+
+
+def sweep(folder, **changes):
+    config = SweepConfig(**{**BASE, **changes})
+    store = Store(folder / "runs.sqlite")
+    run_sweep(
+        trunks(config, read_corpus(None)), store, folder / "checkpoints", post_formats=config.post_formats
+    )
+    store.close()
+    return read_runs(folder).frame
+
+
+def test_cosine_runs_do_not_share_a_folder(tmp_path):
+    config = SweepConfig(**{**BASE, "schedule": "cosine"})
+    planned = trunks(config, read_corpus(None))
+    assert len({c.work_id() for c in planned}) == len(planned) == 12
+    frame = sweep(tmp_path, schedule="cosine")
+    assert frame.height == 12
+    assert frame["trunk"].n_unique() == 4
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_formats_added_later_are_measured(tmp_path):
+    first = sweep(tmp_path, post_formats=("int3",))
+    second = sweep(tmp_path, post_formats=("int3", "int5"))
+    assert first.height == 12 + 6
+    assert second.height == 12 + 12
+    both = first.join(second, on="id", suffix="_again")
+    assert both.height == first.height
+    assert (both["loss"] == both["loss_again"]).all()
+
+
+def test_a_cooldown_within_the_warm_up_does_not_jump_to_the_peak():
+    rates = [_warm_cooldown(step, start=0, end=20, warmup=10) for step in range(20)]
+    assert rates[0] < 0.1
+    assert max(rates) < 0.6
+
+
+def test_a_study_of_two_sizes_ends_with_a_report(tmp_path):
+    lines = [f"{k} = {list(v) if isinstance(v, tuple) else v}" for k, v in BASE.items()]
+    text = "\n".join(["[sweep]", *lines, "[fit]", 'law = "chinchilla"', "draws = 50"]).replace("'", '"')
+    (tmp_path / "two.toml").write_text(text)
+    outcome = run_study(read_study(str(tmp_path / "two.toml")), tmp_path / "out")
+    assert outcome.comparison is None
+    assert outcome.report.exists()
+    assert any("no rows were held out" in note for note in outcome.fit.notes)
+
+
+def test_a_changed_study_does_not_mix_its_rows(tmp_path):
+    """Rows that other settings left in the store are not fitted."""
+    sweep(tmp_path)
+    frame = sweep(tmp_path, seed=1)
+    assert frame.height == 24
+    assert frame.filter(pl.col("post_format").is_null())["trunk"].n_unique() == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"eval_tokens": 64}, "two sequences"),
+        ({"post_formats": ("int4", "4")}, "twice"),
+        ({"sizes": (10**13,)}, "ladder"),
+    ],
+)
+def test_settings_that_would_fail_after_training_fail_before(changes, words):
+    with pytest.raises((ValueError, ConfigError), match=words):
+        SweepConfig(**{**BASE, **changes})
+
+
+# ---- corpora
+
+
+def test_one_large_file_and_a_tiny_one_leave_text_on_both_sides(tmp_path):
+    (tmp_path / "large.txt").write_text("".join(f"line {k}\n" for k in range(15_000)))
+    for k in range(6):
+        (tmp_path / f"tiny-{k}.txt").write_text(f"tiny {k}")
+        corpus = read_corpus(str(tmp_path / "large.txt")) if k == 0 else read_corpus(str(tmp_path))
+        assert len(corpus.train) > 20 * len(corpus.held_out) > 20 * 1000
+        read_corpus.cache_clear()
+
+
+def test_copies_of_a_file_count_once(tmp_path):
+    text = "".join(f"line {k}\n" for k in range(10_000))
+    for k in range(3):
+        (tmp_path / f"{k}.txt").write_text(text)
+    corpus = read_corpus(str(tmp_path))
+    assert corpus.documents == 1
+    assert len(corpus.train) + len(corpus.held_out) == len(text)
+
+
+def test_a_corpus_larger_than_the_limit_is_cut_and_said(tmp_path, monkeypatch, caplog):
+    from bitlaw.lab.corpus import sources
+
+    monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
+    (tmp_path / "large.txt").write_text("é" * 80_000)
+    corpus = read_corpus(str(tmp_path / "large.txt"))
+    assert len(corpus.train) + len(corpus.held_out) == 100_000
+    assert "the rest is left out" in caplog.text
+
+
+def test_a_file_name_too_long_is_refused():
+    with pytest.raises(DataError):
+        read_corpus("x" * 5000)
