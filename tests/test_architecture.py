@@ -165,6 +165,16 @@ def test_the_law_half_never_imports_torch():
     assert out.stdout.startswith("7.00")
 
 
+def test_the_lab_without_torch_says_what_to_install():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['bitlaw', 'study', 'quick']\n"
+        "from bitlaw.cli import main; main()"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 7
+    assert out.stderr.strip() == 'bitlaw: the lab needs torch; install it with: pip install "bitlaw[lab]"'
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_public_names_survive_their_submodules(order):
     """`bitlaw.fit` stays a function when every submodule has been imported, and when it is asked for twice."""

@@ -40,6 +40,7 @@ def test_anybodys_table_is_fitted_kept_and_planned_with(sweep, tmp_path):
     out = bitlaw("fit", "runs.csv", "--law", "kumar", "--save", "fit.json", cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     assert "Held out, the largest size" in out.stdout
+    assert "kumar without precision" in out.stdout
     out = bitlaw("plan", "--fit", "fit.json", "--budget", "1e21", cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     assert "90% interval" in out.stdout

@@ -129,6 +129,15 @@ def test_a_given_delta_is_not_called_an_estimate():
     assert "100" not in str(fit).split("Huber")[1].splitlines()[0]
 
 
+def test_a_given_delta_does_not_make_everything_unidentified():
+    """What the rows identify is judged by their noise, not by the unit that a given delta leaves residuals in."""
+    runs = Runs.from_rows(chinchilla_rows(noise=0.003))
+    given, estimated = (bl.fit(chinchilla, runs, huber=huber, draws=0) for huber in (1e-3, None))
+    assert [e.status for e in given.estimates] == [e.status for e in estimated.estimates]
+    assert {e.status for e in given.estimates} == {"ok"}
+    assert given.noise == {}
+
+
 def test_fits_print_as_valid_json(capsys):
     fit = bl.fit(chinchilla, Runs.from_rows(chinchilla_rows(noise=0.01)), hold_out=bl.largest(), draws=0)
     json.loads(json.dumps(fit.as_json(), allow_nan=False))

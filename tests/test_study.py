@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bitlaw import ConfigError, StoreError, load_fit, read_runs
+from bitlaw import ConfigError, FitError, StoreError, load_fit, read_runs
 from bitlaw.study import read_study, run_study
 
 TOML = """
@@ -123,7 +123,7 @@ def test_another_seed_gives_other_numbers(small, tmp_path):
     path.write_text(text.replace("[fit]", '[fit]\nlaw = "chinchilla"'))
     losses = []
     for seed in (0, 1):
-        with pytest.raises(Exception, match="rows cannot determine"):
+        with pytest.raises(FitError, match="rows cannot determine"):
             run_study(read_study(str(path), seed=seed), tmp_path / str(seed))
         losses.append(read_runs(tmp_path / str(seed)).frame["loss"].to_list())
     assert all(a != b for a, b in zip(*losses, strict=True))

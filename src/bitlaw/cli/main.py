@@ -136,15 +136,15 @@ def fit(
         raise ConfigError(f"unknown count {count!r}; {nearest(count, counts)}")
     table = read_runs(runs)
     if hold_out:
-        result, _ = examine(laws.get(law), table, count=count, interval=interval)  # type: ignore[arg-type]
+        result, comparison = examine(laws.get(law), table, count=count, interval=interval)  # type: ignore[arg-type]
     else:
-        result = fit_law(law, table, count=count, interval=interval)  # type: ignore[arg-type]
+        result, comparison = fit_law(law, table, count=count, interval=interval), None  # type: ignore[arg-type]
     if save is not None:
         result.save(save)
     if json_:
         _print_json(_without_draws(result.as_json()))
         return
-    print(result)
+    print(result, *([comparison] if comparison else []), sep="\n\n")
     if save is not None:
         print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
 

@@ -81,12 +81,12 @@ def fit(
     u = optimum.u[0]
     theta = problem.decentre(problem.theta(u))
     notes = list(rows.notes)
-    sentences, weak = unidentified(problem, u)
+    sentences, weak = unidentified(estimate_noise(problem, u[None]), u)
     bounds = at_bounds(problem, u)
     notes += sentences
     if not optimum.converged[0]:
         notes.append("the solver stopped before it converged; treat the estimates with care")
-    sample = np.repeat(theta[None], 1, axis=0)
+    sample = theta[None]
     df = 0
     if draws:
         moved, df = bootstrap(problem, optimum, draws, rng)
@@ -106,7 +106,7 @@ def fit(
         notes=tuple(notes),
         converged=bool(optimum.converged[0]),
         objective=float(optimum.cost[0]),
-        noise={block.kind: s for block, s in zip(problem.blocks, problem.sigma, strict=True)},
+        noise={b.kind: s for b, s in zip(problem.blocks, problem.sigma, strict=True) if huber is None},
         delta=problem.delta,
         rows={block.kind: len(block) for block in problem.blocks},
         clusters=len(np.unique(problem.clusters())),
@@ -173,7 +173,7 @@ def pose(rows: Rows, huber: float | None, fix: Mapping[str, float]) -> Problem:
 
 
 def estimate_noise(problem: Problem, u: Array) -> Problem:
-    """Return the problem with the noise of each block taken from its residuals at a point (1, f).
+    """Return the problem with the noise of each block taken from its residuals at a point (1, f), and delta from it.
 
     1.4826 times the median absolute residual, corrected for the parameters spent; residuals beyond three
     times the estimate cannot move it.
@@ -186,7 +186,7 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
         at += len(block)
         spread = 1.4826 * float(np.median(np.abs(part))) / np.sqrt(max(0.2, 1 - spent))
         sigmas.append(max(spread, 1e-9))
-    return replace(problem, sigma=tuple(sigmas))
+    return replace(problem, sigma=tuple(sigmas), delta=HUBER)
 
 
 def _held_out(

@@ -125,8 +125,8 @@ class Fit:
         notes: what was left out, is not identified or should be known.
         converged: whether the solver reached its tolerance.
         objective: value of the objective at the estimates.
-        noise: estimated noise of each kind of row, on the scale of its residuals.
-        delta: Huber's delta, in units of the noise.
+        noise: estimated noise of each kind of row, on the scale of its residuals; empty where delta was given.
+        delta: Huber's delta, in units of the noise, or as given.
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.
         count: convention by which N is counted.

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def fit_text(fit: Fit) -> str:
             number(e.value),
             interval,
             e.status,
-            e.parameter.meaning.replace("[", r"\[") + unit.replace("[", r"\["),
+            escape(e.parameter.meaning + unit),
         )
     lines = (
         [f"Intervals: confidence, {fit.method}, Student with {fit.df} degrees of freedom."] if fit.df else []
@@ -71,7 +72,7 @@ def fit_text(fit: Fit) -> str:
 
 def objective_text(fit: Fit) -> str:
     """What the fit minimised, as a sentence."""
-    if set(fit.noise.values()) == {1.0}:
+    if not fit.noise:
         return f"Huber loss with delta {fit.delta:g} on log residuals, as given."
     noise = ", ".join(f"{value:.2%} on {kind} rows" for kind, value in fit.noise.items())
     return f"Noise estimated from the residuals: {noise}. Huber loss with delta {fit.delta:g} of it."

@@ -4,5 +4,5 @@ from ..errors import LabError
 
 try:
     import torch as _torch  # noqa: F401
-except ModuleNotFoundError as error:  # pragma: no cover - exercised by the clean-install test
+except ModuleNotFoundError as error:
     raise LabError('the lab needs torch; install it with: pip install "bitlaw[lab]"') from error

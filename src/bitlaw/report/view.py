@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
 from ..laws.law import PARTS
+from ..planning.cost import train_flops
 from ..runs import Count, Runs
 
 
@@ -49,5 +50,6 @@ class View:
         return self.trained.filter((pl.col("a_bits") == UNQUANTIZED) & (pl.col("kv_bits") == UNQUANTIZED))
 
     def largest_cost(self) -> float:
-        """Cost of the dearest trained run at 16 bits, 6 N D."""
-        return 6 * float((self.trained["params"] * self.trained["tokens"]).to_numpy().max())
+        """Cost of the dearest trained run at 16 bits."""
+        params, tokens = (self.trained[name].to_numpy() for name in ("params", "tokens"))
+        return float(train_flops(params, tokens, np.full(len(params), 16.0)).max())
