@@ -61,3 +61,11 @@ def test_make_targets_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)$", README, re.M):
         assert f"\n{target}:" in makefile
+
+
+@pytest.mark.parametrize("page", ["laws", "schema"])
+def test_generated_pages_are_what_the_code_says(page):
+    import runpy
+
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert (ROOT / "docs" / f"{page}.md").read_text() == made[page](), "run: python docs/generate.py"

@@ -319,8 +319,6 @@ def laws_show(
 
     constants = published(name) if name in PUBLISHED else None
     law = constants.law if constants else get(name)
-    import sympy as sp
-
     if json_:
         _print_json(
             {
@@ -334,9 +332,7 @@ def laws_show(
         )
         return
     print(f"{name}: {constants.source if constants else law.source}")
-    print(f"\n  L = {law.display()}")
-    if law.n_eff != sp.Symbol("N"):
-        print(f"  N_eff = {law.n_eff}")
+    print("\n" + "\n".join(f"  {short} = {expression}" for short, expression in law.display().items()))
     print("\nReads:")
     for i in law.inputs:
         print(f"  {i.symbol!s:12} {i.column:12} {i.meaning}")

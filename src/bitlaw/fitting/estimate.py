@@ -13,7 +13,7 @@ from ..laws import Law, get
 from ..runs import Count, read_runs
 from .diagnose import at_bounds, unidentified
 from .intervals import bootstrap
-from .objective import HUBER, Array, Block, Problem, centre_of
+from .objective import HUBER, Array, Block, Problem, centre_of, middles
 from .result import Estimate, Fit, HeldOut, Provenance, score
 from .rows import Rows, select
 from .seed import seeds
@@ -156,7 +156,8 @@ def pose(rows: Rows, huber: float | None, fix: Mapping[str, float]) -> Problem:
             f"{total} rows cannot determine the {len(free)} parameters of {law.name}; "
             f"it needs at least {len(free) + 2}, or fix some with fix={{...}}"
         )
-    centre = centre_of(law, rows.loss)
+    middle = middles(rows.loss)
+    centre = centre_of(law, middle)
     for name, value in fix.items():
         parameter = law.parameters[law.names.index(name)]
         if not parameter.low <= value <= parameter.high:
@@ -165,11 +166,13 @@ def pose(rows: Rows, huber: float | None, fix: Mapping[str, float]) -> Problem:
             )
     if set(fix) & {law.names[k] for k in law.compiled.total.linear} - {"E"}:
         centre = {}  # a linear parameter fixed by the user keeps its own unit; E has the same in both
+    units = [middle[p.scale_of] if p.scale_of and centre else 1.0 for p in law.parameters]
+    base = base / np.array(units)
     centred = tuple(
         replace(block, data={n: c / centre.get(n, 1.0) for n, c in block.data.items()}) for block in blocks
     )
     sigma = tuple(1.0 if huber is not None else {"loss": 0.01, "gap": 0.2}[block.kind] for block in blocks)
-    return Problem(law, centred, free, base, sigma, huber or HUBER, centre)
+    return Problem(law, centred, free, base, sigma, huber or HUBER, centre, middle)
 
 
 def estimate_noise(problem: Problem, u: Array) -> Problem:

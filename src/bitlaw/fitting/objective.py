@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..laws import Law
+from ..laws import Law, Parameter
 from ..laws.compiled import Function
+from ..laws.terms import TRAINED_PARTS
 
 Array = NDArray[np.float64]
 HUBER = 1.345  # 95 % efficient for normal noise (Huber 1981)
@@ -83,6 +84,7 @@ class Problem:
         sigma: noise of each block on the link scale; residuals are divided by it.
         delta: where Huber's loss turns linear, in units of sigma.
         centre: what the inputs were divided by.
+        middle: geometric mean of sizes and tokens, the unit of parameters that are measured in them.
     """
 
     law: Law
@@ -92,6 +94,7 @@ class Problem:
     sigma: tuple[float, ...]
     delta: float
     centre: Mapping[str, float]
+    middle: Mapping[str, float]
 
     @property
     def low(self) -> Array:
@@ -117,9 +120,13 @@ class Problem:
         out = []
         for k in self.free:
             parameter = self.law.parameters[k]
-            value = linear * typical if k in chosen else getattr(parameter, side)
+            value = linear * typical if k in chosen else getattr(parameter, side) * self.unit(parameter)
             out.append(np.log(value) if parameter.positive else value)
         return np.array(out)
+
+    def unit(self, parameter: Parameter) -> float:
+        """What bounds and starting range of a parameter are multiples of."""
+        return 1.0 if self.centre or parameter.scale_of is None else self.middle[parameter.scale_of]
 
     def theta(self, u: Array) -> Array:
         """All parameters, centred units, from coordinates of the free ones (..., f)."""
@@ -189,37 +196,68 @@ class Problem:
         return _rescaled(self.law, theta, self.centre, -1)
 
 
-def centre_of(law: Law, block: Block) -> dict[str, float]:
-    """Return what sizes and tokens may be divided by: their geometric means, or nothing.
+def middles(block: Block) -> dict[str, float]:
+    """Geometric means of sizes and tokens, and the units of what is measured in them."""
+    middle = {c: float(np.exp(np.log(block.data[c]).mean())) for c in ("params", "tokens")}
+    return {**middle, "unique_tokens": middle["tokens"], "params/tokens": middle["params"] / middle["tokens"]}
 
-    Nothing where some linear term of the law is not homogeneous in them, so that no change of its
-    parameter can make up for the division.
+
+def centre_of(law: Law, middle: Mapping[str, float]) -> Mapping[str, float]:
+    """Return what sizes and tokens may be divided by: their middles, or nothing.
+
+    Nothing where the law is not the same law in other units: then no change of its parameters can make up
+    for the division. This is tried out at two points rather than derived.
     """
-    columns = [c for c in ("params", "tokens") if c in block.data]
-    centre = {c: float(np.exp(np.log(block.data[c]).mean())) for c in columns}
-    theta = np.array([np.sqrt(p.low * p.high) if p.positive else 0.1 for p in law.parameters])
-    here, elsewhere = (_ratio(law, theta, centre, shift) for shift in (1.0, 7.0))
-    return centre if np.allclose(here, elsewhere, rtol=1e-9) else {}
+    theta = np.array(
+        [
+            (np.sqrt(p.start[0] * p.start[1]) if p.positive else sum(p.start) / 2 + 0.1)
+            * (middle[p.scale_of] if p.scale_of else 1.0)
+            for p in law.parameters
+        ]
+    )
+    moved = _rescaled(law, theta, middle, -1)
+    for shift in (1.0, 7.0):
+        for point in _points(law, middle, shift):
+            here = law.compiled.total(theta, point)
+            there = law.compiled.total(moved, _centred(point, middle))
+            if not np.allclose(here, there, rtol=1e-9):
+                return {}
+    return middle
 
 
-def _ratio(law: Law, theta: Array, centre: Mapping[str, float], shift: float = 1.0) -> Array:
-    """Basis of the linear terms in centred inputs over that in raw ones, at a point where all are alive."""
-    alive = {"post_bits": 4.0}  # quantised after training, and not before
-    point = {
-        i.column: np.array(
-            [centre.get(i.column, 1.0) * shift if i.default is None else alive.get(i.column, i.default)]
-        )
-        for i in law.inputs
-    }
-    unit = {name: value / centre.get(name, 1.0) for name, value in point.items()}
-    total = law.compiled.total
-    ratio: Array = (total.basis(theta, unit)[1] / total.basis(theta, point)[1])[..., 0, :]
-    return ratio
+def _points(law: Law, middle: Mapping[str, float], shift: float = 1.0) -> list[dict[str, Array]]:
+    """Points between them at which every term of a law is alive: quantised before or after, and each label."""
+    points = []
+    labels = [i.column for i in law.inputs if i.label is not None]
+    for marked in (None, *labels):
+        for quantized in ({"post_bits": 4.0}, {f"{part}_bits": 12.0 for part in TRAINED_PARTS}):
+            point = {}
+            for i in law.inputs:
+                value = quantized.get(i.column, i.default)
+                value = middle.get(i.column, 1.0) * shift if value is None else value
+                point[i.column] = np.array([1.0 if i.column == marked else value])
+            points.append(point)
+    return points
 
 
-def _rescaled(law: Law, theta: Array, centre: Mapping[str, float], power: int) -> Array:
-    if not centre:
+def _centred(point: Mapping[str, Array], middle: Mapping[str, float]) -> dict[str, Array]:
+    return {name: value / middle.get(name, 1.0) for name, value in point.items()}
+
+
+def _rescaled(law: Law, theta: Array, middle: Mapping[str, float], power: int) -> Array:
+    """Turn parameters into the law's own units (+1) or into units of the middle (-1)."""
+    if not middle:
         return theta
     out = np.array(theta)
-    out[..., list(law.compiled.total.linear)] *= _ratio(law, theta, centre) ** power
+    for k, p in enumerate(law.parameters):
+        if p.scale_of:
+            out[..., k] *= middle[p.scale_of] ** power
+    raw, centred = (out, theta) if power > 0 else (theta, out)
+    basis, linear = law.compiled.total.basis, list(law.compiled.total.linear)
+    ratio = np.ones((*theta.shape[:-1], len(linear)))
+    for point in _points(law, middle):
+        here, there = basis(raw, point)[1][..., 0, :], basis(centred, _centred(point, middle))[1][..., 0, :]
+        alive = np.isfinite(here) & np.isfinite(there) & (here != 0) & (there != 0)
+        ratio = np.where(alive, there / np.where(alive, here, 1.0), ratio)
+    out[..., linear] *= ratio**power
     return out

@@ -9,9 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..errors import FitError
-from ..formats import UNQUANTIZED
-from ..laws import Law, from_spec
-from ..laws.law import PARTS
+from ..formats import UNQUANTIZED, parse_format
+from ..laws import Input, Law, from_spec
+from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Count, Runs
 from .objective import Block
 
@@ -55,34 +55,40 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
         raise FitError("no row has a loss; a fit needs finished runs")
     frame = ok.frame
     columns = {"params": ok.size(count).to_numpy(), "tokens": frame["tokens"].to_numpy()}
-    columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*PARTS, "post")}
+    columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "emb", "post")}
+    low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "emb", "post")}
     notes = _warnings(frame, len(runs) - len(ok))
 
-    quantized = columns["post_bits"] < UNQUANTIZED
-    law, dropped = _restrict(law, {name: column.min() < UNQUANTIZED for name, column in columns.items()})
+    law, dropped = _restrict(law, {part: bool(rows.any()) for part, rows in low.items()})
     notes += dropped
+    law = law.for_labels({c: _labels(frame, c, low[c.partition("_")[0]]) for c in law.label_columns})
     unread = [
-        f"{int((columns[f'{part}_bits'] < UNQUANTIZED).sum())} rows have {what} of low precision"
+        f"{int(low[part].sum())} rows have {what} of low precision"
         for part, what in PARTS.items()
-        if part not in law.parts and (columns[f"{part}_bits"] < UNQUANTIZED).any()
+        if part not in law.parts and low[part].any()
     ]
     if unread:
         notes.append(f"{', '.join(unread)}; this law does not read it")
 
     keep = np.ones(len(ok), dtype=bool)
     for part, what in (("emb", "embeddings"), ("grad", "gradients")):
-        low = ok.bits(part).to_numpy() < UNQUANTIZED
-        if low.any():
-            keep &= ~low
+        if part not in law.parts and low[part].any():
+            keep &= ~low[part]
             notes.append(
-                f"{int(low.sum())} rows trained with {what} of low precision are left out: no law reads them yet"
+                f"{int(low[part].sum())} rows with {what} of low precision are left out: this law does not read it"
             )
+    quantized = low["post"]
     if not law.spec.gap and quantized.any():
         keep &= ~quantized
         notes.append(
             f"{int(quantized.sum())} rows quantised after training are left out: this law has no gap"
         )
-    data = {i.column: columns[i.column] for i in law.inputs}
+    data = {i.column: _column(i, ok, columns) for i in law.inputs}
+    lacking = np.any([~np.isfinite(column) for column in data.values()], axis=0)
+    if lacking.any():
+        names = [n for n, column in data.items() if not np.isfinite(column).all()]
+        notes.append(f"{int((keep & lacking).sum())} rows without {', '.join(names)} are left out")
+        keep &= ~lacking
     keep = _in_domain(law, data, keep, notes)
 
     gap, noise = _gaps(frame)
@@ -116,15 +122,38 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
     )
 
 
+def _column(item: Input, runs: Runs, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """What a law reads from each row; NaN where the table does not say."""
+    if item.column in columns:
+        return columns[item.column]
+    if item.label is not None:
+        return (
+            (runs.frame[item.column.partition("=")[0]] == item.label)
+            .fill_null(False)
+            .to_numpy()
+            .astype(float)
+        )
+    if item.column.endswith("_capacity"):
+        return runs.capacity(item.column.removesuffix("_capacity")).to_numpy()
+    return runs.frame[item.column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _labels(frame: pl.DataFrame, column: str, low: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Formats of the quantised rows, by their number of bits."""
+    names = frame[column].filter(pl.Series(low)).unique().to_list()
+    return tuple(sorted(names, key=lambda name: parse_format(name).bits))
+
+
 def _restrict(law: Law, varies: dict[str, bool]) -> tuple[Law, list[str]]:
     """Drop the terms of a law that no row could tell anything about."""
     spec = law.spec.as_json()
-    missing = [part for part in law.parts if not varies[f"{part}_bits"]]
+    missing = [part for part in law.parts if not varies[part]]
     notes = [
-        f"no row has {PARTS[part]} of low precision; their factor is left out of the law" for part in missing
+        f"no row has {TRAINED_PARTS[part]} of low precision; their factor is left out of the law"
+        for part in missing
     ]
     spec["precision"] = {part: form for part, form in spec["precision"].items() if part not in missing}
-    if law.spec.gap and not varies["post_bits"]:
+    if law.spec.gap and not varies["post"]:
         spec["gap"] = None
         notes.append("no row was quantised after training; the gap is left out of the law")
     return (from_spec(spec).named(law.name, law.source), notes) if notes else (law, [])

@@ -37,7 +37,7 @@ def _draw(problem: Problem, nonlinear: NDArray[np.int64], rng: np.random.Generat
     columns = []
     for place in nonlinear:
         parameter = problem.law.parameters[problem.free[place]]
-        low, high = parameter.start
+        low, high = (end * problem.unit(parameter) for end in parameter.start)
         if parameter.positive:
             columns.append(rng.uniform(np.log(low), np.log(high), CANDIDATES))
         else:

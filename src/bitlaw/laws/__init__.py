@@ -1,18 +1,17 @@
 """What the loss should be: laws as values, made of symbolic expressions.
 
-A base law says how loss falls with parameters and tokens. A precision term turns N into effective
-parameters. A gap adds what quantising after training costs. They compose:
+A base law says how loss falls with parameters and tokens. A precision term says what low-bit training does
+to N and D. A gap adds what quantising after training costs. They compose:
 
     chinchilla.with_precision(w="kumar", a="kumar", kv="kumar").with_gap("kumar")
 """
 
-from .base import chinchilla
-from .gap import kumar, kumar_unified
-from .law import Condition, Input, Law, LawSpec, Parameter, Source, from_spec
+from ..errors import ConfigError, nearest
+from .base import chinchilla, data_constrained, kaplan, outer, overtraining, saturating
+from .catalogue import LAWS, kumar, kumar_unified
+from .law import Law, LawSpec, from_spec
 from .published import PUBLISHED, Published, published
-
-#: Laws that can be fitted by name.
-LAWS: dict[str, Law] = {law.name: law for law in (chinchilla, kumar, kumar_unified)}
+from .terms import Condition, Input, Parameter, Source
 
 
 def get(name: str) -> Law:
@@ -24,8 +23,6 @@ def get(name: str) -> Law:
     >>> get("kumar").name
     'kumar'
     """
-    from ..errors import ConfigError, nearest
-
     if name not in LAWS:
         raise ConfigError(f"there is no law {name!r}; {nearest(name, LAWS)}")
     return LAWS[name]
@@ -42,9 +39,14 @@ __all__ = [
     "Published",
     "Source",
     "chinchilla",
+    "data_constrained",
     "from_spec",
     "get",
+    "kaplan",
     "kumar",
     "kumar_unified",
+    "outer",
+    "overtraining",
     "published",
+    "saturating",
 ]

@@ -4,27 +4,117 @@ from __future__ import annotations
 
 import sympy as sp
 
-from .law import BASE, Input, Law, LawSpec, Parameter, Source
+from .law import BASE, D, Law, LawSpec, N
+from .terms import Input, Parameter, Source
 
-N, D = sp.symbols("N D")
-E, A, B, alpha, beta = sp.symbols("E A B alpha beta")
+E, A, B, alpha, beta, g = sp.symbols("E A B alpha beta g")
+N_c, D_c, L_inf, a = sp.symbols("N_c D_c L_inf a")
+eta, p, q, U, R_D, R_N, G_c = sp.symbols("eta p q U R_D R_N G_c")
 
-chinchilla = Law(
-    name="chinchilla",
-    loss=E + A * N**-alpha + B * D**-beta,
-    inputs=(
-        Input(N, "params", "model size, parameters"),
-        Input(D, "tokens", "training data, tokens"),
-    ),
-    parameters=(
-        Parameter(E, 1e-4, 20, (0.1, 5), "nats/token", "loss of an ideal model with unlimited data"),
-        Parameter(A, 1e-6, 1e12, (1, 1e6), "nats/token", "cost of finite parameters, at N = 1"),
-        Parameter(B, 1e-6, 1e15, (1, 1e6), "nats/token", "cost of finite data, at D = 1"),
-        Parameter(alpha, 0.01, 3, (0.1, 1.2), "", "how fast parameters pay"),
-        Parameter(beta, 0.01, 3, (0.1, 1.2), "", "how fast data pays"),
-    ),
-    source=Source("Hoffmann et al. 2022", "2203.15556", "approach 3"),
-    spec=LawSpec(base="chinchilla"),
+_SIZE = Input(N, "params", "model size, parameters")
+_DATA = Input(D, "tokens", "training data, tokens")
+_E = Parameter(E, 1e-4, 20, (0.1, 5), "nats/token", "loss of an ideal model with unlimited data")
+_A = Parameter(A, 1e-6, 1e15, (1, 1e6), "nats/token", "cost of finite parameters, at N = 1")
+_B = Parameter(B, 1e-6, 1e15, (1, 1e6), "nats/token", "cost of finite data, at D = 1")
+_ALPHA = Parameter(alpha, 0.01, 3, (0.1, 1.2), "", "how fast parameters pay")
+_BETA = Parameter(beta, 0.01, 3, (0.1, 1.2), "", "how fast data pays")
+
+
+def _base(name: str, loss: sp.Expr, parameters: tuple[Parameter, ...], source: Source, *inputs: Input) -> Law:
+    law = Law(name, loss, (_SIZE, _DATA, *inputs), parameters, source, LawSpec(base=name))
+    BASE[name] = law
+    return law
+
+
+chinchilla = _base(
+    "chinchilla",
+    E + A * N**-alpha + B * D**-beta,
+    (_E, _A, _B, _ALPHA, _BETA),
+    Source("Hoffmann et al. 2022", "2203.15556", "approach 3"),
 )
 
-BASE["chinchilla"] = chinchilla
+#: An outer exponent lets the two costs interact; it contains Chinchilla (g = 1).
+outer = _base(
+    "outer",
+    E + (A * N**-alpha + B * D**-beta) ** g,
+    (
+        _E,
+        Parameter(A, 1e-9, 1e30, (1e-3, 1e9), "nats/token ^(1/g)", "cost of finite parameters, at N = 1"),
+        Parameter(B, 1e-9, 1e30, (1e-3, 1e9), "nats/token ^(1/g)", "cost of finite data, at D = 1"),
+        _ALPHA,
+        _BETA,
+        Parameter(g, 0.05, 5, (0.2, 1.5), "", "how the two costs join"),
+    ),
+    Source("Busbridge et al. 2025; Castro et al. 2025 (Quartet)", "2502.08606; 2505.14669", "eq. 1"),
+)
+
+#: No floor: extrapolates badly where one matters (10 % on Gadre's testbed), kept for comparison.
+kaplan = _base(
+    "kaplan",
+    ((N_c / N) ** (alpha / beta) + D_c / D) ** beta,
+    (
+        Parameter(N_c, 1e-6, 1e30, (1e-2, 1e12), "parameters", "scale of size", scale_of="params"),
+        Parameter(D_c, 1e-6, 1e30, (1e-2, 1e12), "tokens", "scale of data", scale_of="tokens"),
+        Parameter(alpha, 0.005, 3, (0.03, 0.8), "", "how fast parameters pay"),
+        Parameter(beta, 0.005, 3, (0.03, 0.8), "", "how fast data pays"),
+    ),
+    Source("Kaplan et al. 2020", "2001.08361", "eq. 1.5"),
+)
+
+#: The sharpness `a` sets how the three regimes cross: 1 is a plain sum, near 0 the largest of them.
+saturating = _base(
+    "saturating",
+    (L_inf ** (1 / a) + (N_c / N) ** (alpha / a) + (D_c / D) ** (beta / a)) ** a,
+    (
+        Parameter(L_inf, 1e-4, 20, (0.1, 5), "nats/token", "loss of an ideal model with unlimited data"),
+        Parameter(N_c, 1e-9, 1e30, (1e-4, 1e6), "parameters", "scale of size", scale_of="params"),
+        Parameter(D_c, 1e-9, 1e30, (1e-4, 1e6), "tokens", "scale of data", scale_of="tokens"),
+        _ALPHA,
+        _BETA,
+        Parameter(a, 0.05, 3, (0.2, 1.2), "", "sharpness of the crossing"),
+    ),
+    Source("after Droppo & Elibol 2021, Scaling Laws for Acoustic Models", "2106.09488"),
+)
+
+#: Chinchilla with alpha = beta in compute and tokens per parameter: over-trained models lie on parallels.
+overtraining = _base(
+    "overtraining",
+    E + (p * (D / N) ** eta + q * (D / N) ** -eta) * (6 * N * D) ** -eta,
+    (
+        _E,
+        Parameter(p, 1e-6, 1e15, (1, 1e5), "nats/token", "cost of few parameters, at C = M = 1"),
+        Parameter(q, 1e-6, 1e15, (1, 1e5), "nats/token", "cost of few tokens, at C = M = 1"),
+        Parameter(eta, 0.005, 1.5, (0.05, 0.6), "", "how fast compute pays; half of alpha"),
+    ),
+    Source("Gadre et al. 2024", "2403.08540", "eq. 4"),
+)
+
+_N_opt = sp.Min(N, G_c * U)  # the size that unique data can feed
+_D_rep = U * (1 + R_D * (1 - sp.exp(-(D / U - 1) / R_D)))
+_N_rep = _N_opt * (1 + R_N * (1 - sp.exp(-(N / _N_opt - 1) / R_N)))
+
+#: Repeated tokens, and parameters beyond what unique data can feed, are worth ever less.
+data_constrained = _base(
+    "data-constrained",
+    E + A * _N_rep**-alpha + B * _D_rep**-alpha,
+    (
+        _E,
+        _A,
+        _B,
+        _ALPHA,
+        Parameter(R_D, 0.1, 1e3, (1, 60), "epochs", "repetitions after which more are worth 1/e"),
+        Parameter(R_N, 0.1, 1e3, (1, 60), "", "excess of parameters after which more are worth 1/e"),
+        Parameter(
+            G_c,
+            1e-6,
+            1e6,
+            (0.051, 0.051),
+            "parameters/token",
+            "size that a unique token feeds; held as published",
+            0.051,
+            scale_of="params/tokens",
+        ),
+    ),
+    Source("Muennighoff et al. 2023", "2305.16264"),
+    Input(U, "unique_tokens", "distinct training tokens"),
+)

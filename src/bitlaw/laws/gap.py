@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import sympy as sp
 
-from . import precision  # noqa: F401  (registers the precision forms used below)
-from .base import D, N, chinchilla
-from .law import GAP, Condition, GapTerm, Law, Parameter, Source, bits_input
+from .law import D, Law, N
+from .terms import GAP, Condition, Parameter, Term, bits_input, only_quantized
 
 C_T, gamma_D, gamma_N, gamma_post, b, P_post = sp.symbols("C_T gamma_D gamma_N gamma_post b P_post")
+k, kappa = sp.symbols("k_post kappa_post")
 
-_PARAMETERS = (
-    Parameter(C_T, 1e-12, 1e9, (1e-4, 1), "nats/token", "scale of the gap, at D = N = 1"),
-    Parameter(gamma_D, -2, 4, (0, 1.2), "", "how fast the gap grows with tokens"),
-    Parameter(gamma_N, -2, 4, (0, 1.2), "", "how fast the gap falls with parameters"),
+_C_T = Parameter(C_T, 1e-12, 1e9, (1e-4, 1), "nats/token", "scale of the gap, at D = N = 1")
+_GAMMA_D = Parameter(gamma_D, -2, 4, (0, 1.2), "", "how fast the gap grows with tokens")
+_GAMMA_N = Parameter(gamma_N, -2, 4, (0, 1.2), "", "how fast the gap falls with parameters")
+_KUMAR = (
+    _C_T,
+    _GAMMA_D,
+    _GAMMA_N,
     Parameter(gamma_post, 0.05, 10, (0.3, 2), "bits", "bits after training that cut the gap by e"),
     Parameter(
         b,
@@ -28,47 +31,36 @@ _PARAMETERS = (
         0.0,
     ),
 )
+_POST = bits_input("post", "bits of the weights after quantisation")
 
 
-def ptq(law: Law) -> GapTerm:
+def _trained_unquantised(law: Law) -> tuple[Condition, ...]:
+    """The gap is of models trained unquantised: of each part's bits and P_post, one is unquantised."""
+    sentence = (
+        "this gap is of models trained unquantised; for models trained in low precision and then "
+        "quantised further, use the law 'kumar-unified'"
+    )
+    trained = [i.symbol for i in law.inputs if i.column.endswith("_bits")]
+    return tuple(Condition(sp.Max(P, P_post) - 1000, sentence) for P in trained)
+
+
+def kumar(law: Law) -> Term:
     """C_T D^gamma_D / N^gamma_N exp(-P_post / gamma_post + b), for models trained unquantised.
 
     (Kumar et al. 2024, equation 2 and appendix K.) The offset is the reading of `b` in table 2 under which
     the paper's figures come out; the paper does not spell it out.
     """
-    trained = [i.symbol for i in law.inputs if i.column.endswith("_bits")]
-    return GapTerm(
-        expression=C_T * D**gamma_D / N**gamma_N * sp.exp(-P_post / gamma_post + b),
-        input=bits_input("post", "bits of the weights after quantisation"),
-        parameters=_PARAMETERS,
-        conditions=tuple(
-            Condition(
-                sp.Max(P, P_post) - 1000,  # one of the two is unquantised
-                "this gap is of models trained unquantised; for models trained in low precision and then "
-                "quantised further, use the law 'kumar-unified'",
-            )
-            for P in trained
-        ),
-    )
+    added = C_T * D**gamma_D / N**gamma_N * sp.exp(-P_post / gamma_post + b)
+    return Term((_POST,), _KUMAR, _trained_unquantised(law), added=added)
 
 
-def unified(law: Law) -> GapTerm:
-    """The gap of models trained at any precision.
-
-    C_T D^gamma_D / N_eff^gamma_N exp(-P_post / gamma_post + b) prod_x [1 - exp(-C_x (P_x - P_post))]
-
-    (Kumar et al. 2024, equation 9.) Training at low precision shrinks N, which widens the gap, and makes
-    weights robust, which narrows it: the bracket is zero where nothing is taken away.
-    """
+def _unified(law: Law, size: sp.Expr) -> Term:
     brackets, parameters, conditions = [], [], []
     for part in law.parts:
         P, C = sp.symbols(f"P_{part} C_{part}")
         brackets.append(1 - sp.exp(-C * sp.Max(P - P_post, 0)))
-        parameters.append(
-            Parameter(
-                C, 0.01, 50, (0.1, 3), "1/bit", f"how fast fewer training bits of {part} give robustness"
-            )
-        )
+        meaning = f"how fast fewer training bits of {part} give robustness"
+        parameters.append(Parameter(C, 0.01, 50, (0.1, 3), "1/bit", meaning))
         conditions.append(
             Condition(
                 sp.Max(P - P_post, P_post - 1000)
@@ -77,28 +69,56 @@ def unified(law: Law) -> GapTerm:
                 "of P_post at or below every training precision only",
             )
         )
-    size = law.n_eff
-    return GapTerm(
-        expression=C_T * D**gamma_D / size**gamma_N * sp.exp(-P_post / gamma_post + b) * sp.Mul(*brackets),
-        input=bits_input("post", "bits of the weights after quantisation"),
-        parameters=_PARAMETERS + tuple(parameters),
-        conditions=tuple(conditions),
+    added = C_T * D**gamma_D / size**gamma_N * sp.exp(-P_post / gamma_post + b) * sp.Mul(*brackets)
+    return Term((_POST,), _KUMAR + tuple(parameters), tuple(conditions), added=added)
+
+
+def kumar_unified(law: Law) -> Term:
+    """The gap of models trained at any precision.
+
+    C_T D^gamma_D / N_eff^gamma_N exp(-P_post / gamma_post + b) prod_x [1 - exp(-C_x (P_x - P_post))]
+
+    (Kumar et al. 2024, equation 9.) Training at low precision shrinks N, which widens the gap, and makes
+    weights robust, which narrows it: the bracket is zero where nothing is taken away.
+    """
+    return _unified(law, law.n_eff)
+
+
+def kumar_unified_n(law: Law) -> Term:
+    """As `kumar-unified` with N itself in place of N_eff: fits worse in the paper (figure 21)."""
+    return _unified(law, N)
+
+
+def qid(law: Law) -> Term:
+    """Gap as a power law in bits, k D^gamma_D / (N^gamma_N P_post^kappa) (Ouyang et al. 2024, 2411.17691)."""
+    parameters = (
+        Parameter(k, 1e-12, 1e9, (1e-4, 1), "nats/token", "scale of the gap, at D = N = P = 1"),
+        _GAMMA_D,
+        _GAMMA_N,
+        Parameter(kappa, 0.1, 20, (1, 8), "", "how fast bits after training pay"),
     )
+    added = only_quantized(P_post, k * D**gamma_D / N**gamma_N * P_post**-kappa)
+    return Term((_POST,), parameters, _trained_unquantised(law), added=added)
 
 
-GAP["kumar"] = ptq
-GAP["kumar-unified"] = unified
+def per_format(law: Law) -> Term:
+    """Every format after training by itself: k[format] D^gamma_D[format] / N^gamma_N[format].
 
-_SOURCE = Source("Kumar et al. 2024, Scaling Laws for Precision", "2411.04330")
-_trained = chinchilla.with_precision(w="kumar", a="kumar", kv="kumar")
+    Ouyang et al.'s table of critical tokens is of such laws, not of their pooled one.
+    """
+    parameters = (
+        Parameter(k, 1e-15, 1e9, (1e-6, 1), "nats/token", "scale of the gap", per="post_format", neutral=0.0),
+        Parameter(gamma_D, -2, 4, (0, 1.2), "", "how fast the gap grows with tokens", per="post_format", neutral=0.0),
+        Parameter(gamma_N, -2, 4, (0, 1.2), "", "how fast the gap falls with parameters", per="post_format",
+                  neutral=0.0),
+    )  # fmt: skip
+    return Term((_POST,), parameters, _trained_unquantised(law), added=k * D**gamma_D / N**gamma_N)
 
-kumar = (
-    _trained.with_gap("kumar")
-    .tie(beta="alpha")
-    .named("kumar", Source(_SOURCE.title, "2411.04330", "F2 and eq. 2"))
-)
-kumar_unified = (
-    _trained.with_gap("kumar-unified")
-    .tie(beta="alpha")
-    .named("kumar-unified", Source(_SOURCE.title, "2411.04330", "eq. 9"))
-)
+
+GAP |= {
+    "kumar": kumar,
+    "kumar-unified": kumar_unified,
+    "kumar-unified-n": kumar_unified_n,
+    "qid": qid,
+    "per-format": per_format,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,89 +12,27 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, LawError, nearest
-from ..formats import UNQUANTIZED
+from .terms import GAP, PRECISION, TRAINED_PARTS, Condition, Input, Parameter, Source, Term, look_up
 
 if TYPE_CHECKING:
     from .compiled import Compiled
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a law or its constants come from."""
-
-    title: str
-    arxiv: str = ""
-    where: str = ""
-
-    def __str__(self) -> str:
-        return ", ".join(
-            part for part in (self.title, f"arXiv {self.arxiv}" * bool(self.arxiv), self.where) if part
-        )
-
-
-@dataclass(frozen=True)
-class Input:
-    """A quantity that a law reads from each row.
-
-    `default` is the value of rows that do not have it: for bits, unquantised.
-    """
-
-    symbol: sp.Symbol
-    column: str
-    meaning: str
-    default: float | None = None
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A constant to be fitted.
-
-    Attributes:
-        symbol: as it stands in the expression.
-        low, high: bounds; a parameter that is positive by its bounds is fitted on a log scale.
-        start: range that starting points are drawn from (linear parameters are solved for instead).
-        unit: of the constant.
-        meaning: in words.
-        fixed: value that fits hold it at unless told otherwise, with the reason in `meaning`.
-    """
-
-    symbol: sp.Symbol
-    low: float
-    high: float
-    start: tuple[float, float]
-    unit: str
-    meaning: str
-    fixed: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return str(self.symbol.name)
-
-    @property
-    def positive(self) -> bool:
-        """Whether it lives on a log scale."""
-        return self.low > 0
-
-
-@dataclass(frozen=True)
-class Condition:
-    """An expression that must be positive for the law to say anything, and the sentence when it is not."""
-
-    expression: sp.Expr
-    sentence: str
+N, D = sp.symbols("N D")
 
 
 @dataclass(frozen=True)
 class LawSpec:
-    """How a law was put together; enough to make it again, and safe to read from a file."""
+    """How a law was put together; enough to make it again, and safe to read from a file.
+
+    `labels` lists, for parameters that have one value per label, the labels of each column.
+    """
 
     base: str
     precision: tuple[tuple[str, str], ...] = ()
     gap: str | None = None
     ties: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
@@ -103,6 +41,7 @@ class LawSpec:
             "precision": dict(self.precision),
             "gap": self.gap,
             "ties": dict(self.ties),
+            "labels": {column: list(labels) for column, labels in self.labels},
         }
 
 
@@ -122,7 +61,8 @@ class Law:
     source: Source
     spec: LawSpec
     gap: sp.Expr = field(default_factory=lambda: sp.Integer(0))
-    n_eff: sp.Expr = field(default_factory=lambda: sp.Symbol("N"))
+    n_eff: sp.Expr = N
+    d_eff: sp.Expr = D
     conditions: tuple[Condition, ...] = ()
 
     # ---- building laws from laws
@@ -132,32 +72,38 @@ class Law:
         return replace(self, name=name, source=source or self.source)
 
     def with_precision(self, **parts: str) -> Law:
-        """Replace N by effective parameters, N * phi_w * phi_a * phi_kv, for the parts named.
+        """Say what low precision in training does: N becomes N_eff, D becomes D_eff, or terms are added.
 
         Args:
-            **parts: the form of each part's factor, like `w="kumar"`.
+            **parts: the form for each part, like `w="kumar"`.
 
         Raises:
-            ConfigError: an unknown part or form, or a law that has precision terms already.
+            ConfigError: an unknown part or form, a form that does not fit the law, or a law that has
+                precision terms already.
         """
         if self.spec.precision or self.spec.gap:
             raise ConfigError(f"{self.name} has precision or gap terms already; start from its base law")
         terms = []
         for part, form in parts.items():
-            if part not in PARTS:
-                raise ConfigError(f"unknown part {part!r}; {nearest(part, PARTS)}")
-            terms.append(_lookup(PRECISION, form, "precision form")(part))
-        n_eff = self.n_eff * sp.Mul(*(term.factor for term in terms))
-        return replace(
+            if part not in TRAINED_PARTS:
+                raise ConfigError(f"unknown part {part!r}; {nearest(part, TRAINED_PARTS)}")
+            terms.append(look_up(PRECISION, form, "precision form")(part, self))
+        n_eff = self.n_eff * sp.Mul(*(term.n_factor for term in terms))
+        d_eff = self.d_eff * sp.Mul(*(term.d_factor for term in terms))
+        loss = self.loss.subs({N: n_eff, D: d_eff}, simultaneous=True) + sp.Add(
+            *(term.added for term in terms)
+        )
+        law = replace(
             self,
             name=f"{self.name} with precision of {', '.join(parts)}",
-            loss=self.loss.subs({sp.Symbol("N"): n_eff}, simultaneous=True),
+            loss=loss,
             n_eff=n_eff,
-            inputs=self.inputs + tuple(term.input for term in terms),
-            parameters=self.parameters + tuple(p for term in terms for p in term.parameters),
-            conditions=self.conditions + tuple(term.condition for term in terms),
+            d_eff=d_eff,
             spec=replace(self.spec, precision=tuple(parts.items())),
         )
+        for term in terms:
+            law = law._taking(term)
+        return law
 
     def with_gap(self, form: str) -> Law:
         """Add what quantising the weights after training costs.
@@ -167,15 +113,18 @@ class Law:
         """
         if self.spec.gap:
             raise ConfigError(f"{self.name} has a gap already; start from the law without it")
-        term = _lookup(GAP, form, "gap form")(self)
+        term = look_up(GAP, form, "gap form")(self)
+        law = replace(self, name=f"{self.name} and gap", gap=term.added, spec=replace(self.spec, gap=form))
+        return law._taking(term)
+
+    def _taking(self, term: Term) -> Law:
+        """Take over a term's inputs, parameters and conditions; those of one name are one."""
+        have = {i.column for i in self.inputs}, set(self.names)
         return replace(
             self,
-            name=f"{self.name} and gap",
-            gap=term.expression,
-            inputs=(*self.inputs, term.input),
-            parameters=self.parameters + term.parameters,
+            inputs=self.inputs + tuple(i for i in term.inputs if i.column not in have[0]),
+            parameters=self.parameters + tuple(p for p in term.parameters if p.name not in have[1]),
             conditions=self.conditions + term.conditions,
-            spec=replace(self.spec, gap=form),
         )
 
     def tie(self, **ties: str) -> Law:
@@ -184,21 +133,65 @@ class Law:
         Raises:
             ConfigError: an unknown parameter.
         """
-        law = self
-        for name, other in ties.items():
-            for each in (name, other):
-                if each not in law.names:
-                    raise ConfigError(f"{self.name} has no parameter {each!r}; {nearest(each, law.names)}")
-            swap = {sp.Symbol(name): sp.Symbol(other)}
-            law = replace(
-                law,
-                loss=law.loss.subs(swap),
-                gap=law.gap.subs(swap),
-                n_eff=law.n_eff.subs(swap),
-                parameters=tuple(p for p in law.parameters if p.name != name),
-                conditions=tuple(Condition(c.expression.subs(swap), c.sentence) for c in law.conditions),
+        for each in (*ties, *ties.values()):
+            if each not in self.names:
+                raise ConfigError(f"{self.name} has no parameter {each!r}; {nearest(each, self.names)}")
+        law = self._substituted({sp.Symbol(name): sp.Symbol(other) for name, other in ties.items()})
+        return replace(
+            law,
+            parameters=tuple(p for p in self.parameters if p.name not in ties),
+            spec=replace(self.spec, ties=self.spec.ties + tuple(ties.items())),
+        )
+
+    def for_labels(self, labels: Mapping[str, tuple[str, ...] | list[str]]) -> Law:
+        """Give parameters that have one value per label a parameter for each label of their column.
+
+        `eff` of column `w_format` with labels int2 and int4 becomes `eff[int2]` and `eff[int4]`. Rows with
+        another label, or none, have the neutral value that the parameter declares.
+
+        >>> from bitlaw.laws import chinchilla
+        >>> law = chinchilla.with_precision(w="efficiency").for_labels({"w_format": ["int2", "int4"]})
+        >>> law.names[-2:]
+        ('eff_w[int2]', 'eff_w[int4]')
+        """
+        swap: dict[sp.Symbol, sp.Expr] = {}
+        inputs: dict[str, Input] = {i.column: i for i in self.inputs}
+        parameters: list[Parameter] = []
+        for p in self.parameters:
+            if p.per is None:
+                parameters.append(p)
+                continue
+            value: sp.Expr = (
+                sp.Float(p.neutral) if p.neutral != int(p.neutral) else sp.Integer(int(p.neutral))
             )
-        return replace(law, spec=replace(self.spec, ties=self.spec.ties + tuple(ties.items())))
+            for label in labels.get(p.per, ()):
+                own = replace(p, symbol=sp.Symbol(f"{p.name}[{label}]"), per=None)
+                marker = f"{p.per}={label}"
+                inputs[marker] = Input(sp.Symbol(marker), marker, f"whether {p.per} is {label}", default=0.0)
+                value = value + inputs[marker].symbol * (own.symbol - p.neutral)
+                parameters.append(own)
+            swap[p.symbol] = value
+        law = self._substituted(swap)
+        used = {column: tuple(names) for column, names in labels.items() if column in self.label_columns}
+        return replace(
+            law,
+            inputs=tuple(inputs.values()),
+            parameters=tuple(parameters),
+            spec=replace(self.spec, labels=tuple(used.items())),
+        )
+
+    def _substituted(self, swap: Mapping[sp.Symbol, sp.Expr]) -> Law:
+        def new(expression: sp.Expr) -> sp.Expr:
+            return expression.subs(swap, simultaneous=True)
+
+        return replace(
+            self,
+            loss=new(self.loss),
+            gap=new(self.gap),
+            n_eff=new(self.n_eff),
+            d_eff=new(self.d_eff),
+            conditions=tuple(Condition(new(c.expression), c.sentence) for c in self.conditions),
+        )
 
     # ---- reading them
 
@@ -212,11 +205,25 @@ class Law:
         """Parts whose training precision the law knows."""
         return tuple(part for part, _ in self.spec.precision)
 
+    @property
+    def label_columns(self) -> set[str]:
+        """Columns whose labels have parameters of their own, not given yet."""
+        return {p.per for p in self.parameters if p.per is not None}
+
     @cached_property
     def compiled(self) -> Compiled:
-        """The NumPy functions, made when they are first needed."""
+        """The NumPy functions, made when they are first needed.
+
+        Raises:
+            ConfigError: parameters with one value per label have no labels yet.
+        """
         from .compiled import Compiled
 
+        if self.label_columns:
+            raise ConfigError(
+                f"{self.name} has parameters for each label of {', '.join(sorted(self.label_columns))}; "
+                "give the labels with for_labels({column: [...]})"
+            )
         return Compiled(self)
 
     def vector(self, values: Mapping[str, float]) -> Array:
@@ -242,7 +249,8 @@ class Law:
         Args:
             values: a value for every parameter, by name or in order.
             **inputs: `params`, `tokens` and, where the law has them, `w_bits`, `a_bits`, `kv_bits`,
-                `post_bits`; arrays broadcast; bits left out mean unquantised.
+                `post_bits`, or labels like `w_format="int4"`; arrays broadcast; what is left out is
+                unquantised.
 
         Raises:
             LawError: somewhere outside the law's domain.
@@ -262,12 +270,13 @@ class Law:
     def _evaluate(
         self, what: str, values: Mapping[str, float] | Array, inputs: Mapping[str, ArrayLike]
     ) -> Array:
+        compiled = self.compiled
         theta = values if isinstance(values, np.ndarray) else self.vector(values)
         data = self.arrange(inputs)
-        for condition, holds in zip(self.conditions, self.compiled.holds(theta, data), strict=True):
+        for condition, holds in zip(self.conditions, compiled.holds(theta, data), strict=True):
             if not holds.all():
                 raise LawError(condition.sentence)
-        function = self.compiled.total if what == "total" else self.compiled.gap
+        function = compiled.total if what == "total" else compiled.gap
         return function(theta, data)
 
     def arrange(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
@@ -277,67 +286,38 @@ class Law:
             ConfigError: an unknown input, or one missing that has no default.
         """
         columns = {i.column: i for i in self.inputs}
+        labelled = {i.column.partition("=")[0] for i in self.inputs if i.label is not None}
         for name in inputs:
-            if name not in columns:
-                raise ConfigError(f"{self.name} does not read {name!r}; {nearest(name, columns)}")
+            if name not in columns and name not in labelled:
+                raise ConfigError(
+                    f"{self.name} does not read {name!r}; {nearest(name, {*columns, *labelled})}"
+                )
         given = {}
         for name, item in columns.items():
+            column = name.partition("=")[0]
+            if item.label is not None and column in inputs:
+                given[name] = (np.asarray(inputs[column]) == item.label).astype(float)
+                continue
             value = inputs.get(name, item.default)
             if value is None:
                 raise ConfigError(f"{self.name} needs {name}: {item.meaning}")
             given[name] = np.asarray(value, dtype=float)
-            if not (given[name] > 0).all():
+            if not (given[name] > 0).all() and item.label is None:
                 raise ConfigError(f"{name} must be positive")
         arrays = np.broadcast_arrays(*given.values())
         return dict(zip(given, arrays, strict=True))
 
-    def display(self) -> sp.Expr:
-        """The expression as people write it, with effective parameters abbreviated."""
-        short = sp.Symbol("N_eff")
-        if self.n_eff == sp.Symbol("N"):
-            return self.loss + self.gap
-        return (self.loss + self.gap).subs(self.n_eff, short)
-
-
-# ---- terms that laws are made of, and where they are looked up
-
-PARTS = {"w": "weights", "a": "activations", "kv": "keys and values"}
-
-
-@dataclass(frozen=True)
-class PrecisionTerm:
-    """A factor on N for one part."""
-
-    factor: sp.Expr
-    input: Input
-    parameters: tuple[Parameter, ...]
-    condition: Condition
-
-
-@dataclass(frozen=True)
-class GapTerm:
-    """An additive cost of quantising after training."""
-
-    expression: sp.Expr
-    input: Input
-    parameters: tuple[Parameter, ...]
-    conditions: tuple[Condition, ...]
-
-
-BASE: dict[str, Law] = {}
-PRECISION: dict[str, Callable[[str], PrecisionTerm]] = {}
-GAP: dict[str, Callable[[Law], GapTerm]] = {}
-
-
-def bits_input(part: str, meaning: str) -> Input:
-    """The input that holds the bits of a part; rows without it are unquantised."""
-    return Input(sp.Symbol(f"P_{part}"), f"{part}_bits", meaning, default=UNQUANTIZED)
-
-
-def _lookup(registry: dict[str, Any], name: str, what: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"there is no {what} {name!r}; {nearest(name, registry)}")
-    return registry[name]
+    def display(self) -> dict[str, sp.Expr]:
+        """The law as people write it: the loss, and the effective quantities it abbreviates."""
+        shorts = {
+            name: full
+            for name, plain, full in (("N_eff", N, self.n_eff), ("D_eff", D, self.d_eff))
+            if full != plain
+        }
+        loss = self.loss + self.gap
+        for name, full in shorts.items():
+            loss = loss.subs(full, sp.Symbol(name))
+        return {"L": loss, **shorts}
 
 
 def from_spec(spec: Mapping[str, Any]) -> Law:
@@ -347,13 +327,19 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
         ConfigError: a name that is not known, or data of the wrong shape.
     """
     try:
-        law: Law = _lookup(BASE, spec["base"], "base law")
+        law: Law = look_up(BASE, spec["base"], "base law")
         if spec["precision"]:
             law = law.with_precision(**spec["precision"])
         if spec["gap"] is not None:
             law = law.with_gap(spec["gap"])
-        return law.tie(**spec["ties"]) if spec["ties"] else law
-    except (KeyError, TypeError, AttributeError) as error:
+        if spec["ties"]:
+            law = law.tie(**spec["ties"])
+        labels = {str(c): tuple(str(label) for label in names) for c, names in spec["labels"].items()}
+        return law.for_labels(labels) if labels else law
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"this is not the description of a law ({error}); it may be of another version"
         ) from error
+
+
+BASE: dict[str, Law] = {}

@@ -79,7 +79,7 @@ def plan(
         raise ConfigError("a budget with both params and tokens leaves nothing to choose; drop one of them")
     if post is not None and fixed_bits is None:
         fixed_bits = (UNQUANTIZED, 16.0)
-    if not source.law.parts and fixed_bits is None:
+    if not source.reads_bits and fixed_bits is None:
         fixed_bits = (UNQUANTIZED, 16.0)
         source = source.noting("the law has no precision terms, so training at 16 bits is assumed")
     return Search(source, flops, size, data, fixed_bits, post, max_bits).plan(interval, tolerance)

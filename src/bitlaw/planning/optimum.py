@@ -17,7 +17,7 @@ from ..errors import LawError
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
 from ..laws import Published
-from ..laws.law import PARTS
+from ..laws.terms import PARTS
 from ..units import format_quantity
 from .answer import Option, Plan
 from .cost import tokens_for
@@ -41,7 +41,7 @@ def frontier(
     """
     source = Source.of(law, interval)
     tail = (1 - interval) / 2
-    fixed = None if source.law.parts else (UNQUANTIZED, 16.0)
+    fixed = None if source.reads_bits else (UNQUANTIZED, 16.0)
     out: dict[str, list[list[float]]] = {"bits": [], "params": [], "tokens": [], "loss": []}
     for flops in budgets:
         found = Search(source, flops, None, None, fixed, None, 16.0).best(source.theta, QUICK)

@@ -82,13 +82,23 @@ class Source:
     def _columns(
         self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
     ) -> dict[str, Array]:
-        columns = {"params": params, "tokens": tokens} | {f"{part}_bits": bits for part in self.law.parts}
+        columns = {"params": params, "tokens": tokens, "unique_tokens": tokens}
+        columns |= {f"{part}_bits": bits for part in self.law.parts}
         columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
+        for i in self.law.inputs:  # whatever else the law reads is left unquantised
+            if i.column not in columns and i.default is not None:
+                columns[i.column] = np.full(len(theta), i.default)
         return columns
 
     def floor(self, theta: Array) -> Array:
         """The irreducible loss of each vector of constants."""
-        return theta[:, self.law.names.index("E")] if "E" in self.law.names else np.zeros(len(theta))
+        names = [n for n in ("E", "L_inf") if n in self.law.names]
+        return theta[:, self.law.names.index(names[0])] if names else np.zeros(len(theta))
+
+    @property
+    def reads_bits(self) -> bool:
+        """Whether the law says what bits in training do, as a function of their number."""
+        return any(i.column in ("w_bits", "a_bits", "kv_bits") for i in self.law.inputs)
 
     def why_not(self, params: Array, tokens: Array, bits: Array, post: float | None) -> str:
         """Say which condition of the law fails at a point."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ..errors import LawError
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
-from ..laws.law import PARTS
+from ..laws.terms import PARTS
 from ..planning import frontier, plan
 from ..units import format_quantity
 from .style import COLOURS, GREY, MARKERS
@@ -51,7 +51,8 @@ def effective_parameters(ax: Axes, fit: Fit, view: View) -> Axes:
     values = fit.values
     base = {"params": view.trained["params"].to_numpy(), "tokens": view.trained["tokens"].to_numpy()}
     full = fit.predict(**base)
-    for k, part in enumerate(fit.law.parts):
+    read = {i.column for i in fit.law.inputs}
+    for k, part in enumerate(part for part in PARTS if f"{part}_bits" in read):
         colour = COLOURS[k]
         others = [other for other in PARTS if other != part]
         alone = pl.all_horizontal([pl.col(f"{other}_bits") == UNQUANTIZED for other in others])
@@ -136,7 +137,7 @@ def compute_optimal(ax: Axes, fit: Fit, view: View) -> Axes:
     ax.yaxis.set_major_formatter(_QUANTITY)
     ax.legend(loc="upper left")
     title = "Compute-optimal parameters and tokens"
-    if fit.law.parts:
+    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
         twin = ax.twinx()
         value, low, high = best["bits"].T
         twin.plot(budgets, value, color=COLOURS[2], marker=MARKERS[2], lw=1, label="bits")

@@ -137,7 +137,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
                 lambda ax: figures.loss_against_tokens(ax, fit, view),
             )
         )
-    if fit.law.parts:
+    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
         out.append(
             Picture(
                 "effective-parameters",
@@ -161,7 +161,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
             lambda ax: figures.compute_optimal(ax, fit, view),
         )
     )
-    if fit.law.parts:
+    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
         largest = view.largest_cost()
         out.append(
             Picture(
@@ -265,10 +265,7 @@ def _comparison(comparison: Comparison) -> str:
 
 def _equations(fit: Fit) -> str:
     """The law as MathML: the loss, then the effective parameters it abbreviates."""
-    N_eff = sp.Symbol("N_eff")
-    equations = [sp.Eq(sp.Symbol("L"), fit.law.display(), evaluate=False)]
-    if fit.law.n_eff != sp.Symbol("N"):
-        equations.append(sp.Eq(N_eff, fit.law.n_eff, evaluate=False))
+    equations = [sp.Eq(sp.Symbol(name), e, evaluate=False) for name, e in fit.law.display().items()]
     blocks = [
         f'<p><math xmlns="http://www.w3.org/1998/Math/MathML" display="block">'
         f"{mathml(e, printer='presentation')}</math></p>"

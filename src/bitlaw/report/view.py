@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
-from ..laws.law import PARTS
+from ..laws.terms import PARTS
 from ..planning.cost import train_flops
 from ..runs import Count, Runs
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from ..errors import DataError, nearest
 from ..files import whole
+from ..formats import parse_format
 from .schema import COLUMN, SCHEMA, Column, Runs, check_row, check_unique, named
 
 MAX_BYTES = 2**30
@@ -204,7 +205,7 @@ def _parse(column: Column, cell: Any) -> Any:
     problem = column.problem(value)
     if problem:
         raise ValueError(problem)
-    return value
+    return parse_format(value).name if column.kind == "format" else value
 
 
 def _number(text: str) -> float:

@@ -8,14 +8,15 @@ wrong is a `status`, never a NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
 from ..errors import ConfigError, DataError
-from ..formats import law_bits, parse_format
+from ..formats import Format, law_bits, parse_format
+from ..formats.gaussian import effective_bits
 
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
@@ -240,11 +241,17 @@ class Runs:
         return sizes.cast(pl.Float64)
 
     def bits(self, part: str) -> pl.Series:
-        """Bits that laws read for a part (`w`, `a`, `kv`, or `post`); unquantised is a million."""
-        names = self.frame[f"{part}_format"]
-        table = {name: law_bits(parse_format(name)) for name in names.unique() if name is not None}
-        unquantized = law_bits(parse_format("bf16"))
-        return names.map_elements(table.__getitem__, return_dtype=pl.Float64).fill_null(unquantized)
+        """Bits that laws read for a part (`w`, `a`, `kv`, `grad`, `emb` or `post`); unquantised is a million."""
+        return self._of_format(part, law_bits)
+
+    def capacity(self, part: str) -> pl.Series:
+        """Effective bits of a part's format on Gaussian data; very large where unquantised."""
+        return self._of_format(part, effective_bits)
+
+    def _of_format(self, part: str, quantity: Callable[[Format], float]) -> pl.Series:
+        names = self.frame[f"{part}_format"].fill_null("bf16")
+        table = {name: quantity(parse_format(name)) for name in names.unique()}
+        return names.replace_strict(table, return_dtype=pl.Float64)
 
 
 def named(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,76 @@
+"""The laws that can be fitted by name: bases, precision terms and gaps put together."""
+
+from __future__ import annotations
+
+from . import gap as _gap  # noqa: F401  (fills the register of gap forms)
+from . import precision as _precision  # noqa: F401  (fills the register of precision forms)
+from .base import chinchilla, data_constrained, kaplan, outer, overtraining, saturating
+from .law import Law
+from .terms import Source
+
+_KUMAR = "Kumar et al. 2024, Scaling Laws for Precision"
+
+
+def _every_part(form: str) -> Law:
+    return chinchilla.with_precision(w=form, a=form, kv=form)
+
+
+kumar = _every_part("kumar").with_gap("kumar").tie(beta="alpha")
+kumar = kumar.named("kumar", Source(_KUMAR, "2411.04330", "F2 and eq. 2"))
+kumar_untied = _every_part("kumar").with_gap("kumar")
+kumar_untied = kumar_untied.named("kumar-untied", Source(_KUMAR, "2411.04330", "with alpha and beta free"))
+kumar_unified = _every_part("kumar").with_gap("kumar-unified").tie(beta="alpha")
+kumar_unified = kumar_unified.named("kumar-unified", Source(_KUMAR, "2411.04330", "eq. 9"))
+kumar_unified_n = _every_part("kumar").with_gap("kumar-unified-n").tie(beta="alpha")
+kumar_unified_n = kumar_unified_n.named("kumar-unified-n", Source(_KUMAR, "2411.04330", "figure 21, with N"))
+
+_TABLE_1 = (
+    "effective-data",
+    "effective-both",
+    "effective-both-untied",
+    "additive-power",
+    "multiplicative-power",
+)
+_rejected = [
+    _every_part(form).tie(beta="alpha").named(form, Source(_KUMAR, "2411.04330", "table 1"))
+    for form in ("kumar-without-offset", *_TABLE_1)
+]
+efficiency = _every_part("efficiency").named(
+    "efficiency", Source("Frantar et al. 2025; Panferov et al. 2025 (QuEST)", "2502.16440; 2502.05003")
+)
+capacity = _every_part("capacity").named(
+    "capacity",
+    Source(
+        "Panferov et al. 2025, Unified Scaling Laws for Compressed Representations", "2506.01863", "table 4"
+    ),
+)
+quartet = outer.with_precision(w="efficiency", grad="efficiency").named(
+    "quartet", Source("Castro et al. 2025 (Quartet)", "2505.14669", "eq. 1")
+)
+qid = chinchilla.with_gap("qid").named("qid", Source("Ouyang et al. 2024", "2411.17691"))
+qid_per_format = chinchilla.with_gap("per-format").named(
+    "qid-per-format", Source("Ouyang et al. 2024, one law a format", "2411.17691")
+)
+
+#: By name, in the order they are listed.
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        chinchilla,
+        outer,
+        overtraining,
+        kaplan,
+        saturating,
+        data_constrained,
+        kumar,
+        kumar_untied,
+        kumar_unified,
+        kumar_unified_n,
+        *_rejected,
+        efficiency,
+        capacity,
+        quartet,
+        qid,
+        qid_per_format,
+    )
+}
