@@ -121,7 +121,7 @@ def recovered(name, seed):
     values = truth(law, seed)
     fit = bl.fit(LAWS[name], own_rows(law, values), draws=0, seed=seed, starts=16)
     errors = [abs(e.value / values[e.parameter.name] - 1) for e in fit.estimates if e.status == "ok"]
-    misfit = fit.noise["loss"] * math.sqrt(2 * fit.objective / fit.rows["loss"])
+    misfit = fit.noise["loss"] * math.sqrt(2 * fit.cost / fit.rows["loss"])
     return max(errors), misfit, fit
 
 
@@ -260,7 +260,7 @@ def quest(folder):
 def test_quests_efficiencies_from_its_own_runs(public_data):
     """Published .15, .43, .69, 1.02; E is not identified, as tokens are nearly proportional to size."""
     runs = quest(public_data)
-    fit = bl.fit(chinchilla.with_precision(w="efficiency"), runs, huber=1e-3, draws=60)
+    fit = bl.fit(chinchilla.with_precision(w="efficiency"), runs, delta=1e-3, draws=60)
     for bits, expected in {2: 0.152, 3: 0.432, 4: 0.69, 8: 1.015}.items():
         assert fit.values[f"eff_w[int{bits}]"] == pytest.approx(expected, abs=0.02)
     status = {e.parameter.name: e.status for e in fit.estimates}

@@ -13,7 +13,7 @@ from conftest import CELLS, TRUTH, synthetic_sweep
 
 import bitlaw as bl
 from bitlaw import DataError, FitError, Runs
-from bitlaw.fitting.estimate import solve
+from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.rows import select
 from bitlaw.fitting.seed import seeds
 from bitlaw.fitting.solve import polish
@@ -75,7 +75,7 @@ def misses(draws):
     truth = {**TRUTH, "b": 0.0, "C_T": TRUTH["C_T"] * np.exp(TRUTH["b"])}
     for seed in draws:
         rows = select(kumar_unified, synthetic_sweep(seed))
-        problem, optimum = solve(rows, None, {}, 8, np.random.default_rng(0))
+        problem, optimum = minimize(rows, Aim(), np.random.default_rng(0))
         others = polish(problem, seeds(problem, 48, np.random.default_rng(1000 + seed))).cost
         at_truth = problem.coordinates(problem.recentre(kumar_unified.vector(truth)))[None]
         best = min(others.min(), polish(problem, at_truth).cost[0])
@@ -148,9 +148,9 @@ def epoch_rows(folder):
 
 def test_the_chinchilla_replication_is_reproduced(public_data):
     """240 runs, Huber 1e-3: the known optimum and its constants (Besiroglu et al. 2024)."""
-    fit = bl.fit(chinchilla, Runs.from_rows(epoch_rows(public_data)), huber=1e-3, draws=0)
+    fit = bl.fit(chinchilla, Runs.from_rows(epoch_rows(public_data)), delta=1e-3, draws=0)
     assert fit.rows["loss"] == 240
-    assert fit.objective == pytest.approx(0.0010182740178, rel=1e-6)
+    assert fit.cost == pytest.approx(0.0010182740178, rel=1e-9)
     expected = {"A": 477.83, "B": 2143.42, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717}
     for name, value in expected.items():
         assert fit.values[name] == pytest.approx(value, rel=2e-4)

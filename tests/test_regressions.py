@@ -124,7 +124,7 @@ def test_rows_without_ids_are_named_by_their_place():
 
 
 def test_a_given_delta_is_not_called_an_estimate():
-    fit = bl.fit(chinchilla, Runs.from_rows(chinchilla_rows(noise=0.01)), huber=1e-3, draws=0)
+    fit = bl.fit(chinchilla, Runs.from_rows(chinchilla_rows(noise=0.01)), delta=1e-3, draws=0)
     assert "as given" in str(fit)
     assert "100" not in str(fit).split("Huber")[1].splitlines()[0]
 
@@ -132,7 +132,7 @@ def test_a_given_delta_is_not_called_an_estimate():
 def test_a_given_delta_does_not_make_everything_unidentified():
     """What the rows identify is judged by their noise, not by the unit that a given delta leaves residuals in."""
     runs = Runs.from_rows(chinchilla_rows(noise=0.003))
-    given, estimated = (bl.fit(chinchilla, runs, huber=huber, draws=0) for huber in (1e-3, None))
+    given, estimated = (bl.fit(chinchilla, runs, delta=huber, draws=0) for huber in (1e-3, None))
     assert [e.status for e in given.estimates] == [e.status for e in estimated.estimates]
     assert {e.status for e in given.estimates} == {"ok"}
     assert given.noise == {}

@@ -13,7 +13,8 @@ import polars as pl
 from ..errors import FitError
 from ..laws import Law, from_spec, get
 from ..runs import Count, read_runs
-from .estimate import STARTS, divide, solve
+from .estimate import divide
+from .minimize import Aim, minimize
 from .result import HeldOut, score
 from .rows import select
 from .split import Split, largest
@@ -104,7 +105,7 @@ def compare(
         law = get(each) if isinstance(each, str) else each
         rows = select(law, table, count)
         train, test = divide(rows, split)
-        problem, optimum = solve(train, None, {}, STARTS, np.random.default_rng(seed))
+        problem, optimum = minimize(train, Aim(), np.random.default_rng(seed))
         theta = problem.decentre(problem.theta(optimum.u[0]))
         scored.append((law.name, len(problem.free), score(split.name, rows.law, theta, test)))
     scored.sort(key=lambda item: (item[2].outside, item[2].error))

@@ -14,10 +14,8 @@ WIDE = 1.0
 def unidentified(problem: Problem, u: Array) -> tuple[list[str], set[str]]:
     """Return sentences about directions the rows do not identify, and the parameters that lie in them."""
     values, slopes = problem.linearised(u[None])
-    scales = problem.scales()
-    residual = (values[0] - problem.targets()) / scales
-    jacobian = slopes[0] / scales[:, None]
-    gram = np.einsum("nf,n,ng->fg", jacobian, problem.weights(residual), jacobian)
+    residual = values[0] - problem.targets
+    gram = (slopes[0] * (problem.weight * problem.irls(residual))) @ slopes[0].T
     value, vector = np.linalg.eigh(gram)
     names = [problem.law.parameters[k].name for k in problem.free]
     sentences, involved = [], set()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..errors import ConfigError, FitError
-from ..laws import Law, get
+from ..errors import ConfigError, nearest
+from ..laws import Law, Published, get
 from ..runs import Count, read_runs
 from .diagnose import at_bounds, unidentified
-from .intervals import bootstrap
-from .objective import HUBER, Array, Block, Problem, centre_of, middles
+from .intervals import METHODS, Method, draw
+from .minimize import Aim, estimate_noise, minimize, plain_cost
+from .objective import HUBER, Array, Block, Objective, Problem
 from .result import Estimate, Fit, HeldOut, Provenance, score
 from .rows import Rows, select
-from .seed import seeds
-from .solve import Optimum, polish
 from .split import Split
 
-STARTS = 8
-SIGMA_ROUNDS = 4
+METHOD: Method = "wild"
 
 
 def fit(
@@ -30,11 +29,17 @@ def fit(
     *,
     hold_out: Split | None = None,
     count: Count = "as_given",
-    huber: float | None = None,
+    objective: Objective = "huber",
+    delta: float | None = None,
+    weights: ArrayLike | None = None,
+    noise: Literal["uniform", "measured"] = "uniform",
     fix: Mapping[str, float] | None = None,
+    borrow: Fit | Published | None = None,
+    free: Sequence[str] = (),
     interval: float = 0.90,
+    method: Method = METHOD,
     draws: int = 400,
-    starts: int = STARTS,
+    starts: int | None = None,
     seed: int = 0,
 ) -> Fit:
     """Fit a law to runs.
@@ -47,13 +52,22 @@ def fit(
         runs: whatever `read_runs` reads.
         hold_out: which rows to hold out, like `largest()`.
         count: how N is counted; `as_given` takes the `params` column.
-        huber: delta of Huber's loss on log residuals, like the 1e-3 of Hoffmann et al.; None means 1.345
-            times the noise estimated from the residuals.
+        objective: Huber's loss, least absolute deviation or least squares of log residuals, or least
+            squares of raw losses.
+        delta: of Huber's loss on log residuals, like the 1e-3 of Hoffmann et al.; None means 1.345 times
+            the noise estimated from the residuals.
+        weights: how much each row of the table counts.
+        noise: `measured` takes the noise of each loss to be in proportion to its `loss_se`.
         fix: parameters to hold at a value.
+        borrow: a fit or published constants whose values are taken over for every parameter of the same
+            name, so that one or two runs of a new family or format can be fitted; only those in `free`, and
+            those that the lender does not have, are found.
+        free: parameters that are not borrowed.
         interval: level of the intervals.
-        draws: bootstrap refits behind the intervals; 0 for none.
-        starts: points the solver is started from, after projecting out linear parameters.
-        seed: of starting points and bootstrap.
+        method: how the intervals are made: `wild`, `cluster` or `residual` bootstrap, or `student`.
+        draws: of the parameters, behind the intervals; 0 for none.
+        starts: points the solver is started from, after projecting out linear parameters; None for enough.
+        seed: of starting points and draws.
 
     Returns:
         Estimates with intervals, what is not identified, and the held-out error.
@@ -61,55 +75,73 @@ def fit(
     Raises:
         FitError: too few rows, or rows that cannot be compared.
         DataError: a table that cannot be read.
-        ConfigError: an unknown law or parameter, or an impossible level.
+        ConfigError: an unknown law, parameter, objective or method, or an impossible level.
+
+    >>> from bitlaw import Runs, fit
+    >>> rows = [(n, d, 1.8 + 480 * n**-0.35 + 2100 * d**-0.37) for n in (1e7, 3e7, 9e7) for d in (2e8, 1e9, 5e9)]
+    >>> runs = Runs.from_rows([{"params": n, "tokens": d, "loss": loss} for n, d, loss in rows])
+    >>> round(fit("chinchilla", runs, draws=0).values["alpha"], 6)
+    0.35
     """
     if not 0 < interval < 1:
         raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
-    if draws < 0 or starts < 1:
-        raise ConfigError(f"draws must be 0 or more and starts 1 or more, not {draws} and {starts}")
-    if huber is not None and not huber > 0:
-        raise ConfigError(f"huber must be positive, not {huber}; try 1e-3")
+    if draws < 0:
+        raise ConfigError(f"draws must be 0 or more, not {draws}")
+    if method not in METHODS:
+        raise ConfigError(f"there is no interval method {method!r}; {nearest(method, METHODS)}")
     law = get(law) if isinstance(law, str) else law
     table = read_runs(runs)
-    rows = select(law, table, count)
+    rows = select(law, table, count, weights, noise == "measured")
+    notes = list(rows.notes)
+    fixed = dict(fix or {})
+    if borrow is not None:
+        lent = _lent(rows.law, borrow, free)
+        notes.append(
+            f"{', '.join(sorted(lent)) or 'nothing'} borrowed; the intervals take what is borrowed to be exact"
+        )
+        fixed = lent | fixed
+    elif free:
+        raise ConfigError("free names parameters that are not borrowed; give borrow=, or leave it out")
+    aim = Aim(objective, delta, fixed, starts)
     rng = np.random.default_rng(seed)
-    problem, optimum = solve(rows, huber, fix or {}, starts, rng)
-    held_out = None
-    if hold_out is not None:
-        held_out = _held_out(rows, hold_out, huber, fix or {}, starts, seed)
+    problem, optimum = minimize(rows, aim, rng)
+    held_out = None if hold_out is None else _held_out(rows, hold_out, aim, seed)
 
     u = optimum.u[0]
     theta = problem.decentre(problem.theta(u))
-    notes = list(rows.notes)
-    sentences, weak = unidentified(estimate_noise(problem, u[None]), u)
+    scaled = replace(estimate_noise(problem, u[None]), delta=HUBER)
+    sentences, weak = unidentified(scaled, u)
     bounds = at_bounds(problem, u)
     notes += sentences
     if not optimum.converged[0]:
         notes.append("the solver stopped before it converged; treat the estimates with care")
     sample = theta[None]
     df = 0
-    if draws:
-        moved, df = bootstrap(problem, optimum, draws, rng)
+    clusters = len(np.unique(problem.clusters))
+    if draws and len(problem.free):
+        moved, df = draw(method, problem, optimum, draws, rng)
         sample = problem.decentre(problem.theta(moved))
-    if draws and df < 5:
+    if df and df < 5:
         notes.append(
-            f"{len(np.unique(problem.clusters()))} independent clusters for {len(problem.free)} parameters: "
+            f"{clusters} independent clusters for {len(problem.free)} parameters: "
             "the intervals are rough; add runs with seeds of their own"
         )
-    estimates = _estimates(problem, theta, sample, interval, weak, bounds, notes, bool(draws))
+    estimates = _estimates(problem, theta, sample, interval, weak, bounds, notes, bool(df))
     return Fit(
         law=rows.law,
         estimates=estimates,
         draws=sample,
         level=interval,
+        method=method if df else "none",
         df=df,
         notes=tuple(notes),
         converged=bool(optimum.converged[0]),
-        objective=float(optimum.cost[0]),
-        noise={b.kind: s for b, s in zip(problem.blocks, problem.sigma, strict=True) if huber is None},
-        delta=problem.delta,
+        objective=objective,
+        cost=plain_cost(problem, aim, optimum),
+        noise={b.kind: s for b, s in zip(problem.blocks, problem.sigma, strict=True) if aim.estimates_noise},
+        delta=aim.delta,
         rows={block.kind: len(block) for block in problem.blocks},
-        clusters=len(np.unique(problem.clusters())),
+        clusters=clusters,
         count=rows.count,
         ranges=rows.ranges,
         held_out=held_out,
@@ -117,87 +149,21 @@ def fit(
     )
 
 
-def solve(
-    rows: Rows, huber: float | None, fix: Mapping[str, float], starts: int, rng: np.random.Generator
-) -> tuple[Problem, Optimum]:
-    """Find the optimum of a law on rows; returns the problem as it was last posed, and the best point."""
-    problem = pose(rows, huber, fix)
-    points = seeds(problem, starts, rng)
-    if huber is None:
-        problem = estimate_noise(problem, points[:1])
-    best = polish(problem, points).best()
-    for _ in range(SIGMA_ROUNDS if huber is None else 0):
-        problem = estimate_noise(problem, best.u)
-        best = polish(problem, best.u)
-    if not np.isfinite(best.cost[0]):
-        raise FitError(
-            "no starting point gives a finite loss on these rows; are sizes and tokens in plain units, "
-            "and bits above two?"
-        )
-    return problem, best
-
-
-def pose(rows: Rows, huber: float | None, fix: Mapping[str, float]) -> Problem:
-    """Set up the objective, with a first guess of the noise.
-
-    Raises:
-        FitError: fewer rows than parameters + 2.
-        ConfigError: a parameter to be fixed that the law does not have.
-    """
-    law = rows.law
-    fixed = {p.name: p.fixed for p in law.parameters if p.fixed is not None} | dict(fix)
-    values = {p.name: 1.0 if p.positive else 0.0 for p in law.parameters} | fixed
-    base = law.vector(values)
-    free = np.array([k for k, name in enumerate(law.names) if name not in fixed], dtype=np.int64)
-    blocks = rows.blocks()
-    total = sum(len(block) for block in blocks)
-    if total < len(free) + 2:
-        raise FitError(
-            f"{total} rows cannot determine the {len(free)} parameters of {law.name}; "
-            f"it needs at least {len(free) + 2}, or fix some with fix={{...}}"
-        )
-    middle = middles(rows.loss)
-    centre = centre_of(law, middle)
-    for name, value in fix.items():
-        parameter = law.parameters[law.names.index(name)]
-        if not parameter.low <= value <= parameter.high:
+def _lent(law: Law, lender: Fit | Published, free: Sequence[str]) -> dict[str, float]:
+    """Values of the lender for the law's parameters that are not to be found."""
+    for name in free:
+        if name not in law.names:
             raise ConfigError(
-                f"{name} cannot be fixed at {value:g}; it lies between {parameter.low:g} and {parameter.high:g}"
+                f"{law.name} has no parameter {name!r} on these rows; {nearest(name, law.names)}"
             )
-    if set(fix) & {law.names[k] for k in law.compiled.total.linear} - {"E"}:
-        centre = {}  # a linear parameter fixed by the user keeps its own unit; E has the same in both
-    units = [middle[p.scale_of] if p.scale_of and centre else 1.0 for p in law.parameters]
-    base = base / np.array(units)
-    centred = tuple(
-        replace(block, data={n: c / centre.get(n, 1.0) for n, c in block.data.items()}) for block in blocks
-    )
-    sigma = tuple(1.0 if huber is not None else {"loss": 0.01, "gap": 0.2}[block.kind] for block in blocks)
-    return Problem(law, centred, free, base, sigma, huber or HUBER, centre, middle)
+    values = lender.values
+    return {name: float(values[name]) for name in law.names if name in values and name not in free}
 
 
-def estimate_noise(problem: Problem, u: Array) -> Problem:
-    """Return the problem with the noise of each block taken from its residuals at a point (1, f), and delta from it.
-
-    1.4826 times the median absolute residual, corrected for the parameters spent; residuals beyond three
-    times the estimate cannot move it.
-    """
-    residual = problem.predictions(u)[0] - problem.targets()
-    spent = len(problem.free) / len(residual)
-    sigmas, at = [], 0
-    for block in problem.blocks:
-        part = residual[at : at + len(block)]
-        at += len(block)
-        spread = 1.4826 * float(np.median(np.abs(part))) / np.sqrt(max(0.2, 1 - spent))
-        sigmas.append(max(spread, 1e-9))
-    return replace(problem, sigma=tuple(sigmas), delta=HUBER)
-
-
-def _held_out(
-    rows: Rows, split: Split, huber: float | None, fix: Mapping[str, float], starts: int, seed: int
-) -> HeldOut:
+def _held_out(rows: Rows, split: Split, aim: Aim, seed: int) -> HeldOut:
     """Fit without the rows held out, and predict them."""
     train, test = divide(rows, split)
-    problem, optimum = solve(train, huber, fix, starts, np.random.default_rng(seed))
+    problem, optimum = minimize(train, aim, np.random.default_rng(seed))
     theta = problem.decentre(problem.theta(optimum.u[0]))
     return score(split.name, rows.law, theta, test)
 

@@ -1,54 +1,138 @@
-"""Draws of the parameters that could as well have been estimated: a wild cluster bootstrap.
+"""Draws of the parameters that could as well have been estimated, from which every interval is read.
 
-Each cluster's residuals, inflated for leverage (I - H_gg)^-1 as in the cluster jackknife (CR3), keep or
-flip their sign together, and the law is refitted to the result. Each draw's residuals are also stretched
-by sqrt(df / chi2_df), so that quantiles are Student's with df = clusters - parameters, not the normal's;
-stretching residuals rather than estimates keeps every draw a fit, bounds and all.
-The design stays as it is: no size can vanish from a resample. Curvature alone is not used: under Huber's
-loss it covers far less than it says.
+`wild`: wild cluster bootstrap. Each cluster's residuals, inflated for leverage (I - H_gg)^-1 as in the
+cluster jackknife (CR3), keep or flip their sign together, and the law is refitted. The design stays as it is:
+no size can vanish from a resample.
+`cluster`: whole clusters are drawn anew, with replacement within each size.
+`residual`: inflated residuals are drawn anew over all rows of a kind: it takes the noise to be the same everywhere.
+`student`: no refits: multivariate Student around the estimate, with the covariance of an M-estimator
+(Huber 1981, section 7.6) where every row is its own cluster, else the sandwich of the cluster jackknife.
+
+Under a robust loss the curvature alone is never used: it covers far less than it says. Bootstrap draws
+are stretched by sqrt(df / chi2_df), df = clusters - parameters, so that quantiles are Student's; residuals
+are stretched rather than estimates, so that every draw is a fit, bounds and all.
 """
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from .objective import Array, Problem
 from .solve import Optimum, polish
 
-MOST_NUMBERS = 20_000_000  # in the Jacobians of one stack of refits: 160 MB
+Method: TypeAlias = Literal["wild", "cluster", "residual", "student"]
+METHODS: tuple[str, ...] = get_args(Method)
+MOST_NUMBERS = 400_000  # in the derivatives of one stack of refits: what a core keeps close
 
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
 
-def bootstrap(problem: Problem, optimum: Optimum, draws: int, rng: np.random.Generator) -> tuple[Array, int]:
+def draw(
+    method: Method, problem: Problem, optimum: Optimum, draws: int, rng: np.random.Generator
+) -> tuple[Array, int]:
     """Return coordinates of draws (draws, f) around a single optimum, and the degrees of freedom."""
     u = optimum.u[:1]
     values, slopes = problem.linearised(u)
-    scales, clusters = problem.scales(), problem.clusters()
-    residual = (values[0] - problem.targets()) / scales
-    groups = np.unique(clusters)
+    values, jacobian = values[0], slopes[0].T
+    residual = values - problem.targets
+    groups, member = np.unique(problem.clusters, return_inverse=True)
     df = max(1, len(groups) - len(problem.free))
-    inflated = _inflate(residual, slopes[0] / scales[:, None], problem.weights(residual), clusters)
-    signs = rng.choice(WEBB, size=(draws, len(groups)))
-    flips = signs[:, np.searchsorted(groups, clusters)]
+    if method == "student":
+        return _student(problem, u, jacobian, residual, draws, df, rng), df
+    if method == "cluster":
+        weight = problem.weight * _resampled(problem, groups, member, draws, rng)
+        return _refits(problem, u, np.broadcast_to(problem.targets, weight.shape), weight), df
     stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
-    targets = values[0] + stretch * flips * inflated * scales
-    size = max(1, MOST_NUMBERS // slopes.size)
-    parts = [targets[k : k + size] for k in range(0, draws, size)]
-    return np.concatenate([polish(problem, np.repeat(u, len(part), axis=0), part).u for part in parts]), df
+    if method == "wild":
+        inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), member)
+        noise = rng.choice(WEBB, size=(draws, len(groups)))[:, member] * inflated
+    else:
+        single = np.arange(len(residual))
+        inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), single, root=True)
+        noise = np.empty((draws, len(residual)))
+        at = 0
+        for block in problem.blocks:
+            part = slice(at, at + len(block))
+            noise[:, part] = rng.choice(inflated[part], size=(draws, len(block)))
+            at += len(block)
+    targets = values + stretch * noise
+    return _refits(problem, u, targets, np.broadcast_to(problem.weight, targets.shape)), df
 
 
-def _inflate(residual: Array, jacobian: Array, weight: Array, clusters: np.ndarray) -> Array:
-    """Multiply each cluster's residuals by (I - H_gg)^-1; eigenvalues are kept away from zero."""
-    gram = np.einsum("nf,n,ng->fg", jacobian, weight, jacobian)
+def _refits(problem: Problem, u: Array, targets: Array, weight: Array) -> Array:
+    size = max(1, MOST_NUMBERS // (targets.shape[1] * u.shape[1]))
+    parts = [slice(k, k + size) for k in range(0, len(targets), size)]
+    return np.concatenate(
+        [polish(problem, np.repeat(u, len(targets[p]), axis=0), targets[p], weight[p]).u for p in parts]
+    )
+
+
+def _student(
+    problem: Problem,
+    u: Array,
+    jacobian: Array,
+    residual: Array,
+    draws: int,
+    df: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Multivariate Student draws, kept inside the bounds."""
+    pull = problem.weight * problem.irls(residual)
+    member = np.unique(problem.clusters, return_inverse=True)[1]
+    if member.max() + 1 == len(residual) and (problem.weight == 1).all():
+        score, inside = problem.irls(residual) * residual, problem.inlying(residual).mean()
+        rows, width = jacobian.shape
+        correction = 1 + width / rows * (1 - inside) / max(inside, 0.1)
+        spread = (score**2).sum() / max(1, rows - width) * (correction / max(inside, 0.1)) ** 2
+        covariance = spread * np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12, hermitian=True)
+    else:
+        inverse = np.linalg.pinv(jacobian.T @ (pull[:, None] * jacobian), rcond=1e-12, hermitian=True)
+        inflated = _inflate(residual, jacobian, pull, member)
+        sums = np.zeros((member.max() + 1, jacobian.shape[1]))
+        np.add.at(sums, member, jacobian * (pull * inflated)[:, None])
+        covariance = inverse @ sums.T @ sums @ inverse
+    value, vector = np.linalg.eigh(covariance)
+    normal = rng.standard_normal((draws, len(value))) * np.sqrt(np.maximum(value, 0.0))
+    stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
+    moved: Array = np.clip(u + stretch * normal @ vector.T, problem.low, problem.high)
+    return moved
+
+
+def _resampled(
+    problem: Problem, groups: np.ndarray, member: np.ndarray, draws: int, rng: np.random.Generator
+) -> Array:
+    """How often each row is drawn (draws, n), clusters being drawn within each size."""
+    size = np.concatenate([block.data.get("params", np.ones(len(block))) for block in problem.blocks])
+    first = np.unique(member, return_index=True)[1]
+    stratum = np.unique(size[first], return_inverse=True)[1]
+    counts = np.zeros((draws, len(groups)))
+    for s in range(stratum.max() + 1):
+        inside = np.flatnonzero(stratum == s)
+        counts[:, inside] = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=draws)
+    return counts[:, member]
+
+
+def _inflate(
+    residual: Array, jacobian: Array, weight: Array, member: np.ndarray, root: bool = False
+) -> Array:
+    """Multiply each cluster's residuals by (I - H_gg)^-1, or its root; eigenvalues are kept away from zero."""
+    gram = jacobian.T @ (weight[:, None] * jacobian)
     inverse = np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
+    scaled = jacobian * np.sqrt(weight)[:, None]
+    power = 0.5 if root else 1.0
+    if member.max() + 1 == len(residual):  # every row by itself
+        leverage = np.einsum("nf,fg,ng->n", scaled, inverse, scaled)
+        single: Array = residual / np.clip(1 - leverage, 0.25, None) ** power
+        return single
     out = np.empty_like(residual)
-    for group in np.unique(clusters):
-        rows = np.flatnonzero(clusters == group)
-        part = jacobian[rows] * np.sqrt(weight[rows])[:, None]
+    order = np.argsort(member, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(member[order])) + 1):
+        part = scaled[rows]
         value, vector = np.linalg.eigh(np.eye(len(rows)) - part @ inverse @ part.T)
-        factor = vector @ np.diag(1 / np.clip(value, 0.25, None)) @ vector.T
-        root = np.sqrt(weight[rows])
-        out[rows] = factor @ (root * residual[rows]) / root
+        factor = (vector / np.clip(value, 0.25, None) ** power) @ vector.T
+        pull = np.sqrt(weight[rows])
+        out[rows] = factor @ (pull * residual[rows]) / pull
     return out

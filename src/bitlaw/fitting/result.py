@@ -23,7 +23,7 @@ from ..runs import Runs
 from .objective import Array
 from .rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 100 * 2**20
 
 
@@ -121,12 +121,14 @@ class Fit:
         estimates: value, interval and status of each parameter.
         draws: bootstrap draws of all parameters (draws, p).
         level: of the intervals.
+        method: how they were made.
         df: degrees of freedom behind them, clusters - free parameters.
         notes: what was left out, is not identified or should be known.
         converged: whether the solver reached its tolerance.
-        objective: value of the objective at the estimates.
+        objective: what was minimised.
+        cost: its value at the estimates, residuals on their own scale.
         noise: estimated noise of each kind of row, on the scale of its residuals; empty where delta was given.
-        delta: Huber's delta, in units of the noise, or as given.
+        delta: Huber's delta where it was given.
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.
         count: convention by which N is counted.
@@ -139,12 +141,14 @@ class Fit:
     estimates: tuple[Estimate, ...]
     draws: Array
     level: float
+    method: str
     df: int
     notes: tuple[str, ...]
     converged: bool
-    objective: float
+    objective: str
+    cost: float
     noise: Mapping[str, float]
-    delta: float
+    delta: float | None
     rows: Mapping[str, int]
     clusters: int
     count: str
@@ -156,11 +160,6 @@ class Fit:
     def values(self) -> dict[str, float]:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
-
-    @property
-    def method(self) -> str:
-        """How the intervals were made."""
-        return "wild cluster bootstrap" if self.df else "none"
 
     def predict(self, **inputs: ArrayLike) -> Array:
         """Predict the loss after training and quantisation; as `Law.predict`."""
@@ -195,6 +194,7 @@ class Fit:
             "notes": list(self.notes),
             "converged": self.converged,
             "objective": self.objective,
+            "cost": self.cost,
             "noise": dict(self.noise),
             "delta": self.delta,
             "rows": dict(self.rows),
@@ -262,12 +262,14 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
                 -1, len(law.parameters)
             ),
             level=_number(data["interval"]["level"]),
+            method=str(data["interval"]["method"]),
             df=int(data["interval"]["df"]),
             notes=tuple(str(n) for n in data["notes"]),
             converged=bool(data["converged"]),
-            objective=_number(data["objective"]),
+            objective=str(data["objective"]),
+            cost=_number(data["cost"]),
             noise={str(k): _number(v) for k, v in data["noise"].items()},
-            delta=_number(data["delta"]),
+            delta=None if data["delta"] is None else _number(data["delta"]),
             rows={str(k): int(v) for k, v in data["rows"].items()},
             clusters=int(data["clusters"]),
             count=str(data["count"]),

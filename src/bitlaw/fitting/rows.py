@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
 from ..formats import UNQUANTIZED, parse_format
@@ -44,11 +44,24 @@ class Rows:
         return (self.loss,) if self.gap is None else (self.loss, self.gap)
 
 
-def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
+def select(
+    law: Law,
+    runs: Runs,
+    count: Count = "as_given",
+    weights: ArrayLike | None = None,
+    measured_noise: bool = False,
+) -> Rows:
     """Choose the rows of a table that a law can be fitted to.
 
+    Args:
+        law: the law.
+        runs: the table.
+        count: how N is counted.
+        weights: how much each row of the table counts; None for equal weights.
+        measured_noise: whether the noise of each loss is in proportion to its `loss_se`.
+
     Raises:
-        FitError: no usable rows, or rows measured on different evaluation sets.
+        FitError: no usable rows, rows measured on different evaluation sets, or weights that do not fit.
     """
     ok = runs.filter(pl.col("loss").is_not_null())
     if not len(ok):
@@ -97,10 +110,13 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
     if not is_loss.any():
         raise FitError("no row is left whose loss this law can predict; " + "; ".join(notes))
     cluster = _clusters(frame)
+    weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
+    spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
+    is_loss, is_gap = is_loss & (weight > 0), is_gap & (weight > 0)
 
     def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
         measured = gap if kind == "gap" else frame["loss"].to_numpy()
-        whole = Block(kind, data, measured, noise, cluster, np.arange(len(frame)))
+        whole = Block(kind, data, measured, noise, weight, spread, cluster, np.arange(len(frame)))
         return whole.take(chosen)
 
     _one_evaluation_set(frame, is_loss)
@@ -120,6 +136,29 @@ def select(law: Law, runs: Runs, count: Count = "as_given") -> Rows:
         count=named or "not stated",
         ranges=ranges,
     )
+
+
+def _weights(runs: Runs, weights: ArrayLike | None) -> np.ndarray:
+    if weights is None:
+        return np.ones(len(runs))
+    given = np.asarray(weights, dtype=float)
+    if given.shape != (len(runs),) or not (np.isfinite(given) & (given >= 0)).all() or not given.any():
+        raise FitError(
+            f"weights must be {len(runs)} numbers of zero or more, one for each row of the table, some positive"
+        )
+    return given
+
+
+def _spread(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> np.ndarray:
+    """Relative standard error of each loss, in units of the middle one."""
+    noise = (frame["loss_se"] / frame["loss"]).cast(pl.Float64).fill_null(0.0).to_numpy()
+    missing = chosen & ~(noise > 0)
+    if missing.any():
+        raise FitError(
+            f"{int(missing.sum())} rows have no measurement error (column loss_se, above zero), like "
+            f"{frame['id'][int(np.flatnonzero(missing)[0])]!r}; give it, or fit without noise='measured'"
+        )
+    return np.where(chosen, noise, 1.0) / float(np.median(noise[chosen]))
 
 
 def _column(item: Input, runs: Runs, columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from .objective import Array, Problem
 
-CANDIDATES = 768
+CANDIDATES = 72  # for each nonlinear parameter
 ITERATIONS = 40
+ENOUGH = 1e-6  # predicted relative decrease at which a seed is good enough to be polished
 MOST_NUMBERS = 20_000_000  # in the bases of one stack of candidates: 160 MB
 
 
@@ -34,14 +35,15 @@ def seeds(problem: Problem, count: int, rng: np.random.Generator) -> Array:
 
 def _draw(problem: Problem, nonlinear: NDArray[np.int64], rng: np.random.Generator) -> Array:
     """Draw points in the ranges that the law's parameters declare, on their own scales."""
+    count = CANDIDATES * max(1, len(nonlinear))
     columns = []
     for place in nonlinear:
         parameter = problem.law.parameters[problem.free[place]]
         low, high = (end * problem.unit(parameter) for end in parameter.start)
         if parameter.positive:
-            columns.append(rng.uniform(np.log(low), np.log(high), CANDIDATES))
+            columns.append(rng.uniform(np.log(low), np.log(high), count))
         else:
-            columns.append(rng.uniform(low, high, CANDIDATES))
+            columns.append(rng.uniform(low, high, count))
     return np.stack(columns, axis=-1) if columns else np.empty((1, 0))
 
 
@@ -54,7 +56,7 @@ class _Projected:
         self.linear, self.nonlinear = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         weights, measured = [], []
         for block, sigma in zip(problem.blocks, problem.sigma, strict=True):
-            weights.append(block.link_slope(block.measured) / sigma)
+            weights.append(np.sqrt(block.weight) * block.link_slope(block.measured) / (sigma * block.spread))
             measured.append(block.measured)
         self.weight, self.measured = np.concatenate(weights), np.concatenate(measured)
 
@@ -105,8 +107,7 @@ class _Projected:
         problem = self.problem
         u = self.join(points, linear)
         theta = problem.theta(u)
-        positive = np.array([problem.law.parameters[k].positive for k in problem.free])
-        chain = np.where(positive, theta[..., problem.free], 1.0)[..., None, :]
+        chain = np.where(problem.positive, theta[..., problem.free], 1.0)[..., None, :]
         slopes = [
             problem.function(b).jacobian(theta, b.data)[1][..., problem.free] * chain for b in problem.blocks
         ]
@@ -127,20 +128,23 @@ def _improve(space: _Projected, points: Array) -> tuple[Array, Array, Array]:
     points = np.clip(points, low, high)
     cost, linear, residual = space.solve(points)
     damping = np.full(len(points), 1e-2)
+    run = np.arange(len(points))
     for _ in range(ITERATIONS):
-        jacobian = space.jacobian(points, linear)
-        gradient = np.einsum("snq,sn->sq", jacobian, np.nan_to_num(residual))
-        gram = np.einsum("snq,snr->sqr", jacobian, jacobian)
-        step = damped_step(gram, gradient, damping, points, low, high)
-        trial = np.clip(points + step, low, high)
+        at, here = points[run], residual[run]
+        jacobian = space.jacobian(at, linear[run])
+        gradient = np.einsum("snq,sn->sq", jacobian, np.nan_to_num(here))
+        gram = np.swapaxes(jacobian, -1, -2) @ jacobian
+        step = damped_step(gram, gradient, damping[run], at, low, high)
+        trial = np.clip(at + step, low, high)
         new_cost, new_linear, new_residual = space.solve(trial)
-        better = new_cost < cost
-        points = np.where(better[:, None], trial, points)
-        linear = np.where(better[:, None], new_linear, linear)
-        residual = np.where(better[:, None], new_residual, residual)
-        cost = np.where(better, new_cost, cost)
-        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-12, 1e12)
-        if (damping >= 1e12).all():
+        better = new_cost < cost[run]
+        gain = np.where(better, cost[run] - new_cost, np.inf)
+        won = run[better]
+        points[won], linear[won], residual[won] = trial[better], new_linear[better], new_residual[better]
+        cost[won] = new_cost[better]
+        damping[run] = np.clip(np.where(better, damping[run] / 4, damping[run] * 6), 1e-12, 1e12)
+        run = run[(gain > ENOUGH * cost[run]) & (damping[run] < 1e12)]
+        if not len(run):
             break
     return points, cost, linear
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .objective import HUBER
+
 if TYPE_CHECKING:
     from .compare import Comparison
     from .result import Fit, HeldOut
@@ -60,9 +62,10 @@ def fit_text(fit: Fit) -> str:
             e.status,
             escape(e.parameter.meaning + unit),
         )
-    lines = (
-        [f"Intervals: confidence, {fit.method}, Student with {fit.df} degrees of freedom."] if fit.df else []
-    )
+    lines = []
+    if fit.df:
+        how = fit.method if fit.method == "student" else f"{fit.method} bootstrap"
+        lines.append(f"Intervals: confidence, {how}, Student with {fit.df} degrees of freedom.")
     lines.append(objective_text(fit))
     if fit.held_out:
         lines.append(held_out_text(fit.held_out))
@@ -72,10 +75,17 @@ def fit_text(fit: Fit) -> str:
 
 def objective_text(fit: Fit) -> str:
     """What the fit minimised, as a sentence."""
-    if not fit.noise:
-        return f"Huber loss with delta {fit.delta:g} on log residuals, as given."
+    if fit.delta is not None:
+        return f"Huber loss with delta {fit.delta:g} on log residuals, as given; its sum is {fit.cost:.6g}."
+    if fit.objective == "squares":
+        return f"Least squares of raw losses; noise {fit.noise['loss']:.4g} nats a token."
     noise = ", ".join(f"{value:.2%} on {kind} rows" for kind, value in fit.noise.items())
-    return f"Noise estimated from the residuals: {noise}. Huber loss with delta {fit.delta:g} of it."
+    how = {
+        "huber": f"Huber loss with delta {HUBER} of it",
+        "lad": "Least absolute deviation of log residuals",
+        "log-squares": "Least squares of log residuals",
+    }[fit.objective]
+    return f"Noise estimated from the residuals: {noise}. {how}."
 
 
 def held_out_text(held: HeldOut) -> str:

@@ -2,6 +2,7 @@
 
 Parameters come as one vector, or as a stack of vectors (S, p) that is evaluated against all rows at once,
 so that many starting points or many resamples cost one call. The last axis of a value is the rows.
+A law may give its loss by an equation, L = f(L); that is solved to rounding, and differentiated exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
+
+from .terms import LOSS
 
 if TYPE_CHECKING:
     from .law import Law
@@ -66,10 +69,15 @@ class Function:
         """Evaluate at theta (..., p) for rows (n,); returns (..., n)."""
         return self._value(theta, data)[0]
 
+    def slopes(self, theta: Array, data: Mapping[str, Array]) -> tuple[Array, list[Array]]:
+        """Return values (..., n) and, for every parameter, derivatives (..., n)."""
+        value, *slopes = self._jacobian(theta, data)
+        return value, slopes
+
     def jacobian(self, theta: Array, data: Mapping[str, Array]) -> tuple[Array, Array]:
         """Return values (..., n) and derivatives by every parameter (..., n, p)."""
-        value, *columns = self._jacobian(theta, data)
-        return value, np.stack(columns, axis=-1)
+        value, slopes = self.slopes(theta, data)
+        return value, np.stack(slopes, axis=-1)
 
     def basis(self, theta: Array, data: Mapping[str, Array]) -> tuple[Array, Array]:
         """Split the expression as f0 + sum_k c_k f_k over its linear parameters c.
@@ -81,13 +89,74 @@ class Function:
         return rest, np.stack(columns, axis=-1) if columns else np.empty((*rest.shape, 0))
 
 
+class Implicit(Function):
+    """The root L of L = f(L), where f is positive and falls with L, with its exact Jacobian.
+
+    Then any L and f(L) have the root between them, and in x = log L the slope of x - log f is at least one:
+    Newton's step never leaves that bracket, and halving it is only needed against older, tighter ones.
+    By the implicit function theorem, dL/dtheta = (df/dtheta) / (1 - df/dL).
+    """
+
+    def __init__(
+        self,
+        expression: sp.Expr,
+        unknown: sp.Symbol,
+        parameters: Sequence[sp.Symbol],
+        inputs: Mapping[str, sp.Symbol],
+    ) -> None:
+        self.linear = ()
+        slope = sp.diff(expression, unknown)
+        inputs = {**inputs, _ROOT: unknown}
+        self._equation = Together([expression, slope], parameters, inputs)
+        self._derivatives = Together(
+            [slope, *(sp.diff(expression, p) for p in parameters)], parameters, inputs
+        )
+
+    def __call__(self, theta: Array, data: Mapping[str, Array]) -> Array:
+        """Solve at theta (..., p) for rows (n,); returns (..., n), NaN where there is no root."""
+        x = np.zeros_like(self._equation(theta, {**data, _ROOT: np.ones(())})[0])
+        low, high = np.full_like(x, -np.inf), np.full_like(x, np.inf)
+        with np.errstate(all="ignore"):
+            for _ in range(_ROUNDS):
+                right, slope = self._equation(theta, {**data, _ROOT: np.exp(x)})
+                beyond = np.log(right)
+                low = np.maximum(low, np.minimum(x, beyond))
+                high = np.minimum(high, np.maximum(x, beyond))
+                new = x - (x - beyond) / (1 - slope * np.exp(x) / right)
+                new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
+                moved, x = np.abs(new - x), new
+                if not (moved > _CLOSE).any():
+                    break
+        return np.where(moved <= _CLOSE, np.exp(x), np.nan)
+
+    def slopes(self, theta: Array, data: Mapping[str, Array]) -> tuple[Array, list[Array]]:
+        """Return values (..., n) and, for every parameter, derivatives (..., n)."""
+        value = self(theta, data)
+        own, *others = self._derivatives(theta, {**data, _ROOT: value})
+        return value, [other / (1 - own) for other in others]
+
+    def basis(self, theta: Array, data: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The values (..., n) and an empty basis: no parameter enters linearly."""
+        value = self(theta, data)
+        return value, np.empty((*value.shape, 0))
+
+
+_ROOT = ""  # the name under which the unknown stands among the inputs
+_ROUNDS = 100  # six are enough for any law we know
+_CLOSE = 1e-14  # a last step of this relative size leaves rounding errors only
+
+
 class Compiled:
     """The functions of a law."""
 
     def __init__(self, law: Law) -> None:
         symbols = [p.symbol for p in law.parameters]
         inputs = {i.column: i.symbol for i in law.inputs}
-        self.total = Function(law.loss + law.gap, symbols, inputs)
+        self.total = (
+            Implicit(law.loss, LOSS, symbols, inputs)
+            if law.implicit
+            else Function(law.loss + law.gap, symbols, inputs)
+        )
         self.gap = Function(law.gap, symbols, inputs)
         self.n_eff = Function(law.n_eff, symbols, inputs)
         self._conditions = Together([c.expression for c in law.conditions], symbols, inputs)
@@ -95,6 +164,7 @@ class Compiled:
             "total": Together([law.loss + law.gap, *(c.expression for c in law.conditions)], symbols, inputs),
             "gap": Together([law.gap, *(c.expression for c in law.conditions)], symbols, inputs),
         }
+        self._implicit = law.implicit
 
     def holds(self, theta: Array, data: Mapping[str, Array]) -> list[NDArray[np.bool_]]:
         """For each condition of the law, where it holds."""
@@ -106,7 +176,10 @@ class Compiled:
 
     def guarded(self, what: str, theta: Array, data: Mapping[str, Array]) -> Array:
         """The `total` loss or the `gap`; infinite where a condition of the law fails."""
-        value, *conditions = self._guarded[what](theta, data)
+        if self._implicit and what == "total":
+            value, conditions = self.total(theta, data), self.margins(theta, data)
+        else:
+            value, *conditions = self._guarded[what](theta, data)
         inside = np.isfinite(value)
         for condition in conditions:
             inside = inside & (condition > 0)
