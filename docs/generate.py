@@ -11,12 +11,28 @@ from pathlib import Path
 
 import sympy as sp
 
-from bitlaw.laws import LAWS, PUBLISHED
-from bitlaw.laws.terms import GAP, PRECISION
+from bitlaw.laws import LAWS, PUBLISHED, chain, compatible, downstream, floating, rules, trajectory
+from bitlaw.laws.law import BASE
+from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, Form
 from bitlaw.runs import COLUMNS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; edit there. -->\n"
+
+
+#: Functions beside the laws, in the order they are listed.
+BESIDE = (
+    trajectory.critical_batch,
+    trajectory.least_steps,
+    trajectory.least_tokens,
+    trajectory.steps_to,
+    trajectory.tokens_to,
+    floating.best_layout,
+    floating.critical_tokens,
+    floating.best_bits,
+    downstream.bits_per_byte,
+    rules.qat_fraction,
+)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -26,6 +42,25 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def row(name: str, kind: str, form: Form) -> list[str]:
+    """One form: what it says, and the bases that it goes with."""
+    part = (form.parts or tuple(TRAINED_PARTS))[0]
+    asked = (
+        (base, {part: name}, None) if kind == "precision" else (base, None, name)
+        for base in LAWS
+        if base in BASE
+    )
+    bases = [base for base, precision, gap in asked if not compatible(base, precision, gap)]
+    parts = f", for {' and '.join(TRAINED_PARTS[p] for p in form.parts)}" if form.parts else ""
+    return [name, kind, (form.make.__doc__ or "").splitlines()[0], ", ".join(bases) + parts]
+
+
+def source(function: object) -> str:
+    """What a function's docstring gives as its source."""
+    _, found, rest = (function.__doc__ or "").partition("Source: ")
+    return " ".join(rest.split("\n\n")[0].split()) if found else ""
+
+
 def laws() -> str:
     """Every law with its equation, parameters, domain and published constants."""
     out = [NOTE, "# Laws\n"]
@@ -33,15 +68,24 @@ def laws() -> str:
         "A law is a base (how loss falls with parameters N and tokens D), what low precision in training does to it, "
         "and what quantising after training adds. Parts compose: "
         '`chinchilla.with_precision(w="kumar").with_gap("kumar")`. '
-        "Parameters marked *per* have one value for each label of a column.\n"
+        "Parameters marked *per* have one value for each label of a column. "
+        "A law in which L stands on both sides is an equation, solved to rounding. "
+        "A law that reads a loss is a link, which `chain` puts after a law of the loss: "
+        '`chain(get("gadre-error"), chinchilla)` is error on tasks, as a function of N and D.\n'
     )
     out.append("Not here: mixtures of experts and distillation, whose constants we know from memory only.\n")
-    forms = [[name, "precision", (f.__doc__ or "").splitlines()[0]] for name, f in PRECISION.items()]
-    forms += [[name, "gap", (f.__doc__ or "").splitlines()[0]] for name, f in GAP.items()]
-    out += ["## Forms that compose\n", table(["name", "kind", "what it says"], forms)]
+    forms = [row(name, "precision", form) for name, form in PRECISION.items()]
+    forms += [row(name, "gap", form) for name, form in GAP.items()]
+    out += ["## Forms that compose\n", table(["name", "kind", "what it says", "goes with"], forms)]
+    out.append(
+        "Pairs that mean nothing, like a factor on N in a law without N, are refused with the reason; "
+        "`laws.compatible(base, precision, gap)` tells it beforehand.\n"
+    )
     out.append("## Laws that are fitted by name\n")
     for law in LAWS.values():
         out += [f"### {law.name}\n", f"{law.source}.\n"]
+        if law.target != "loss":
+            out.append(f"Predicts `{law.target}`, {TARGETS[law.target][1]}.\n")
         for short, expression in law.display().items():
             out.append(f"$${sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False))}$$\n")
         rows = [
@@ -58,6 +102,17 @@ def laws() -> str:
         out.append(table(["parameter", "bounds", "unit", "meaning"], rows))
         out.append("Reads: " + ", ".join(f"`{i.column}`" for i in law.inputs) + ".\n")
         out += [f"Domain: {sentence}.\n" for sentence in dict.fromkeys(c.sentence for c in law.conditions)]
+    out.append("## Beside the laws\n")
+    out.append("What follows from single laws in closed form, and rules that are not laws.\n")
+    beside = [
+        [
+            f"`{f.__module__.removeprefix('bitlaw.')}.{f.__name__}`",
+            (f.__doc__ or "").splitlines()[0],
+            source(f),
+        ]
+        for f in (*BESIDE, chain, compatible)
+    ]
+    out.append(table(["function", "what it says", "source"], beside))
     out.append("## Published constants\n")
     for p in PUBLISHED.values():
         out += [f"### {p.name}\n", f"{p.source}. Regime: {p.regime}.\n"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -46,6 +47,17 @@ SENSIBLE = {
     "k_post": 0.02,
     "kappa_post": 5.0,
 }
+#: Constants of laws whose letters mean something of their own.
+OWN = {
+    "kaplan": {"N_c": 6e13, "D_c": 2e13, "alpha": 0.076, "beta": 0.103},
+    "saturating": {"N_c": 3e8, "D_c": 5e9},
+    "trajectory": {"N_c": 1.5e14, "alpha_N": 0.076, "S_c": 2.6e3, "alpha_S": 0.67, "B_star": 1.7e8, "alpha_B": 0.205},
+    "broken": {"b": 500.0, "c_0": 0.3, "c_1": 0.25, "d_1": 3e9, "f_1": 0.3},
+    "floating-point": {"k_w": 2e-4, "delta_w": 3.2, "nu_w": 2.9, "alpha": 0.24, "beta": 0.5, "A": 70.0, "B": 6e4},
+    "additive-granular": {"k": 0.2, "gamma_N": 0.25, "gamma_D": 0.1, "gamma_G": 0.7},
+    "gadre-error": {"epsilon": 0.85, "k": 2.1, "gamma": 0.73},
+    "task-accuracy": {"A": 900.0, "alpha": -0.36, "beta": -1.1, "gamma": -0.03, "delta": 0.07},
+}  # fmt: skip
 EFF = {"int2": 0.15, "int3": 0.43, "int4": 0.69, "int6": 0.9, "int8": 0.97}
 GAPS = {"int2": 3e-3, "int3": 6e-4, "int4": 1e-4}
 
@@ -60,55 +72,77 @@ def truth(law, seed):
             base = EFF[label]
         elif name == "k_post" and label:
             base = GAPS[label]
-        elif name in ("N_c", "D_c"):
-            base = {"kaplan": (6e13, 2e13), "saturating": (3e8, 5e9)}[law.spec.base][name == "D_c"]
-        elif name in SENSIBLE:
-            base = SENSIBLE[name]
-        else:  # gamma_w_D and the like
-            base = SENSIBLE[name.split("_")[0]]
-        if law.spec.base == "kaplan" and name in ("alpha", "beta"):
-            base = {"alpha": 0.076, "beta": 0.103}[name]
+        else:  # gamma_w_D and the like are as their first word
+            known = SENSIBLE | OWN.get(law.name, OWN.get(law.spec.base, {}))
+            base = next(known[n] for n in (name, name.rpartition("_")[0], name.split("_")[0]) if n in known)
         free = p.fixed is None
         values[p.name] = base * float(np.exp(0.05 * rng.standard_normal())) if free else p.fixed
     return values
 
 
-def own_rows(law, values):
-    """Noiseless rows over the paper's cells at every kind of precision that the law reads."""
+def cells(law):
+    """Rows without losses: the paper's cells at every kind of precision, or whatever else the law reads."""
+    if law.name == "trajectory":
+        runs = [(n, b) for n in (1e6, 8e6, 6e7) for b in (16, 64, 256, 1024)]
+        steps = [int(s) for s in np.geomspace(1e3, 1e5, 12)]
+        return [
+            {"params": n, "batch_size": b, "seq_len": 1024, "steps": s, "tokens": 1024.0 * b * s}
+            for n, b in runs
+            for s in steps
+        ]
+    if law.name == "broken":
+        return [{"tokens": float(d)} for d in np.geomspace(1e7, 1e12, 60)]
+    if law.name == "gadre-error":
+        return [{"tokens": 1e9, "loss": float(x)} for x in np.linspace(2.2, 5.5, 30)]
+    if law.name == "task-accuracy":
+        grid = product((6e8, 4e9, 1.4e10), (3, 4, 8), (8, 128, 1024), (32, 128, 1024))
+        names = ("params", "post_format", "calibration_samples", "post_group")
+        rows = [dict(zip(names, (n, f"int{b}", c, g), strict=True)) for n, b, c, g in grid]
+        return [{**row, "tokens": 1e12, "chance": 0.25} for row in rows]
     kinds = [{}]
-    kinds += [{f"{part}_format": f"int{b}"} for part in law.parts for b in (2, 3, 4, 6, 8)]
+    if law.name == "additive-granular":
+        formats = [(p, b, g) for p in ("w", "a") for b in (3, 4) for g in (32, 128, 1024)]
+        kinds += [{f"{p}_format": f"int{b}", f"{p}_group": g} for p, b, g in formats]
+    else:
+        kinds += [{f"{part}_format": f"int{b}"} for part in law.parts for b in (2, 3, 4, 6, 8)]
     kinds += [{"w_format": "int3", "a_format": "int4", "kv_format": "int4"}] if "kv" in law.parts else []
     if law.spec.gap:
         kinds += [{"post_format": f"int{b}"} for b in (2, 3, 4)]
     if "unified" in (law.spec.gap or ""):
         kinds += [{f"{p}_format": "int6", "post_format": f"int{b}"} for p in law.parts for b in (3, 4, 5)]
-    rows = []
-    for n, d in CELLS:
-        for formats in kinds:
-            rows.append({"params": n, "tokens": d, **formats, "unique_tokens": d / (1 + 3 * (n > 5e7))})
-    frame = Runs.from_rows([{**row, "loss": 1.0} for row in rows])
-    columns = {"params": "params", "tokens": "tokens", "unique_tokens": "unique_tokens"}
-    inputs = {}
-    for i in law.inputs:
-        if i.label is not None:
-            column = i.column.partition("=")[0]
-            inputs[column] = frame.frame[column].fill_null("").to_numpy()
-        elif i.column.endswith("_bits"):
-            inputs[i.column] = frame.bits(i.column.removesuffix("_bits")).to_numpy()
-        elif i.column.endswith("_capacity"):
-            inputs[i.column] = frame.capacity(i.column.removesuffix("_capacity")).to_numpy()
-        else:
-            inputs[i.column] = frame.frame[columns[i.column]].to_numpy()
-    data = law.arrange(inputs)
-    losses = law.compiled.guarded("total", law.vector(values), data)
-    kept = [{**row, "loss": float(x)} for row, x in zip(rows, losses, strict=True) if np.isfinite(x)]
+    return [
+        {"params": n, "tokens": d, **formats, "unique_tokens": d / (1 + 3 * (n > 5e7))}
+        for n, d in CELLS
+        for formats in kinds
+    ]
+
+
+def own_rows(law, values):
+    """Noiseless rows of a law, those where it speaks."""
+    rows = cells(law)
+    runs = Runs.from_rows([{"loss": 3.0, **row} for row in rows])
+    data = {i.column: runs.quantity(i.column).to_numpy() for i in law.inputs}
+    exact = law.compiled.guarded("total", law.vector(values), data)
+    kept = [
+        {"loss": 3.0, **row, **measured(law, row, x)}
+        for row, x in zip(rows, exact, strict=True)
+        if np.isfinite(x)
+    ]
     assert len(kept) > len(law.parameters) + 5
     return Runs.from_rows(kept)
 
 
+def measured(law, row, value):
+    """The columns that hold what a law predicts."""
+    if law.target == "neg_log_accuracy":
+        return {"error": (1 - row["chance"]) * -math.expm1(-value)}
+    return {law.target: float(value)}
+
+
 def with_labels(law):
     labels = {"post_format": tuple(GAPS)}
-    return law.for_labels({c: labels.get(c, tuple(EFF)) for c in law.label_columns})
+    formats = ("int3", "int4") if law.name == "additive-granular" else tuple(EFF)
+    return law.for_labels({c: labels.get(c, formats) for c in law.label_columns})
 
 
 #: Parameters that their own rows cannot identify, whatever they are: only combinations are.
@@ -125,7 +159,11 @@ def recovered(name, seed):
     return max(errors), misfit, fit
 
 
-@pytest.mark.parametrize("name", LAWS)
+#: No format of ours is a float yet, so no table can hold rows of this law; see the test after the next two.
+FITTED = [name for name in LAWS if name != "floating-point"]
+
+
+@pytest.mark.parametrize("name", FITTED)
 def test_every_law_finds_its_own_constants_again(name):
     worst, misfit, fit = recovered(name, 0)
     assert misfit < 1e-7, fit
@@ -134,10 +172,34 @@ def test_every_law_finds_its_own_constants_again(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", FITTED)
 def test_every_law_finds_its_own_constants_again_from_twenty_truths(name):
     misfits = [recovered(name, seed)[1] for seed in range(20)]
     assert sum(m > 1e-6 for m in misfits) == 0, misfits
+
+
+def test_the_floating_point_law_finds_its_own_constants_again():
+    """On its own Jacobian, from starting points 30 % away."""
+    from scipy.optimize import least_squares
+
+    law = LAWS["floating-point"]
+    layouts = [(e, m) for e in range(1, 6) for m in range(1, 5)]
+    rows = [(n, d, e, m, g) for n, d in CELLS for e, m in layouts for g in (32, 512)]
+    names = ("params", "tokens", "w_exponent", "w_mantissa", "w_group")
+    data = law.arrange(dict(zip(names, np.array(rows).T, strict=True)))
+    values = law.vector(truth(law, 0))
+    exact = law.compiled.total(values, data)
+    start = np.log(values) + np.random.default_rng(0).uniform(-0.3, 0.3, len(values))
+
+    def slopes(u):
+        value, jacobian = law.compiled.total.jacobian(np.exp(u), data)
+        return jacobian * np.exp(u) / value[:, None]
+
+    found = least_squares(
+        lambda u: np.log(law.compiled.total(np.exp(u), data) / exact),
+        start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac", max_nfev=2000,
+    )  # fmt: skip
+    assert np.exp(found.x) == pytest.approx(values, rel=1e-5)
 
 
 # ---- laws that contain each other
@@ -260,7 +322,7 @@ def quest(folder):
 def test_quests_efficiencies_from_its_own_runs(public_data):
     """Published .15, .43, .69, 1.02; E is not identified, as tokens are nearly proportional to size."""
     runs = quest(public_data)
-    fit = bl.fit(chinchilla.with_precision(w="efficiency"), runs, delta=1e-3, draws=60)
+    fit = bl.fit(chinchilla.with_precision(w="efficiency"), runs, delta=1e-3)
     for bits, expected in {2: 0.152, 3: 0.432, 4: 0.69, 8: 1.015}.items():
         assert fit.values[f"eff_w[int{bits}]"] == pytest.approx(expected, abs=0.02)
     status = {e.parameter.name: e.status for e in fit.estimates}

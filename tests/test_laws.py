@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bitlaw.errors import ConfigError, LawError
 from bitlaw.laws import LAWS, PUBLISHED, chinchilla, from_spec, get, kumar, kumar_unified, published
+from bitlaw.laws.terms import LOSS
 
 KUMAR = published("kumar-2024")
 
@@ -191,10 +192,11 @@ def test_unknown_names_hint_at_the_nearest():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_constants_fit_their_law(name):
     p = PUBLISHED[name]
-    data = {"params": 1e9, "tokens": 2e10}
-    if any(i.column == "unique_tokens" for i in p.law.inputs):
-        data["unique_tokens"] = 1e10
-    assert 1 < p.law.predict(p.values, **data) < 5
+    sizes = {"params": 1e9, "tokens": 2e10, "unique_tokens": 1e10}
+    others = {"steps": 4e4, "batch_tokens": 5e5, "loss": 2.8}
+    data = {c: x for c, x in (sizes | others).items() if c in p.law.columns}
+    low, high = {"loss": (1, 5), "error": (0.3, 0.9)}[p.law.target]
+    assert low < p.law.predict(p.values, **data) < high
     for parameter in p.law.parameters:
         unit = {**data, "params/tokens": 0.05, None: 1}[parameter.scale_of]
         assert parameter.low * unit <= p.values[parameter.name] <= parameter.high * unit
@@ -224,6 +226,8 @@ def test_jacobians_agree_with_mpmath(name, data):
     theta = point(law, data.draw) * [units[p.scale_of] for p in law.parameters]
     row = {"params": 3e7, "tokens": 2e9, "w_bits": 6.0, "a_bits": 7.0, "kv_bits": 5.0, "post_bits": 4.0}
     row |= {"unique_tokens": 1e9, "w_capacity": 3.1, "a_capacity": 4.0, "kv_capacity": 2.2}
+    row |= {"w_exponent": 4.0, "w_mantissa": 3.0, "w_group": 64.0, "a_group": 128.0, "post_group": 32.0}
+    row |= {"steps": 4e3, "batch_tokens": 5e5, "loss": 3.1, "calibration_samples": 128.0}
     row |= {i.column: 1.0 for i in law.inputs if i.label == "int4"}
     row = {i.column: np.array([row.get(i.column, i.default)]) for i in law.inputs}
     value, jacobian = law.compiled.total.jacobian(theta, row)
@@ -238,8 +242,17 @@ def test_jacobians_agree_with_mpmath(name, data):
         return
     expression = law.loss + law.gap
     inputs = {i.symbol: sp.Float(row[i.column][0], 40) for i in law.inputs}
-    function = sp.lambdify([p.symbol for p in law.parameters], expression.subs(inputs), "mpmath")
+    symbols = [p.symbol for p in law.parameters]
+    right = sp.lambdify([LOSS, *symbols], expression.subs(inputs), "mpmath")
+
+    def function(*theta):
+        if not law.implicit:
+            return right(None, *theta)
+        start = mpmath.mpf(float(value[0]))
+        return mpmath.findroot(lambda x: x - right(x, *theta), (start, start * (1 + mpmath.mpf(10) ** -9)))
+
     with mpmath.workdps(40):
+        assert abs(function(*map(mpmath.mpf, map(float, theta))) / float(value[0]) - 1) < 1e-13
         exact = [mpmath.mpf(float(t)) for t in theta]
         for k in range(len(theta)):
             slope = mpmath.diff(lambda x, k=k: function(*exact[:k], x, *exact[k + 1 :]), exact[k])

@@ -74,7 +74,7 @@ def test_names_from_the_table_are_text(page):
 
 def test_the_page_says_what_was_found(page):
     text, fit, plans = page[0].read_text(), page[1], page[2]
-    for words in ("<math", "Held out", "interval", "wild cluster bootstrap", "kumar without precision"):
+    for words in ("<math", "Held out", "interval", "residual bootstrap", "kumar without precision"):
         assert words in text
     for e in fit.estimates:
         assert e.parameter.name in text

@@ -14,6 +14,7 @@ from ..laws import Law
 from ..laws.terms import TRAINED_PARTS
 
 Array = NDArray[np.float64]
+LAYOUT = {"w_exponent": 4.0, "w_mantissa": 3.0}
 
 
 def middles(data: Mapping[str, Array]) -> dict[str, float]:
@@ -54,7 +55,7 @@ def _points(law: Law, middle: Mapping[str, float], shift: float = 1.0) -> list[d
     points = []
     labels = [i.column for i in law.inputs if i.label is not None]
     for marked in (None, *labels):
-        for quantized in ({"post_bits": 4.0}, {f"{part}_bits": 12.0 for part in TRAINED_PARTS}):
+        for quantized in ({"post_bits": 4.0}, {f"{part}_bits": 12.0 for part in TRAINED_PARTS} | LAYOUT):
             point = {}
             for i in law.inputs:
                 value = quantized.get(i.column, i.default)

@@ -3,61 +3,141 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 
-from ..errors import FitError
-from ..laws import Law, from_spec, get
-from ..runs import Count, read_runs
+from ..errors import BitlawError, FitError
+from ..laws import LAWS, Law, from_spec, get
+from ..runs import Count, Runs, read_runs
+from .baseline import Baseline, baselines
 from .estimate import divide
 from .minimize import Aim, minimize
-from .result import HeldOut, score
-from .rows import select
-from .split import Split, largest
+from .result import HeldOut, score, score_gaps
+from .rows import Rows, select
+from .split import Split, largest, longest, lowest_bits
+
+What: TypeAlias = Literal["loss", "gap"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One law in a comparison.
+    """One law, or a baseline, in a ranking.
 
-    `behind` is how much larger its mean absolute relative error is than the best law's, with an interval
-    from the paired differences by cluster; None for the best.
+    Attributes:
+        name: of the law.
+        parameters: number that were fitted; None for a baseline.
+        held_out: its errors on the rows held out.
+        margin: half the interval of its mean absolute error, from the spread over clusters.
+        behind: how much larger that error is than the best one's; None for the best.
+        behind_low, behind_high: interval of the same, from paired differences by cluster, all of a ranking at once.
+        bic: Bayesian information criterion of a Gaussian fit to all rows; None where it would not be proper.
     """
 
     name: str
-    parameters: int
+    parameters: int | None
     held_out: HeldOut
+    margin: float
     behind: float | None
     behind_low: float
     behind_high: float
+    bic: float | None = None
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Laws ranked by held-out error, best first."""
+class Ranking:
+    """Laws ranked by their error on one split, best first; baselines stand at the end."""
 
+    what: What
     split: str
     rows: int
     clusters: int
     level: float
     entries: tuple[Entry, ...]
+    baselines: tuple[Entry, ...]
 
     @property
     def verdict(self) -> str:
-        """Who wins, or that nobody can be said to."""
+        """Who wins, that nobody can be said to, or that no law holds."""
         best, *rest = self.entries
-        ties = [e.name for e in rest if not e.behind_low > 0]
+        unbeaten = [b.name for b in self.baselines if not b.behind_low > 0]
+        if unbeaten:
+            as_good = any(b.behind is not None and b.behind <= 0 for b in self.baselines)
+            start = "No law holds here" if as_good else "No law is shown to hold here"
+            return (
+                f"{start}: {best.name} comes first of {len(self.entries)}, but at {self.level:.0%} not clearly "
+                f"before a guess without a law ({unbeaten[0]}), so the order of laws says nothing."
+            )
         if not rest:
             return f"Only {best.name} was fitted."
+        ties = [e.name for e in rest if not e.behind_low > 0]
         if ties:
-            return (
-                f"No winner: {best.name} is ahead, but at {self.level:.0%} not clearly of {', '.join(ties)}."
-            )
+            named = ", ".join(ties[:5]) + (f" and {len(ties) - 5} more" if len(ties) > 5 else "")
+            return f"No winner: {best.name} is ahead, but at {self.level:.0%} not clearly of {named}."
         return f"{best.name} predicts the held-out rows best, clearly so at {self.level:.0%}."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Laws ranked on one or more splits, and what was left out of each.
+
+    `left_out` gives the reason for each law or split that the rows cannot carry.
+    """
+
+    rankings: tuple[Ranking, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries of the first ranking."""
+        return self.rankings[0].entries
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of every ranking."""
+        if len(self.rankings) == 1:
+            return self.rankings[0].verdict
+        return " ".join(f"Held out {ranking.split}: {ranking.verdict}" for ranking in self.rankings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; NaN becomes None."""
+        from .result import plain
+
+        def entry(e: Entry) -> dict[str, Any]:
+            return {
+                "name": e.name,
+                "parameters": e.parameters,
+                "error": e.held_out.error,
+                "error_margin": e.margin,
+                "bias": e.held_out.bias,
+                "outside": e.held_out.outside,
+                "behind": e.behind,
+                "behind_interval": [e.behind_low, e.behind_high],
+                "bic": e.bic,
+            }
+
+        data: dict[str, Any] = plain(
+            {
+                "rankings": [
+                    {
+                        "what": r.what,
+                        "split": r.split,
+                        "rows": r.rows,
+                        "clusters": r.clusters,
+                        "level": r.level,
+                        "verdict": r.verdict,
+                        "laws": [entry(e) for e in r.entries],
+                        "baselines": [entry(e) for e in r.baselines],
+                    }
+                    for r in self.rankings
+                ],
+                "left_out": dict(self.left_out),
+            }
+        )
+        return data
 
     def __str__(self) -> str:
         from .tell import comparison_text
@@ -71,67 +151,204 @@ def without_precision(law: Law) -> Law:
     return from_spec(spec).named(f"{law.name} without precision", law.source)
 
 
+def all_for(runs: Any, count: Count = "as_given", what: What = "loss") -> tuple[list[Law], dict[str, str]]:
+    """Find the laws of the catalogue that a table can carry.
+
+    Args:
+        runs: whatever `read_runs` reads.
+        count: how N is counted.
+        what: what is to be predicted, `loss` or `gap`.
+
+    Returns:
+        The laws, and for every other law why not.
+    """
+    table = _rows_of(read_runs(runs), what)
+    chosen: list[Law] = []
+    why: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    for law in LAWS.values():
+        if law.target != "loss":
+            why[law.name] = f"it predicts {law.target}, not the loss"
+            continue
+        try:
+            reduced = select(law, table, count)
+            _block(reduced, what)
+        except BitlawError as error:
+            why[law.name] = str(error)
+            continue
+        spec = reduced.law.spec
+        key = (spec.base, spec.precision, spec.gap, spec.ties)
+        free = sum(p.fixed is None for p in reduced.law.parameters)
+        if key in seen:
+            why[law.name] = f"on these rows it is {seen[key]}"
+        elif sum(len(b) for b in reduced.blocks()) < free + 2:
+            why[law.name] = f"too few rows for its {free} parameters"
+        else:
+            seen[key] = law.name
+            chosen.append(law)
+    return chosen, why
+
+
 def compare(
     runs: Any,
-    laws: Sequence[Law | str],
+    laws: Sequence[Law | str] | None = None,
     *,
-    hold_out: Split | None = None,
+    what: What = "loss",
+    hold_out: Split | Sequence[Split] | None = None,
     count: Count = "as_given",
     interval: float = 0.90,
+    criteria: bool = False,
     seed: int = 0,
 ) -> Comparison:
     """Fit laws to the same rows and rank them by their error on rows held out.
 
-    Every law sees the same losses of trained models, whatever of their columns it reads. Rows quantised
-    after training do not enter: a law without a gap could not predict them.
+    Every law sees the same rows, whatever of their columns it reads. Where losses are compared, rows
+    quantised after training do not enter: a law without a gap could not predict them.
 
     Args:
         runs: whatever `read_runs` reads.
-        laws: laws, or names of laws.
-        hold_out: the split; the largest size if None.
+        laws: laws, or names of laws; None for all that the rows can carry.
+        what: compare predictions of the `loss` after training, or of the `gap` of quantisation.
+        hold_out: one split or several; None for the largest size, and where `laws` is None too, for the
+            largest token count and the lowest bits beside it.
         count: how N is counted.
-        interval: level of the intervals of differences.
+        interval: level of the intervals of differences, for all laws of a ranking at once.
+        criteria: also fit every law to all rows by least squares of log losses, and give BIC.
         seed: of starting points.
 
     Raises:
         FitError: no laws, or a law that cannot be fitted to the rows.
+
+    >>> from bitlaw import Runs, compare
+    >>> cells = [(n, d) for n in (1e7, 3e7, 9e7, 3e8) for d in (2e8, 1e9, 5e9)]
+    >>> rows = [{"params": n, "tokens": d, "loss": 1.8 + 480 * n**-0.35 + 2100 * d**-0.37} for n, d in cells]
+    >>> runs = Runs.from_rows(rows)
+    >>> compare(runs, ["chinchilla", "kaplan"]).entries[0].name
+    'chinchilla'
     """
-    if not laws:
-        raise FitError("there is nothing to compare; name at least one law")
-    split = hold_out or largest()
-    table = read_runs(runs).filter(pl.col("post_format").is_null())
-    scored = []
-    for each in laws:
-        law = get(each) if isinstance(each, str) else each
+    table = _rows_of(read_runs(runs), what)
+    left_out: dict[str, str] = {}
+    if laws is None:
+        chosen, left_out = all_for(table, count, what)
+        splits: Sequence[Split] = (largest(), longest(), lowest_bits())
+    else:
+        chosen = [get(each) if isinstance(each, str) else each for each in laws]
+        splits = (largest(),)
+    if hold_out is not None:
+        splits = (hold_out,) if isinstance(hold_out, Split) else tuple(hold_out)
+    if not chosen:
+        raise FitError(
+            "there is nothing to compare; name at least one law"
+            if laws is not None
+            else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
+        )
+    rankings = []
+    for split in splits:
+        try:
+            rankings.append(_rank(table, chosen, split, what, count, interval, criteria, seed, left_out))
+        except FitError as error:
+            if len(splits) == 1:
+                raise
+            left_out[split.name] = str(error)
+    if not rankings:
+        raise FitError("no split can be held out: " + "; ".join(left_out[s.name] for s in splits))
+    return Comparison(tuple(rankings), left_out)
+
+
+def _rows_of(table: Runs, what: What) -> Runs:
+    """The rows that are compared."""
+    return table.filter(pl.col("post_format").is_null()) if what == "loss" else table
+
+
+def _block(rows: Rows, what: What) -> None:
+    if (rows.loss if what == "loss" else rows.gap) is None:
+        raise FitError(f"it predicts no {what} of these rows")
+
+
+def _rank(
+    table: Runs,
+    laws: Sequence[Law],
+    split: Split,
+    what: What,
+    count: Count,
+    interval: float,
+    criteria: bool,
+    seed: int,
+    left_out: dict[str, str],
+) -> Ranking:
+    """Fit every law without the rows held out, and score it on them."""
+    scored: list[tuple[str, int | None, HeldOut, float | None]] = []
+    guesses: list[Baseline] = []
+    for law in laws:
         rows = select(law, table, count)
-        train, test = divide(rows, split)
-        problem, optimum = minimize(train, Aim(), np.random.default_rng(seed))
+        try:
+            _block(rows, what)
+            train, test = divide(rows, split)
+            problem, optimum = minimize(train, Aim(), np.random.default_rng(seed))
+        except FitError as error:
+            if len(laws) == 1:
+                raise
+            left_out[f"{law.name}, held out {split.name}"] = str(error)
+            continue
         theta = problem.decentre(problem.theta(optimum.u[0]))
-        scored.append((law.name, len(problem.free), score(split.name, rows.law, theta, test)))
+        held = (score if what == "loss" else score_gaps)(split.name, theta, train, test)
+        scored.append((law.name, len(problem.free), held, _bic(rows, seed) if criteria else None))
+        guesses = guesses or baselines(train, test, what, split.name)
+    if not scored:
+        raise FitError("no law can be fitted: " + "; ".join(left_out.values()))
     scored.sort(key=lambda item: (item[2].outside, item[2].error))
     best = scored[0][2]
-    entries = []
-    for place, (name, parameters, held) in enumerate(scored):
-        behind, margin = (None, np.nan) if place == 0 else _difference(held, best, interval)
-        low, high = (np.nan, np.nan) if behind is None else (behind - margin, behind + margin)
-        entries.append(Entry(name, parameters, held, behind, low, high))
-    clusters = len(set(best.cluster))
-    return Comparison(split.name, best.rows, clusters, interval, tuple(entries))
+    level = 1 - (1 - interval) / max(1, len(scored) - 1)
+
+    def entry(name: str, parameters: int | None, held: HeldOut, bic: float | None) -> Entry:
+        margin = _mean(np.abs(held.errors), np.array(held.cluster), interval)[1]
+        if held is best:
+            return Entry(name, parameters, held, margin, None, math.nan, math.nan, bic)
+        behind, half = _difference(held, best, level)
+        if behind == math.inf:  # it says nothing of any row that the best one predicts
+            return Entry(name, parameters, held, margin, behind, math.inf, math.inf, bic)
+        return Entry(name, parameters, held, margin, behind, behind - half, behind + half, bic)
+
+    return Ranking(
+        what=what,
+        split=split.name,
+        rows=best.rows,
+        clusters=len(set(best.cluster)),
+        level=interval,
+        entries=tuple(entry(*item) for item in scored),
+        baselines=tuple(entry(b.name, None, b.held_out, None) for b in guesses),
+    )
 
 
-def _difference(held: HeldOut, best: HeldOut, interval: float) -> tuple[float, float]:
-    """How much larger one law's mean absolute error is, and half its interval, from sums by cluster."""
-    from scipy.special import stdtrit
+def _bic(rows: Rows, seed: int) -> float | None:
+    """N log(rss / n) + p log n of a Gaussian fit; None where rows of one cluster make it improper."""
+    total = len(rows.loss) if rows.loss is not None else 0
+    if rows.gap is not None or rows.loss is None or len(np.unique(rows.loss.cluster)) < total:
+        return None
+    problem, optimum = minimize(rows, Aim("log-squares"), np.random.default_rng(seed))
+    residual = (problem.predictions(optimum.u[0]) - problem.targets) * problem.scales
+    return float(total * np.log((residual**2).mean()) + len(problem.free) * np.log(total))
 
+
+def _difference(held: HeldOut, best: HeldOut, level: float) -> tuple[float, float]:
+    """How much larger one mean absolute error is than another, and half its interval."""
     ours = dict(zip(best.index, np.abs(best.errors), strict=True))
     both = [k for k, row in enumerate(held.index) if row in ours]
     if not both:
         return math.inf, math.nan
     difference = np.array([abs(held.errors[k]) - ours[held.index[k]] for k in both])
-    cluster = np.array([held.cluster[k] for k in both])
-    names = np.unique(cluster)
-    shares = np.array([difference[cluster == c].sum() for c in names]) * len(names) / len(difference)
+    return _mean(difference, np.array([held.cluster[k] for k in both]), level)
+
+
+def _mean(values: np.ndarray, cluster: np.ndarray, level: float) -> tuple[float, float]:
+    """Mean of values and half its Student interval, from the sums of clusters."""
+    from scipy.special import stdtrit
+
+    names, member = np.unique(cluster, return_inverse=True)
+    if not len(names):
+        return math.inf, math.nan
+    shares = np.bincount(member, weights=values) * len(names) / len(values)
     if len(names) < 2:
         return float(shares.mean()), math.nan
-    t = stdtrit(len(names) - 1, 0.5 + interval / 2)
+    t = stdtrit(len(names) - 1, 0.5 + level / 2)
     return float(shares.mean()), float(t * shares.std(ddof=1) / np.sqrt(len(names)))

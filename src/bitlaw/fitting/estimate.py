@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike
 from ..errors import ConfigError, nearest
 from ..laws import Law, Published, get
 from ..runs import Count, read_runs
-from .diagnose import at_bounds, unidentified
-from .intervals import METHODS, Method, draw
+from .diagnose import FLOORS, at_bounds, floorless, influential, structure, suspicious, unidentified
+from .intervals import METHODS, Method, default_method, draw
 from .minimize import Aim, estimate_noise, minimize, plain_cost
 from .objective import HUBER, Array, Block, Objective, Problem
 from .result import Estimate, Fit, HeldOut, Provenance, score
 from .rows import Rows, select
 from .split import Split
 
-METHOD: Method = "wild"
+SPAN, SPAN_OF_FLOOR = 10, 4  # of an interval, from which a parameter, or the floor, is called not identified
 
 
 def fit(
@@ -37,7 +37,7 @@ def fit(
     borrow: Fit | Published | None = None,
     free: Sequence[str] = (),
     interval: float = 0.90,
-    method: Method = METHOD,
+    method: Method | None = None,
     draws: int = 400,
     starts: int | None = None,
     seed: int = 0,
@@ -64,7 +64,8 @@ def fit(
             those that the lender does not have, are found.
         free: parameters that are not borrowed.
         interval: level of the intervals.
-        method: how the intervals are made: `wild`, `cluster` or `residual` bootstrap, or `student`.
+        method: how the intervals are made: `wild`, `cluster` or `residual` bootstrap, or `student`; None for
+            the one whose coverage is right: `residual` where every row is its own cluster, else `wild`.
         draws: of the parameters, behind the intervals; 0 for none.
         starts: points the solver is started from, after projecting out linear parameters; None for enough.
         seed: of starting points and draws.
@@ -87,7 +88,7 @@ def fit(
         raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
     if draws < 0:
         raise ConfigError(f"draws must be 0 or more, not {draws}")
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ConfigError(f"there is no interval method {method!r}; {nearest(method, METHODS)}")
     law = get(law) if isinstance(law, str) else law
     table = read_runs(runs)
@@ -112,11 +113,12 @@ def fit(
     scaled = replace(estimate_noise(problem, u[None]), delta=HUBER)
     sentences, weak = unidentified(scaled, u)
     bounds = at_bounds(problem, u)
-    notes += sentences
+    notes += sentences + influential(problem, u, table.ok()["id"].to_list()) + structure(scaled, u)
     if not optimum.converged[0]:
         notes.append("the solver stopped before it converged; treat the estimates with care")
     sample = theta[None]
     df = 0
+    method = method or default_method(problem)
     clusters = len(np.unique(problem.clusters))
     if draws and len(problem.free):
         moved, df = draw(method, problem, optimum, draws, rng)
@@ -126,6 +128,16 @@ def fit(
             f"{clusters} independent clusters for {len(problem.free)} parameters: "
             "the intervals are rough; add runs with seeds of their own"
         )
+    by_name = dict(zip(rows.law.names, theta.tolist(), strict=True))
+    tail = (1 - interval) / 2
+    ends = np.quantile(sample, [tail, 1 - tail], axis=0).T if df else np.stack([theta, theta], axis=1)
+    lowest = (
+        float(min(block.measured.min() for block in problem.blocks if block.kind == "loss"))
+        if rows.loss
+        else 0.0
+    )
+    notes += suspicious(by_name, dict(zip(rows.law.names, map(tuple, ends.tolist()), strict=True)), lowest)
+    weak |= floorless(by_name, lowest)
     estimates = _estimates(problem, theta, sample, interval, weak, bounds, notes, bool(df))
     return Fit(
         law=rows.law,
@@ -165,22 +177,22 @@ def _held_out(rows: Rows, split: Split, aim: Aim, seed: int) -> HeldOut:
     train, test = divide(rows, split)
     problem, optimum = minimize(train, aim, np.random.default_rng(seed))
     theta = problem.decentre(problem.theta(optimum.u[0]))
-    return score(split.name, rows.law, theta, test)
+    return score(split.name, theta, train, test)
 
 
 def divide(rows: Rows, split: Split) -> tuple[Rows, Rows]:
     """Split rows into those to fit and those held out."""
+    used = np.concatenate([block.row for block in rows.blocks()])
+    marked = np.zeros(used.max() + 1, dtype=bool)
+    marked[used] = split.rule({name: fact[used] for name, fact in rows.facts.items()})
 
     def part(block: Block | None, held: bool) -> Block | None:
         if block is None:
             return None
-        marked = split.rule(block.data["params"], block.data["tokens"])
-        return block.take(marked if held else ~marked)
+        return block.take(marked[block.row] if held else ~marked[block.row])
 
     def side(held: bool) -> Rows:
-        loss = part(rows.loss, held)
-        assert loss is not None
-        return replace(rows, loss=loss, gap=part(rows.gap, held))
+        return replace(rows, loss=part(rows.loss, held), gap=part(rows.gap, held))
 
     return side(False), side(True)
 
@@ -209,7 +221,7 @@ def _estimates(
             notes.append(f"{name} ran to its {bounds[name]} bound: the rows do not hold it back")
         elif name in weak:
             status = "not identified"
-        elif drawn and parameter.positive and high > 10 * low:
+        elif drawn and parameter.positive and high > (SPAN_OF_FLOOR if name in FLOORS else SPAN) * low:
             status = "not identified"
             notes.append(
                 f"{name} by itself is not identified, its interval spans a factor of {high / low:.0f}: its term is "

@@ -1,12 +1,15 @@
 """Draws of the parameters that could as well have been estimated, from which every interval is read.
 
-`wild`: wild cluster bootstrap. Each cluster's residuals, inflated for leverage (I - H_gg)^-1 as in the
-cluster jackknife (CR3), keep or flip their sign together, and the law is refitted. The design stays as it is:
-no size can vanish from a resample.
+`wild`: wild cluster bootstrap. Each cluster's residuals, inflated for leverage by (I - H_gg)^-1/2 (CR2, Bell &
+McCaffrey 2002), keep or flip their sign together, and the law is refitted. The design stays as it is: no size
+can vanish from a resample.
 `cluster`: whole clusters are drawn anew, with replacement within each size.
 `residual`: inflated residuals are drawn anew over all rows of a kind: it takes the noise to be the same everywhere.
 `student`: no refits: multivariate Student around the estimate, with the covariance of an M-estimator
-(Huber 1981, section 7.6) where every row is its own cluster, else the sandwich of the cluster jackknife.
+(Huber 1981, section 7.6) where every row is its own cluster, else the cluster sandwich (CR2).
+
+The default is `residual` where every row is its own cluster and `wild` elsewhere: those whose coverage came
+out right (docs/coverage.md).
 
 Under a robust loss the curvature alone is never used: it covers far less than it says. Bootstrap draws
 are stretched by sqrt(df / chi2_df), df = clusters - parameters, so that quantiles are Student's; residuals
@@ -30,6 +33,12 @@ MOST_NUMBERS = 400_000  # in the derivatives of one stack of refits: what a core
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
 
+def default_method(problem: Problem) -> Method:
+    """The method whose coverage came out right for rows like these (docs/coverage.md)."""
+    clusters = problem.clusters
+    return "residual" if len(np.unique(clusters)) == len(clusters) else "wild"
+
+
 def draw(
     method: Method, problem: Problem, optimum: Optimum, draws: int, rng: np.random.Generator
 ) -> tuple[Array, int]:
@@ -41,7 +50,7 @@ def draw(
     groups, member = np.unique(problem.clusters, return_inverse=True)
     df = max(1, len(groups) - len(problem.free))
     if method == "student":
-        return _student(problem, u, jacobian, residual, draws, df, rng), df
+        return _student(problem, u, covariance(problem, jacobian, residual), draws, df, rng), df
     if method == "cluster":
         weight = problem.weight * _resampled(problem, groups, member, draws, rng)
         return _refits(problem, u, np.broadcast_to(problem.targets, weight.shape), weight), df
@@ -51,7 +60,7 @@ def draw(
         noise = rng.choice(WEBB, size=(draws, len(groups)))[:, member] * inflated
     else:
         single = np.arange(len(residual))
-        inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), single, root=True)
+        inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), single)
         noise = np.empty((draws, len(residual)))
         at = 0
         for block in problem.blocks:
@@ -71,34 +80,36 @@ def _refits(problem: Problem, u: Array, targets: Array, weight: Array) -> Array:
 
 
 def _student(
-    problem: Problem,
-    u: Array,
-    jacobian: Array,
-    residual: Array,
-    draws: int,
-    df: int,
-    rng: np.random.Generator,
+    problem: Problem, u: Array, covariance: Array, draws: int, df: int, rng: np.random.Generator
 ) -> Array:
     """Multivariate Student draws, kept inside the bounds."""
-    pull = problem.weight * problem.irls(residual)
+    value, vector = np.linalg.eigh(covariance)
+    normal = rng.standard_normal((draws, len(value))) * np.sqrt(np.maximum(value, 0.0))
+    stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
+    moved: Array = np.clip(u + stretch * normal @ vector.T, problem.low, problem.high)
+    return moved
+
+
+def covariance(problem: Problem, jacobian: Array, residual: Array) -> Array:
+    """Covariance of the coordinates (f, f) from derivatives (n, f) and residuals (n,) in units of the noise.
+
+    Where every row is its own cluster, that of an M-estimator under one noise; else the cluster sandwich.
+    """
     member = np.unique(problem.clusters, return_inverse=True)[1]
     if member.max() + 1 == len(residual) and (problem.weight == 1).all():
         score, inside = problem.irls(residual) * residual, problem.inlying(residual).mean()
         rows, width = jacobian.shape
         correction = 1 + width / rows * (1 - inside) / max(inside, 0.1)
         spread = (score**2).sum() / max(1, rows - width) * (correction / max(inside, 0.1)) ** 2
-        covariance = spread * np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12, hermitian=True)
-    else:
-        inverse = np.linalg.pinv(jacobian.T @ (pull[:, None] * jacobian), rcond=1e-12, hermitian=True)
-        inflated = _inflate(residual, jacobian, pull, member)
-        sums = np.zeros((member.max() + 1, jacobian.shape[1]))
-        np.add.at(sums, member, jacobian * (pull * inflated)[:, None])
-        covariance = inverse @ sums.T @ sums @ inverse
-    value, vector = np.linalg.eigh(covariance)
-    normal = rng.standard_normal((draws, len(value))) * np.sqrt(np.maximum(value, 0.0))
-    stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
-    moved: Array = np.clip(u + stretch * normal @ vector.T, problem.low, problem.high)
-    return moved
+        single: Array = spread * np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12, hermitian=True)
+        return single
+    pull = problem.weight * problem.irls(residual)
+    inverse = np.linalg.pinv(jacobian.T @ (pull[:, None] * jacobian), rcond=1e-12, hermitian=True)
+    inflated = _inflate(residual, jacobian, pull, member)
+    sums = np.zeros((member.max() + 1, jacobian.shape[1]))
+    np.add.at(sums, member, jacobian * (pull * inflated)[:, None])
+    sandwich: Array = inverse @ sums.T @ sums @ inverse
+    return sandwich
 
 
 def _resampled(
@@ -108,6 +119,10 @@ def _resampled(
     size = np.concatenate([block.data.get("params", np.ones(len(block))) for block in problem.blocks])
     first = np.unique(member, return_index=True)[1]
     stratum = np.unique(size[first], return_inverse=True)[1]
+    stratum[np.bincount(stratum)[stratum] < 2] = (
+        stratum.max() + 1
+    )  # sizes with one cluster are drawn together
+    stratum = np.unique(stratum, return_inverse=True)[1]
     counts = np.zeros((draws, len(groups)))
     for s in range(stratum.max() + 1):
         inside = np.flatnonzero(stratum == s)
@@ -115,24 +130,21 @@ def _resampled(
     return counts[:, member]
 
 
-def _inflate(
-    residual: Array, jacobian: Array, weight: Array, member: np.ndarray, root: bool = False
-) -> Array:
-    """Multiply each cluster's residuals by (I - H_gg)^-1, or its root; eigenvalues are kept away from zero."""
+def _inflate(residual: Array, jacobian: Array, weight: Array, member: np.ndarray) -> Array:
+    """Multiply each cluster's residuals by (I - H_gg)^-1/2; eigenvalues are kept away from zero."""
     gram = jacobian.T @ (weight[:, None] * jacobian)
     inverse = np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
     scaled = jacobian * np.sqrt(weight)[:, None]
-    power = 0.5 if root else 1.0
     if member.max() + 1 == len(residual):  # every row by itself
         leverage = np.einsum("nf,fg,ng->n", scaled, inverse, scaled)
-        single: Array = residual / np.clip(1 - leverage, 0.25, None) ** power
+        single: Array = residual / np.sqrt(np.clip(1 - leverage, 0.1, None))
         return single
     out = np.empty_like(residual)
     order = np.argsort(member, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(member[order])) + 1):
         part = scaled[rows]
         value, vector = np.linalg.eigh(np.eye(len(rows)) - part @ inverse @ part.T)
-        factor = (vector / np.clip(value, 0.25, None) ** power) @ vector.T
+        factor = (vector / np.sqrt(np.clip(value, 0.1, None))) @ vector.T
         pull = np.sqrt(weight[rows])
         out[rows] = factor @ (pull * residual[rows]) / pull
     return out

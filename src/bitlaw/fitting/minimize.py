@@ -101,7 +101,7 @@ def pose(rows: Rows, aim: Aim) -> Problem:
             f"{total} rows cannot determine the {len(free)} parameters of {law.name}; "
             f"it needs at least {len(free) + 2}, or fix some with fix={{...}}"
         )
-    middle = middles(rows.loss.data)
+    middle = middles(blocks[0].data)
     centre = centre_of(law, middle)
     for name, value in fix.items():
         parameter = law.parameters[law.names.index(name)]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..errors import BitlawError, DataError
 from ..files import whole
 from ..laws import Law, Parameter, from_spec
 from ..runs import Runs
-from .objective import Array
+from .objective import Array, Block
 from .rows import Rows
 
 FORMAT = 2
@@ -70,17 +70,40 @@ class HeldOut:
     gap_error: float
 
 
-def score(split: str, law: Law, theta: Array, test: Rows) -> HeldOut:
-    """Predict held-out rows."""
-    predicted = law.compiled.guarded("total", theta, test.loss.data)
+def score(split: str, theta: Array, train: Rows, test: Rows) -> HeldOut:
+    """Predict held-out losses with what was fitted to the others, and say how well gaps are predicted."""
+    if test.loss is None or not len(test.loss):
+        return score_gaps(split, theta, train, test)
+    held = held_out_errors(split, _predicted("total", theta, train, test.loss), test.loss)
+    if test.gap is None or not len(test.gap):
+        return held
+    gaps = score_gaps(split, theta, train, test)
+    return replace(held, gap_rows=gaps.rows, gap_error=gaps.gap_error)
+
+
+def score_gaps(split: str, theta: Array, train: Rows, test: Rows) -> HeldOut:
+    """Predict held-out gaps: errors are shares of the gap, or of its noise where that is larger."""
+    assert test.gap is not None
+    held = held_out_errors(split, _predicted("gap", theta, train, test.gap), test.gap)
+    middle = float(np.median(np.abs(held.errors))) if held.errors else math.inf
+    return replace(held, gap_rows=held.rows, gap_error=middle)
+
+
+def _predicted(what: str, theta: Array, train: Rows, block: Block) -> Array:
+    """Predictions, infinite outside the law's domain and for labels that no fitted row had."""
+    predicted = train.law.compiled.guarded(what, theta, block.data)
+    for i in train.law.inputs:
+        if i.label is not None and not any(b.data[i.column].any() for b in train.blocks()):
+            predicted = np.where(block.data[i.column] > 0, np.inf, predicted)
+    return predicted
+
+
+def held_out_errors(split: str, predicted: Array, block: Block) -> HeldOut:
+    """Relative errors of predictions of a block; those that are not finite count as outside the law's domain."""
     inside = np.isfinite(predicted)
-    measured = test.loss.measured[inside]
-    relative = predicted[inside] / measured - 1
-    gap_rows, gap_error = 0, math.nan
-    if test.gap is not None and len(test.gap):
-        predicted = law.compiled.gap(theta, test.gap.data)
-        scale = np.hypot(test.gap.measured, test.gap.noise)
-        gap_rows, gap_error = len(scale), float(np.median(np.abs(predicted - test.gap.measured) / scale))
+    measured = block.measured[inside]
+    scale = np.hypot(measured, block.noise[inside]) if block.kind == "gap" else measured
+    relative = (predicted[inside] - measured) / scale
     return HeldOut(
         split=split,
         rows=len(inside),
@@ -88,10 +111,10 @@ def score(split: str, law: Law, theta: Array, test: Rows) -> HeldOut:
         error=float(np.abs(relative).mean()) if inside.any() else math.inf,
         bias=float(relative.mean()) if inside.any() else math.inf,
         errors=tuple(float(x) for x in relative),
-        index=tuple(int(x) for x in test.loss.row[inside]),
-        cluster=tuple(int(x) for x in test.loss.cluster[inside]),
-        gap_rows=gap_rows,
-        gap_error=gap_error,
+        index=tuple(int(x) for x in block.row[inside]),
+        cluster=tuple(int(x) for x in block.cluster[inside]),
+        gap_rows=0,
+        gap_error=math.nan,
     )
 
 
@@ -205,7 +228,7 @@ class Fit:
             "provenance": vars(self.provenance),
             "draws": self.draws.tolist(),
         }
-        cleaned: dict[str, Any] = _clean(data)
+        cleaned: dict[str, Any] = plain(data)
         return cleaned
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -251,29 +274,31 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             estimates=tuple(
                 Estimate(
                     p,
-                    _number(data["estimates"][p.name]["value"]),
+                    read_number(data["estimates"][p.name]["value"]),
                     _bound(data["estimates"][p.name]["low"]),
                     _bound(data["estimates"][p.name]["high"]),
                     str(data["estimates"][p.name]["status"]),
                 )
                 for p in law.parameters
             ),
-            draws=np.array([[_number(x) for x in draw] for draw in data["draws"]]).reshape(
+            draws=np.array([[read_number(x) for x in draw] for draw in data["draws"]]).reshape(
                 -1, len(law.parameters)
             ),
-            level=_number(data["interval"]["level"]),
+            level=read_number(data["interval"]["level"]),
             method=str(data["interval"]["method"]),
             df=int(data["interval"]["df"]),
             notes=tuple(str(n) for n in data["notes"]),
             converged=bool(data["converged"]),
             objective=str(data["objective"]),
-            cost=_number(data["cost"]),
-            noise={str(k): _number(v) for k, v in data["noise"].items()},
-            delta=None if data["delta"] is None else _number(data["delta"]),
+            cost=read_number(data["cost"]),
+            noise={str(k): read_number(v) for k, v in data["noise"].items()},
+            delta=None if data["delta"] is None else read_number(data["delta"]),
             rows={str(k): int(v) for k, v in data["rows"].items()},
             clusters=int(data["clusters"]),
             count=str(data["count"]),
-            ranges={str(k): (_number(low), _number(high)) for k, (low, high) in data["ranges"].items()},
+            ranges={
+                str(k): (read_number(low), read_number(high)) for k, (low, high) in data["ranges"].items()
+            },
             held_out=None if held is None else _held_out(held),
             provenance=Provenance(**{k: str(v) for k, v in data["provenance"].items()}),
         )
@@ -315,20 +340,25 @@ def _held_out(data: Mapping[str, Any]) -> HeldOut:
     )
 
 
-def _number(value: Any) -> float:
+def read_number(value: Any) -> float:
+    """Check a number that a file gave.
+
+    Raises:
+        ValueError: not a finite number.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 
 def _bound(value: Any) -> float:
-    return math.nan if value is None else _number(value)
+    return math.nan if value is None else read_number(value)
 
 
-def _clean(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN: write null."""
     if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

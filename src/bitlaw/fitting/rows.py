@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
 from ..formats import UNQUANTIZED, parse_format
-from ..laws import Input, Law, from_spec
+from ..laws import Law, from_spec
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Count, Runs
 from .objective import Block
@@ -25,23 +25,25 @@ class Rows:
 
     Attributes:
         law: the law, without terms that no row could tell anything about.
-        loss: rows with a loss to be predicted.
+        loss: rows with a loss to be predicted; None for a law of the gap alone.
         gap: rows with a paired gap to be predicted; None without any.
         notes: what was left out or should be known, in words.
         count: the counting convention of N.
         ranges: lowest and highest value of each input among the rows used; bits of quantised rows only.
+        facts: params, tokens and fewest bits of every row of the table that has a loss.
     """
 
     law: Law
-    loss: Block
+    loss: Block | None
     gap: Block | None
     notes: tuple[str, ...]
     count: str
     ranges: dict[str, tuple[float, float]]
+    facts: dict[str, np.ndarray]
 
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that there are."""
-        return (self.loss,) if self.gap is None else (self.loss, self.gap)
+        return tuple(block for block in (self.loss, self.gap) if block is not None)
 
 
 def select(
@@ -67,7 +69,9 @@ def select(
     if not len(ok):
         raise FitError("no row has a loss; a fit needs finished runs")
     frame = ok.frame
-    columns = {"params": ok.size(count).to_numpy(), "tokens": frame["tokens"].to_numpy()}
+    reads_size = any(i.column == "params" for i in law.inputs)
+    sizes = ok.size(count) if reads_size else frame["params"].cast(pl.Float64).fill_null(float("nan"))
+    columns = {"params": sizes.to_numpy(), "tokens": frame["tokens"].to_numpy()}
     columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "emb", "post")}
     low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "emb", "post")}
     notes = _warnings(frame, len(runs) - len(ok))
@@ -91,12 +95,12 @@ def select(
                 f"{int(low[part].sum())} rows with {what} of low precision are left out: this law does not read it"
             )
     quantized = low["post"]
-    if not law.spec.gap and quantized.any():
+    if not law.spec.gap and "post_bits" not in law.columns and quantized.any():
         keep &= ~quantized
         notes.append(
             f"{int(quantized.sum())} rows quantised after training are left out: this law has no gap"
         )
-    data = {i.column: _column(i, ok, columns) for i in law.inputs}
+    data = {i.column: _column(i.column, ok, columns) for i in law.inputs}
     lacking = np.any([~np.isfinite(column) for column in data.values()], axis=0)
     if lacking.any():
         names = [n for n, column in data.items() if not np.isfinite(column).all()]
@@ -106,17 +110,27 @@ def select(
 
     gap, noise = _gaps(frame)
     is_gap = keep & quantized & np.isfinite(gap)
-    is_loss = keep & ~is_gap
-    if not is_loss.any():
-        raise FitError("no row is left whose loss this law can predict; " + "; ".join(notes))
+    measured = _column(law.target, ok, {"loss": frame["loss"].to_numpy()})
+    is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
+    if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):
+        what = law.target if law.loss != 0 else "gap"
+        raise FitError(f"no row is left whose {what} this law can predict; " + "; ".join(notes))
     cluster = _clusters(frame)
     weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
     spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
     is_loss, is_gap = is_loss & (weight > 0), is_gap & (weight > 0)
 
     def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
-        measured = gap if kind == "gap" else frame["loss"].to_numpy()
-        whole = Block(kind, data, measured, noise, weight, spread, cluster, np.arange(len(frame)))
+        whole = Block(
+            kind,
+            data,
+            gap if kind == "gap" else measured,
+            noise,
+            weight,
+            spread,
+            cluster,
+            np.arange(len(frame)),
+        )
         return whole.take(chosen)
 
     _one_evaluation_set(frame, is_loss)
@@ -130,11 +144,16 @@ def select(
     named = frame["count"][0] if count == "as_given" else count
     return Rows(
         law=law,
-        loss=block("loss", is_loss),
+        loss=block("loss", is_loss) if is_loss.any() else None,
         gap=block("gap", is_gap) if is_gap.any() else None,
         notes=tuple(notes),
         count=named or "not stated",
         ranges=ranges,
+        facts={
+            "params": columns["params"],
+            "tokens": columns["tokens"],
+            "bits": np.min([columns[f"{part}_bits"] for part in (*PARTS, "post")], axis=0),
+        },
     )
 
 
@@ -161,20 +180,11 @@ def _spread(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> np.ndarray:
     return np.where(chosen, noise, 1.0) / float(np.median(noise[chosen]))
 
 
-def _column(item: Input, runs: Runs, columns: dict[str, np.ndarray]) -> np.ndarray:
+def _column(name: str, runs: Runs, columns: dict[str, np.ndarray]) -> np.ndarray:
     """What a law reads from each row; NaN where the table does not say."""
-    if item.column in columns:
-        return columns[item.column]
-    if item.label is not None:
-        return (
-            (runs.frame[item.column.partition("=")[0]] == item.label)
-            .fill_null(False)
-            .to_numpy()
-            .astype(float)
-        )
-    if item.column.endswith("_capacity"):
-        return runs.capacity(item.column.removesuffix("_capacity")).to_numpy()
-    return runs.frame[item.column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    if name in columns:
+        return columns[name]
+    return runs.quantity(name).fill_null(float("nan")).to_numpy()
 
 
 def _labels(frame: pl.DataFrame, column: str, low: NDArray[np.bool_]) -> tuple[str, ...]:

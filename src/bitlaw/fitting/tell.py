@@ -13,8 +13,9 @@ from rich.table import Table
 from .objective import HUBER
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .compare import Comparison, Entry
     from .result import Fit, HeldOut
+    from .shift import Shift
 
 WIDTH = 110
 
@@ -56,7 +57,7 @@ def fit_text(fit: Fit) -> str:
         interval = "" if e.status == "fixed" else f"{number(e.low)} to {number(e.high)}"
         unit = f" [{e.parameter.unit}]" if e.parameter.unit else ""
         table.add_row(
-            e.parameter.name,
+            escape(e.parameter.name),
             number(e.value),
             interval,
             e.status,
@@ -64,13 +65,22 @@ def fit_text(fit: Fit) -> str:
         )
     lines = []
     if fit.df:
-        how = fit.method if fit.method == "student" else f"{fit.method} bootstrap"
-        lines.append(f"Intervals: confidence, {how}, Student with {fit.df} degrees of freedom.")
+        lines.append(f"Intervals: confidence, {method_text(fit)}, Student with {fit.df} degrees of freedom.")
     lines.append(objective_text(fit))
     if fit.held_out:
         lines.append(held_out_text(fit.held_out))
     lines += [f"Note: {note}." for note in fit.notes]
     return render(table, *lines)
+
+
+def method_text(fit: Fit) -> str:
+    """How the intervals were made, in words."""
+    return {
+        "residual": "residual bootstrap",
+        "wild": "wild cluster bootstrap",
+        "cluster": "cluster bootstrap",
+        "student": "curvature",
+    }.get(fit.method, fit.method)
 
 
 def objective_text(fit: Fit) -> str:
@@ -103,23 +113,56 @@ def held_out_text(held: HeldOut) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as text."""
-    table = Table(
-        title=f"Held out: {comparison.split}, {comparison.rows} losses in {comparison.clusters} clusters",
-        title_justify="left",
+    parts: list[Table | str] = []
+    for ranking in comparison.rankings:
+        what = "losses" if ranking.what == "loss" else "gaps"
+        table = Table(
+            title=f"Held out: {ranking.split}, {ranking.rows} {what} in {ranking.clusters} clusters",
+            title_justify="left",
+        )
+        for name in ("law", "parameters", "mean abs. error", "bias", "worse than the best by"):
+            table.add_column(name, justify="left" if name == "law" else "right")
+        criteria = any(e.bic is not None for e in ranking.entries)
+        if criteria:
+            table.add_column("BIC", justify="right")
+        for entry in (*ranking.entries, *ranking.baselines):
+            cells = entry_cells(entry)
+            table.add_row(*cells, *(["-" if entry.bic is None else f"{entry.bic:.1f}"] if criteria else []))
+        parts += [table, ranking.verdict]
+    if comparison.left_out:
+        parts.append("Left out:")
+        parts += [f"  {name}: {reason}" for name, reason in comparison.left_out.items()]
+    return render(*parts)
+
+
+def entry_cells(entry: Entry) -> tuple[str, str, str, str, str]:
+    """A law or baseline of a ranking: name, parameters, error, bias, and how far behind."""
+    held = entry.held_out
+    name, count = entry.name, "no law" if entry.parameters is None else str(entry.parameters)
+    if held.outside == held.rows:
+        return name, count, "says nothing of them", "", ""
+    error = f"{held.error:.2%}" + (f" \u00b1 {entry.margin:.2%}" if entry.margin == entry.margin else "")
+    if held.outside:
+        error += f", silent on {held.outside}"
+    behind = (
+        ""
+        if entry.behind is None
+        else (f"{entry.behind:.2%} ({entry.behind_low:+.2%} to {entry.behind_high:+.2%})")
     )
-    for name in ("law", "parameters", "mean abs. error", "bias", "worse than the best by"):
-        table.add_column(name, justify="left" if name == "law" else "right")
-    for entry in comparison.entries:
-        behind = (
-            ""
-            if entry.behind is None
-            else (f"{entry.behind:.2%} ({entry.behind_low:+.2%} to {entry.behind_high:+.2%})")
-        )
-        table.add_row(
-            entry.name,
-            str(entry.parameters),
-            f"{entry.held_out.error:.2%}",
-            f"{entry.held_out.bias:+.2%}",
-            behind,
-        )
-    return render(table, comparison.verdict)
+    return name, count, error, f"{held.bias:+.2%}", behind
+
+
+def shift_text(shift: Shift) -> str:
+    """Two arms compared, as text."""
+    losses = Table(title="Predicted losses", title_justify="left")
+    parameters = Table(title="Parameters", title_justify="left")
+    for table, first in ((losses, "at"), (parameters, "parameter")):
+        for name in (first, "arm a", "arm b", f"change ({shift.level:.0%} interval)"):
+            table.add_column(name, justify="left" if name == first else "right")
+    for c in shift.losses:
+        losses.add_row(c.name, f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})")
+    for c in shift.parameters:
+        cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
+        parameters.add_row(c.name, number(c.a), number(c.b), cells)
+    note = "Changes of positive parameters are of their logarithms; the intervals of parameters hold one at a time."
+    return render(losses, parameters, note, shift.verdict)

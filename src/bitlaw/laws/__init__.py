@@ -4,11 +4,17 @@ A base law says how loss falls with parameters and tokens. A precision term says
 to N and D. A gap adds what quantising after training costs. They compose:
 
     chinchilla.with_precision(w="kumar", a="kumar", kv="kumar").with_gap("kumar")
+
+`chain` puts a link, like error on tasks from loss, after a law of the loss. What follows from single laws
+stands beside them: `trajectory` (steps and tokens to a loss at a batch), `floating` (bits of exponent and
+mantissa), `downstream` (bits a byte) and `rules`.
 """
 
 from ..errors import ConfigError, nearest
-from .base import chinchilla, data_constrained, kaplan, outer, overtraining, saturating
-from .catalogue import LAWS, kumar, kumar_unified
+from . import downstream, floating, rules, trajectory
+from .base import broken, chinchilla, data_constrained, kaplan, outer, overtraining, saturating
+from .catalogue import LAWS, compatible, kumar, kumar_unified
+from .chain import chain
 from .law import Law, LawSpec, from_spec
 from .published import PUBLISHED, Published, published
 from .terms import Condition, Input, Parameter, Source
@@ -38,8 +44,13 @@ __all__ = [
     "Parameter",
     "Published",
     "Source",
+    "broken",
+    "chain",
     "chinchilla",
+    "compatible",
     "data_constrained",
+    "downstream",
+    "floating",
     "from_spec",
     "get",
     "kaplan",
@@ -48,5 +59,7 @@ __all__ = [
     "outer",
     "overtraining",
     "published",
+    "rules",
     "saturating",
+    "trajectory",
 ]

@@ -10,6 +10,7 @@ from .terms import Input, Parameter, Source
 E, A, B, alpha, beta, g = sp.symbols("E A B alpha beta g")
 N_c, D_c, L_inf, a = sp.symbols("N_c D_c L_inf a")
 eta, p, q, U, R_D, R_N, G_c = sp.symbols("eta p q U R_D R_N G_c")
+b, c_0, c_1, d_1, f_1 = sp.symbols("b c_0 c_1 d_1 f_1")
 
 _SIZE = Input(N, "params", "model size, parameters")
 _DATA = Input(D, "tokens", "training data, tokens")
@@ -20,8 +21,14 @@ _ALPHA = Parameter(alpha, 0.01, 3, (0.1, 1.2), "", "how fast parameters pay")
 _BETA = Parameter(beta, 0.01, 3, (0.1, 1.2), "", "how fast data pays")
 
 
-def _base(name: str, loss: sp.Expr, parameters: tuple[Parameter, ...], source: Source, *inputs: Input) -> Law:
-    law = Law(name, loss, (_SIZE, _DATA, *inputs), parameters, source, LawSpec(base=name))
+def _base(
+    name: str,
+    loss: sp.Expr,
+    parameters: tuple[Parameter, ...],
+    source: Source,
+    inputs: tuple[Input, ...] = (_SIZE, _DATA),
+) -> Law:
+    law = Law(name, loss, inputs, parameters, source, LawSpec(base=name))
     BASE[name] = law
     return law
 
@@ -116,5 +123,23 @@ data_constrained = _base(
         ),
     ),
     Source("Muennighoff et al. 2023", "2305.16264"),
-    Input(U, "unique_tokens", "distinct training tokens"),
+    (_SIZE, _DATA, Input(U, "unique_tokens", "distinct training tokens")),
+)
+
+#: One size of model along its tokens: two power laws, joined at d_1 tokens over a stretch that f_1 sets.
+broken = _base(
+    "broken",
+    E + b * D**-c_0 * (1 + (D / d_1) ** (1 / f_1)) ** (-c_1 * f_1),
+    (
+        _E,
+        Parameter(b, 1e-9, 1e30, (1e-3, 1e9), "nats/token", "what data can gain, at D = 1 (the paper's b)"),
+        Parameter(c_0, -1, 3, (0.05, 1), "", "how fast data pays before the break"),
+        Parameter(c_1, -3, 3, (-0.5, 0.5), "", "how much faster it pays after the break"),
+        Parameter(d_1, 1e-6, 1e6, (0.03, 30), "tokens", "where the break is", scale_of="tokens"),
+        Parameter(f_1, 0.02, 5, (0.05, 1), "", "how wide the break is: 0 is a corner"),
+    ),
+    Source(
+        "Caballero et al. 2022, Broken Neural Scaling Laws", "2210.14891", "one break; E is the paper's a"
+    ),
+    (_DATA,),
 )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ..errors import ConfigError
+from . import floating as _floating  # noqa: F401  (fills the register of precision forms)
 from . import gap as _gap  # noqa: F401  (fills the register of gap forms)
 from . import precision as _precision  # noqa: F401  (fills the register of precision forms)
-from .base import chinchilla, data_constrained, kaplan, outer, overtraining, saturating
-from .law import Law
-from .terms import Source
+from . import trajectory as _trajectory
+from .base import broken, chinchilla, data_constrained, kaplan, outer, overtraining, saturating
+from .downstream import gadre_error, task_accuracy
+from .law import BASE, Law
+from .terms import GAP, PRECISION, Source, look_up
 
 _KUMAR = "Kumar et al. 2024, Scaling Laws for Precision"
 
@@ -51,8 +57,18 @@ qid = chinchilla.with_gap("qid").named("qid", Source("Ouyang et al. 2024", "2411
 qid_per_format = chinchilla.with_gap("per-format").named(
     "qid-per-format", Source("Ouyang et al. 2024, one law a format", "2411.17691")
 )
+floating_point = chinchilla.with_precision(w="floating-point").named(
+    "floating-point",
+    Source("Sun et al. 2025, Scaling Laws for Floating-Point Quantization Training", "2501.02423", "eq. 26"),
+)
+additive_granular = chinchilla.with_precision(w="additive-granular", a="additive-granular").named(
+    "additive-granular",
+    Source(
+        "Chen et al. 2025, Scaling Law for Quantization-Aware Training", "2505.14302", "eq. 4 and 5, by part"
+    ),
+)
 
-#: By name, in the order they are listed.
+#: By name, in the order they are listed. The last two predict another target than the loss.
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
@@ -72,5 +88,41 @@ LAWS: dict[str, Law] = {
         quartet,
         qid,
         qid_per_format,
+        floating_point,
+        additive_granular,
+        _trajectory.law,
+        broken,
+        gadre_error,
+        task_accuracy,
     )
 }
+
+
+def compatible(base: Law | str, precision: Mapping[str, str] | None = None, gap: str | None = None) -> str:
+    """Say why a base, precision forms and a gap do not go together; an empty string means that they do.
+
+    Args:
+        base: a base law, or its name.
+        precision: the form for each part, like `{"w": "kumar"}`.
+        gap: the form of the gap.
+
+    Raises:
+        ConfigError: a base or form that does not exist.
+
+    >>> compatible("chinchilla", {"w": "kumar"}, "qid")
+    ''
+    >>> compatible("broken", {"w": "kumar"})
+    "the form 'kumar' does not go with broken: it needs N, and that law does not read params"
+    """
+    law: Law = look_up(BASE, base, "base law") if isinstance(base, str) else base
+    for form in (precision or {}).values():
+        look_up(PRECISION, form, "precision form")
+    if gap is not None:
+        look_up(GAP, gap, "gap form")
+    try:
+        law = law.with_precision(**precision) if precision else law
+        if gap is not None:
+            law.with_gap(gap)
+    except ConfigError as error:
+        return str(error)
+    return ""

@@ -8,7 +8,18 @@ from __future__ import annotations
 import sympy as sp
 
 from .law import D, Law, N
-from .terms import GAP, Condition, Parameter, Term, bits_input, only_quantized
+from .terms import (
+    GAP,
+    PRECISION,
+    TRAINED_PARTS,
+    Condition,
+    Form,
+    Input,
+    Parameter,
+    Term,
+    bits_input,
+    only_quantized,
+)
 
 C_T, gamma_D, gamma_N, gamma_post, b, P_post = sp.symbols("C_T gamma_D gamma_N gamma_post b P_post")
 k, kappa = sp.symbols("k_post kappa_post")
@@ -34,14 +45,31 @@ _KUMAR = (
 _POST = bits_input("post", "bits of the weights after quantisation")
 
 
+def _inputs(law: Law) -> tuple[Input, ...]:
+    """Bits after training, and bits in training of every part, also where its own term reads a label instead."""
+    return (
+        _POST,
+        *(bits_input(part, f"bits of the {TRAINED_PARTS[part]} in training") for part in law.parts),
+    )
+
+
 def _trained_unquantised(law: Law) -> tuple[Condition, ...]:
     """The gap is of models trained unquantised: of each part's bits and P_post, one is unquantised."""
     sentence = (
         "this gap is of models trained unquantised; for models trained in low precision and then "
         "quantised further, use the law 'kumar-unified'"
     )
-    trained = [i.symbol for i in law.inputs if i.column.endswith("_bits")]
+    trained = [i.symbol for i in _inputs(law) if i is not _POST]
     return tuple(Condition(sp.Max(P, P_post) - 1000, sentence) for P in trained)
+
+
+def _every_part_scales_n(law: Law) -> str:
+    still = [
+        form for part, form in law.spec.precision if PRECISION[form].make(part, law).n_factor == sp.Integer(1)
+    ]
+    if not still:
+        return ""
+    return f"its gap is of N_eff, which {still[0]!r} leaves as it is; use 'kumar-unified-n'"
 
 
 def kumar(law: Law) -> Term:
@@ -51,7 +79,7 @@ def kumar(law: Law) -> Term:
     the paper's figures come out; the paper does not spell it out.
     """
     added = C_T * D**gamma_D / N**gamma_N * sp.exp(-P_post / gamma_post + b)
-    return Term((_POST,), _KUMAR, _trained_unquantised(law), added=added)
+    return Term(_inputs(law), _KUMAR, _trained_unquantised(law), added=added)
 
 
 def _unified(law: Law, size: sp.Expr) -> Term:
@@ -70,7 +98,7 @@ def _unified(law: Law, size: sp.Expr) -> Term:
             )
         )
     added = C_T * D**gamma_D / size**gamma_N * sp.exp(-P_post / gamma_post + b) * sp.Mul(*brackets)
-    return Term((_POST,), _KUMAR + tuple(parameters), tuple(conditions), added=added)
+    return Term(_inputs(law), _KUMAR + tuple(parameters), tuple(conditions), added=added)
 
 
 def kumar_unified(law: Law) -> Term:
@@ -98,7 +126,7 @@ def qid(law: Law) -> Term:
         Parameter(kappa, 0.1, 20, (1, 8), "", "how fast bits after training pay"),
     )
     added = only_quantized(P_post, k * D**gamma_D / N**gamma_N * P_post**-kappa)
-    return Term((_POST,), parameters, _trained_unquantised(law), added=added)
+    return Term(_inputs(law), parameters, _trained_unquantised(law), added=added)
 
 
 def per_format(law: Law) -> Term:
@@ -112,13 +140,13 @@ def per_format(law: Law) -> Term:
         Parameter(gamma_N, -2, 4, (0, 1.2), "", "how fast the gap falls with parameters", per="post_format",
                   neutral=0.0),
     )  # fmt: skip
-    return Term((_POST,), parameters, _trained_unquantised(law), added=k * D**gamma_D / N**gamma_N)
+    return Term(_inputs(law), parameters, _trained_unquantised(law), added=k * D**gamma_D / N**gamma_N)
 
 
 GAP |= {
-    "kumar": kumar,
-    "kumar-unified": kumar_unified,
-    "kumar-unified-n": kumar_unified_n,
-    "qid": qid,
-    "per-format": per_format,
+    "kumar": Form(kumar),
+    "kumar-unified": Form(kumar_unified, asks=_every_part_scales_n),
+    "kumar-unified-n": Form(kumar_unified_n),
+    "qid": Form(qid),
+    "per-format": Form(per_format),
 }

@@ -12,7 +12,20 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, LawError, nearest
-from .terms import GAP, PRECISION, TRAINED_PARTS, Condition, Input, Parameter, Source, Term, look_up
+from .chain import chain
+from .terms import (
+    GAP,
+    LOSS,
+    PRECISION,
+    TARGETS,
+    TRAINED_PARTS,
+    Condition,
+    Input,
+    Parameter,
+    Source,
+    Term,
+    look_up,
+)
 
 if TYPE_CHECKING:
     from .compiled import Compiled
@@ -25,12 +38,14 @@ N, D = sp.symbols("N D")
 class LawSpec:
     """How a law was put together; enough to make it again, and safe to read from a file.
 
-    `labels` lists, for parameters that have one value per label, the labels of each column.
+    `link` is the law that reads the loss of this one. `labels` lists, for parameters that have one value
+    per label, the labels of each column.
     """
 
     base: str
     precision: tuple[tuple[str, str], ...] = ()
     gap: str | None = None
+    link: str | None = None
     ties: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
@@ -40,6 +55,7 @@ class LawSpec:
             "base": self.base,
             "precision": dict(self.precision),
             "gap": self.gap,
+            "link": self.link,
             "ties": dict(self.ties),
             "labels": {column: list(labels) for column, labels in self.labels},
         }
@@ -51,7 +67,9 @@ class Law:
 
     `loss` is the loss after training as a function of inputs and parameters; `gap` is what quantising
     after training adds. From these two expressions come the NumPy functions, their exact derivatives and
-    the typeset equations; nothing is written twice.
+    the typeset equations; nothing is written twice. A loss in which the symbol L stands itself is an
+    equation, L = loss(L), whose right side must fall with L. What is predicted may also be another
+    `target` than the loss; it takes the loss's place everywhere.
     """
 
     name: str
@@ -64,6 +82,7 @@ class Law:
     n_eff: sp.Expr = N
     d_eff: sp.Expr = D
     conditions: tuple[Condition, ...] = ()
+    target: str = "loss"
 
     # ---- building laws from laws
 
@@ -87,7 +106,7 @@ class Law:
         for part, form in parts.items():
             if part not in TRAINED_PARTS:
                 raise ConfigError(f"unknown part {part!r}; {nearest(part, TRAINED_PARTS)}")
-            terms.append(look_up(PRECISION, form, "precision form")(part, self))
+            terms.append(look_up(PRECISION, form, "precision form").term(form, self, part))
         n_eff = self.n_eff * sp.Mul(*(term.n_factor for term in terms))
         d_eff = self.d_eff * sp.Mul(*(term.d_factor for term in terms))
         loss = self.loss.subs({N: n_eff, D: d_eff}, simultaneous=True) + sp.Add(
@@ -109,21 +128,20 @@ class Law:
         """Add what quantising the weights after training costs.
 
         Raises:
-            ConfigError: an unknown form, or a law that has a gap already.
+            ConfigError: an unknown form, one that does not fit the law, or a law that has a gap already.
         """
         if self.spec.gap:
             raise ConfigError(f"{self.name} has a gap already; start from the law without it")
-        term = look_up(GAP, form, "gap form")(self)
+        term = look_up(GAP, form, "gap form").term(form, self)
         law = replace(self, name=f"{self.name} and gap", gap=term.added, spec=replace(self.spec, gap=form))
         return law._taking(term)
 
     def _taking(self, term: Term) -> Law:
         """Take over a term's inputs, parameters and conditions; those of one name are one."""
-        have = {i.column for i in self.inputs}, set(self.names)
         return replace(
             self,
-            inputs=self.inputs + tuple(i for i in term.inputs if i.column not in have[0]),
-            parameters=self.parameters + tuple(p for p in term.parameters if p.name not in have[1]),
+            inputs=self.inputs + tuple(i for i in term.inputs if i.column not in self.columns),
+            parameters=self.parameters + tuple(p for p in term.parameters if p.name not in self.names),
             conditions=self.conditions + term.conditions,
         )
 
@@ -201,6 +219,23 @@ class Law:
         return tuple(p.name for p in self.parameters)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the law reads, in order."""
+        return tuple(i.column for i in self.inputs)
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the loss stands in its own equation."""
+        declared = {i.symbol for i in self.inputs} | {p.symbol for p in self.parameters}
+        return LOSS in self.loss.free_symbols - declared
+
+    @property
+    def reads_bits(self) -> bool:
+        """Whether the loss is a function of the number of bits in training, and not only the law's domain."""
+        bits = {i.symbol for i in self.inputs if i.column in [f"{part}_bits" for part in TRAINED_PARTS]}
+        return bool(bits & self.loss.free_symbols)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Parts whose training precision the law knows."""
         return tuple(part for part, _ in self.spec.precision)
@@ -244,11 +279,11 @@ class Law:
         return vector
 
     def predict(self, values: Mapping[str, float] | Array, **inputs: ArrayLike) -> Array:
-        """Predict the loss, quantisation after training included, in nats a token.
+        """Predict the loss, quantisation after training included, in nats a token, or the law's other target.
 
         Args:
             values: a value for every parameter, by name or in order.
-            **inputs: `params`, `tokens` and, where the law has them, `w_bits`, `a_bits`, `kv_bits`,
+            **inputs: what the law reads: `params`, `tokens` and, where the law has them, `w_bits`, `a_bits`, `kv_bits`,
                 `post_bits`, or labels like `w_format="int4"`; arrays broadcast; what is left out is
                 unquantised.
 
@@ -302,8 +337,9 @@ class Law:
             if value is None:
                 raise ConfigError(f"{self.name} needs {name}: {item.meaning}")
             given[name] = np.asarray(value, dtype=float)
-            if not (given[name] > 0).all() and item.label is None:
-                raise ConfigError(f"{name} must be positive")
+            inside = given[name] >= 0 if item.zero else given[name] > 0
+            if not inside.all() and item.label is None:
+                raise ConfigError(f"{name} must be {'zero or more' if item.zero else 'positive'}")
         arrays = np.broadcast_arrays(*given.values())
         return dict(zip(given, arrays, strict=True))
 
@@ -317,7 +353,7 @@ class Law:
         loss = self.loss + self.gap
         for name, full in shorts.items():
             loss = loss.subs(full, sp.Symbol(name))
-        return {"L": loss, **shorts}
+        return {TARGETS[self.target][0]: loss, **shorts}
 
 
 def from_spec(spec: Mapping[str, Any]) -> Law:
@@ -332,6 +368,8 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
             law = law.with_precision(**spec["precision"])
         if spec["gap"] is not None:
             law = law.with_gap(spec["gap"])
+        if spec.get("link") is not None:
+            law = chain(look_up(BASE, spec["link"], "link"), law)
         if spec["ties"]:
             law = law.tie(**spec["ties"])
         labels = {str(c): tuple(str(label) for label in names) for c, names in spec["labels"].items()}

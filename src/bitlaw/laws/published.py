@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError, nearest
+from . import trajectory
 from .base import chinchilla, data_constrained, kaplan, outer, overtraining
-from .catalogue import kumar
+from .catalogue import floating_point, kumar
+from .downstream import gadre_error
 from .law import Law
 from .terms import Source
 
@@ -43,6 +45,43 @@ def _gadre(corpus: str, E: float, p: float, q: float, eta: float) -> Published:
         regime=f"11M to 411M parameters (embeddings included), 20 to 320 tokens a parameter, {corpus}",
         fitted={"params": (1.06e7, 4.12e8), "tokens": (2.1e8, 8.3e9)},
     )
+
+
+def _gadre_error(corpus: str, epsilon: float, k: float, gamma: float) -> Published:
+    """Constants refitted to the published runs; they give every printed error of the paper."""
+    return Published(
+        name=f"gadre-2024-{corpus}-error",
+        law=gadre_error,
+        values={"epsilon": epsilon, "k": k, "gamma": gamma},
+        source=Source("Gadre et al. 2024", "2403.08540", "refitted to their public runs"),
+        regime=f"11M to 1.4B parameters trained on {corpus}; loss on C4, mean top-1 error over 17 tasks",
+        fitted={"loss": (2.65, 5.4)},
+    )
+
+
+def _chen(
+    setting: str, part: str, what: str, k: float, gamma_N: float, gamma_D: float, gamma_G: float
+) -> Published:
+    label, title = "[int4]", "Chen et al. 2025, Scaling Law for Quantization-Aware Training"
+    return Published(
+        name=f"chen-2025-{setting}",
+        law=chinchilla.with_precision(**{part: "additive-granular"}).for_labels({f"{part}_format": ("int4",)}),
+        values={
+            "E": 1.9279,
+            "A": 237.7042,
+            "B": 596.2490,
+            "alpha": 0.3022,
+            "beta": 0.3022,
+            f"k_{part}{label}": k,
+            f"gamma_N_{part}{label}": gamma_N,
+            f"gamma_D_{part}{label}": gamma_D,
+            f"gamma_G_{part}{label}": gamma_G,
+        },
+        source=Source(title, "2505.14302", f"table 1, {what}"),
+        regime="74M to 595M parameters, 10B to 100B tokens of OLMo2-Mix, int4 with 32 to 256 elements or a channel "
+        "to a scale, quantised from the start",
+        fitted={"params": (74e6, 595e6), "tokens": (10e9, 100e9), f"{part}_group": (32, 2048)},
+    )  # fmt: skip
 
 
 _QUEST = chinchilla.with_precision(w="efficiency").for_labels({"w_format": ("int2", "int3", "int4", "int8")})
@@ -189,7 +228,57 @@ _ALL = (
         regime="as qid-2024, one law a format",
         fitted={"params": (160e6, 12e9), "tokens": (1e9, 2.06e11)},
     ),
-)
+    Published(
+        name="sun-2025",
+        law=floating_point,
+        values={
+            "E": 1.9061,
+            "A": 69.2343,
+            "B": 68973.0621,
+            "alpha": 0.2368,
+            "beta": 0.5162,
+            "k_w": 1 / 11334.5197,
+            "delta_w": 3.1926,
+            "nu_w": 2.9543,
+        },
+        source=Source(
+            "Sun et al. 2025, Scaling Laws for Floating-Point Quantization Training",
+            "2501.02423",
+            "table 2, as quoted by a secondary source",
+        ),
+        regime="41M to 679M non-embedding parameters, 10B to 105B tokens, 0 to 6 bits of exponent, 1 to 7 of "
+        "mantissa, 32 to 512 elements to a scale; inputs of all matrix products in one format",
+        fitted={
+            "params": (41e6, 679e6),
+            "tokens": (10.5e9, 105e9),
+            "w_exponent": (0, 6),
+            "w_mantissa": (1, 7),
+            "w_group": (32, 512),
+        },
+    ),
+    _chen("w4a4", "w", "W4A4: weights and activations", 0.1582, 0.2186, 0.0745, 0.7779),
+    _chen("w4a16", "w", "W4A16", 0.2522, 0.3589, 0.1610, 0.3533),
+    _chen("w16a4", "a", "W16A4", 0.1004, 0.1816, 0.0331, 0.9812),
+    _chen("w4a4-fc2-8", "w", "W4A4, but 8 bits into the last layer of the MLP", 0.3519, 0.2637, 0.0964, 0.3407),
+    _chen("w16a4-fc2-8", "a", "W16A4, but 8 bits into the last layer of the MLP", 0.1273, 0.2347, 0.0827, 0.4491),
+    Published(
+        name="kaplan-2020-trajectory",
+        law=trajectory.law,
+        values={
+            "N_c": 6.5e13,
+            "alpha_N": 0.077,
+            "S_c": 2.1e3,
+            "alpha_S": 0.76,
+            "B_star": 2.0e8,
+            "alpha_B": 0.21,
+        },
+        source=Source("Kaplan et al. 2020", "2001.08361", "as quoted by secondary sources"),
+        regime="non-embedding parameters, WebText2, after warm-up, data not repeated",
+    ),
+    _gadre_error("c4", 0.8497, 2.0789, 0.7561),
+    _gadre_error("redpajama", 0.8570, 2.2065, 0.7146),
+    _gadre_error("refinedweb", 0.8653, 2.2148, 0.7070),
+)  # fmt: skip
 PUBLISHED: dict[str, Published] = {p.name: p for p in _ALL}
 
 

@@ -1,4 +1,8 @@
-"""The pieces that laws are made of, and where the forms of precision and gap are looked up."""
+"""The pieces that laws are made of, and where the forms of precision and gap are looked up.
+
+A form says what it asks of a law, so that a pair that means nothing is refused: most of that is read off
+its term (one that scales N needs a law of N), and only the rest is declared.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,16 @@ from ..formats import UNQUANTIZED
 if TYPE_CHECKING:
     from .law import Law
 
+#: The loss itself, in laws that give it by an equation L = f(L).
+LOSS = sp.Symbol("L")
 #: Parts that can be trained in low precision, as laws know them.
 TRAINED_PARTS = {"w": "weights", "a": "activations", "kv": "keys and values", "grad": "gradients"}
+#: What laws may predict: its symbol and unit.
+TARGETS = {
+    "loss": ("L", "nats/token"),
+    "error": ("Err", "share of answers that are wrong"),
+    "neg_log_accuracy": ("-ln Acc", "of accuracy above chance, (Acc - chance) / (1 - chance)"),
+}
 #: Parts of the forward pass, whose bits a plan chooses.
 PARTS = {part: TRAINED_PARTS[part] for part in ("w", "a", "kv")}
 
@@ -39,13 +51,15 @@ class Input:
     """A quantity that a law reads from each row.
 
     `default` is the value of rows that do not have it: for bits, unquantised. A column written
-    `column=label` is 1 where the column has that label and 0 elsewhere.
+    `column=label` is 1 where the column has that label and 0 elsewhere. Values are positive, or at least
+    zero where `zero` says so.
     """
 
     symbol: sp.Symbol
     column: str
     meaning: str
     default: float | None = None
+    zero: bool = False
 
     @property
     def label(self) -> str | None:
@@ -112,13 +126,86 @@ class Term:
     added: sp.Expr = sp.Integer(0)
 
 
-PRECISION: dict[str, Callable[[str, Law], Term]] = {}
-GAP: dict[str, Callable[[Law], Term]] = {}
+def _no_reason(law: Law) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How low precision or a gap enters a law, and what it asks of that law.
+
+    Attributes:
+        make: from a part and a law (precision), or from a law (gap), to the term.
+        bases: the bases it is stated on, whose letters it shares; empty for any.
+        parts: the parts it is stated for; empty for any.
+        asks: what is wrong with a law that has its precision terms already, in words; empty for nothing.
+    """
+
+    make: Callable[..., Term]
+    bases: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    asks: Callable[[Law], str] = _no_reason
+
+    def term(self, name: str, law: Law, *part: str) -> Term:
+        """Make the term for a law.
+
+        Raises:
+            ConfigError: the two do not fit together, and why.
+        """
+        reason = self._declared(law, *part)
+        term = None if reason else self.make(*part, law)
+        reason = reason if term is None else _read_off(term, law)
+        if term is None or reason:
+            raise ConfigError(f"the form {name!r} does not go with {law.name}: {reason}")
+        return term
+
+    def _declared(self, law: Law, *part: str) -> str:
+        if law.target != "loss":
+            return f"that law predicts {law.target}, not loss"
+        if self.bases and law.spec.base not in self.bases:
+            return f"it is stated on {' and '.join(self.bases)}"
+        if part and self.parts and part[0] not in self.parts:
+            return f"it is stated for {' and '.join(TRAINED_PARTS[p] for p in self.parts)} only"
+        return self.asks(law)
+
+
+def _read_off(term: Term, law: Law) -> str:
+    """Why a term does not fit a law, as far as its expressions tell; empty if it does."""
+    if term.added != 0 and law.implicit:
+        return "it adds to a loss that its own equation gives, which leaves open at which loss that is read"
+    expressions = (term.n_factor, term.d_factor, term.added, *(c.expression for c in term.conditions))
+    used = set().union(*(e.free_symbols for e in expressions))
+    N, D = sp.symbols("N D")
+    columns = {i.column for i in law.inputs}
+    for symbol, column, factor in ((N, "params", term.n_factor), (D, "tokens", term.d_factor)):
+        if column not in columns and (factor != 1 or symbol in used):
+            return f"it needs {symbol}, and that law does not read {column}"
+    known = {N, D, *(i.symbol for i in (*term.inputs, *law.inputs))}
+    known |= {p.symbol for p in (*term.parameters, *law.parameters)}
+    missing = sorted(str(s) for s in used - known)
+    return f"it shares {', '.join(missing)} with the base, which that law does not have" if missing else ""
+
+
+PRECISION: dict[str, Form] = {}
+GAP: dict[str, Form] = {}
 
 
 def bits_input(part: str, meaning: str) -> Input:
     """The input that holds the bits of a part; rows without it are unquantised."""
     return Input(sp.Symbol(f"P_{part}"), f"{part}_bits", meaning, default=UNQUANTIZED)
+
+
+def group_input(part: str) -> Input:
+    """The input that holds how many elements of a part share one scale."""
+    what = TRAINED_PARTS.get(part, "weights after training")
+    return Input(
+        sp.Symbol(f"G_{part}"), f"{part}_group", f"elements of the {what} that share one scale", default=2.0
+    )
+
+
+def at_least_two(G: sp.Symbol) -> Condition:
+    """Groups of one element have no scale to share, and log2 of one is zero."""
+    return Condition(G - 1, "a group that shares one scale has two elements or more")
 
 
 def only_quantized(P: sp.Symbol, expression: sp.Expr, otherwise: float = 0) -> sp.Expr:

@@ -41,6 +41,7 @@ class Source:
             raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
         if isinstance(law, str):
             law = published(law)
+        plannable(law.law)
         if isinstance(law, Published):
             theta = law.law.vector(law.values)[None]
             note = f"published constants carry no intervals; fitted on {law.regime}"
@@ -98,7 +99,7 @@ class Source:
     @property
     def reads_bits(self) -> bool:
         """Whether the law says what bits in training do, as a function of their number."""
-        return any(i.column in ("w_bits", "a_bits", "kv_bits") for i in self.law.inputs)
+        return self.law.reads_bits
 
     def why_not(self, params: Array, tokens: Array, bits: Array, post: float | None) -> str:
         """Say which condition of the law fails at a point."""
@@ -129,6 +130,25 @@ class Source:
                         f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
                     )
         return notes
+
+
+def plannable(law: Law) -> None:
+    """Refuse laws that say nothing of the loss at a size and a number of tokens.
+
+    Raises:
+        ConfigError: such a law.
+    """
+    known = {"params", "tokens", "unique_tokens"}
+    unknown = [i.column for i in law.inputs if i.default is None and i.column not in known]
+    if law.target != "loss" or unknown or not known & set(law.columns):
+        reason = (
+            f"it predicts {law.target}"
+            if law.target != "loss"
+            else f"it reads {', '.join(unknown) or 'no size'}"
+        )
+        raise ConfigError(
+            f"{law.name} cannot be planned with: {reason}; use a law of size and tokens, like chinchilla"
+        )
 
 
 def answer(

@@ -137,7 +137,7 @@ def compute_optimal(ax: Axes, fit: Fit, view: View) -> Axes:
     ax.yaxis.set_major_formatter(_QUANTITY)
     ax.legend(loc="upper left")
     title = "Compute-optimal parameters and tokens"
-    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
+    if fit.law.reads_bits:
         twin = ax.twinx()
         value, low, high = best["bits"].T
         twin.plot(budgets, value, color=COLOURS[2], marker=MARKERS[2], lw=1, label="bits")

@@ -24,7 +24,7 @@ from sympy.printing.mathml import mathml
 from ..errors import DataError
 from ..files import whole
 from ..fitting import Comparison, Fit
-from ..fitting.tell import held_out_text, number, objective_text
+from ..fitting.tell import entry_cells, held_out_text, method_text, number, objective_text
 from ..planning import Plan
 from ..planning.answer import quantity, span
 from ..runs import Runs
@@ -127,7 +127,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
     """The figures that these rows and this law can fill."""
     n, g = fit.rows.get("loss", 0), fit.clusters
     evidence = f"n = {n} losses in {g} independent clusters"
-    band = f"{fit.level:.0%} confidence, {fit.method}"
+    band = f"{fit.level:.0%} confidence, {method_text(fit)}"
     out = []
     if view.weights_only().height:
         out.append(
@@ -137,7 +137,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
                 lambda ax: figures.loss_against_tokens(ax, fit, view),
             )
         )
-    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
+    if fit.law.reads_bits:
         out.append(
             Picture(
                 "effective-parameters",
@@ -161,7 +161,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
             lambda ax: figures.compute_optimal(ax, fit, view),
         )
     )
-    if any(i.column in ("w_bits", "a_bits", "kv_bits") for i in fit.law.inputs):
+    if fit.law.reads_bits:
         largest = view.largest_cost()
         out.append(
             Picture(
@@ -248,19 +248,20 @@ def _plan(plan: Plan) -> str:
 
 
 def _comparison(comparison: Comparison) -> str:
-    rows = []
-    for e in comparison.entries:
-        behind = "" if e.behind is None else f"{e.behind:.2%} ({e.behind_low:+.2%} to {e.behind_high:+.2%})"
-        rows.append([e.name, str(e.parameters), f"{e.held_out.error:.2%}", f"{e.held_out.bias:+.2%}", behind])
-    header = [
-        "law",
-        "parameters",
-        "mean abs. error",
-        "bias",
-        f"worse than the best by ({comparison.level:.0%} interval)",
-    ]
-    lead = f"Held out: {comparison.split}, {comparison.rows} losses in {comparison.clusters} clusters."
-    return f"<p>{_text(lead)}</p>{_table(header, rows)}<p>{_text(comparison.verdict)}</p>"
+    parts = []
+    for ranking in comparison.rankings:
+        header = [
+            "law",
+            "parameters",
+            "mean abs. error",
+            "bias",
+            f"worse than the best by ({ranking.level:.0%} interval)",
+        ]
+        what = "losses" if ranking.what == "loss" else "gaps"
+        rows = [list(entry_cells(e)) for e in (*ranking.entries, *ranking.baselines)]
+        lead = f"Held out: {ranking.split}, {ranking.rows} {what} in {ranking.clusters} clusters."
+        parts.append(f"<p>{_text(lead)}</p>{_table(header, rows)}<p>{_text(ranking.verdict)}</p>")
+    return "".join(parts)
 
 
 def _equations(fit: Fit) -> str:
@@ -283,8 +284,8 @@ def _estimates(fit: Fit) -> str:
         )
     header = ["parameter", "estimate", f"{fit.level:.0%} interval", "unit", "status", "meaning"]
     return (
-        _table(header, rows)
-        + f'<p class="soft">Confidence intervals by {_text(fit.method)}, Student with {fit.df} degrees of freedom. '
+        _table(header, rows) + f'<p class="soft">Confidence intervals by {_text(method_text(fit))}, '
+        f"Student with {fit.df} degrees of freedom. "
         f"{_text(objective_text(fit))}</p>"
     )
 

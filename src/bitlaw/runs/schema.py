@@ -8,19 +8,21 @@ wrong is a `status`, never a NaN.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
-from ..errors import ConfigError, DataError
-from ..formats import Format, law_bits, parse_format
+from ..errors import ConfigError, DataError, nearest
+from ..formats import UNQUANTIZED, Format, law_bits, parse_format
 from ..formats.gaussian import effective_bits
 
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
 
+_FLOAT = re.compile(r"e(?P<exponent>[0-9]+)m(?P<mantissa>[0-9]+)")
 STATUSES = ("ok", "diverged", "failed")
 _DTYPE: dict[str, type[pl.DataType]] = {
     "text": pl.String,
@@ -84,6 +86,10 @@ def _scale(part: str) -> Column:
     return Column(f"{part}_granularity", "text", f"what shares one scale in `{part}_format`", choices=choices)
 
 
+def _group(part: str) -> Column:
+    return Column(f"{part}_group", "integer", f"elements that share one scale in `{part}_format`", low=1)
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("id", "text", "unique name of the row; made from the row's place in the table if absent"),
     Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
@@ -104,15 +110,19 @@ COLUMNS: tuple[Column, ...] = (
     Column("flops_6nd", "number", "6 N D with non-embedding N", "flops", 0, exclusive=True),
     _format("w", "weights"),
     _scale("w"),
+    _group("w"),
     _format("a", "activations"),
     _scale("a"),
+    _group("a"),
     _format("kv", "keys and values"),
     _scale("kv"),
     _format("emb", "embeddings"),
     _format("grad", "gradients"),
     Column("post_format", "format", "format the weights were quantised to after training; empty means none"),
     _scale("post"),
+    _group("post"),
     Column("method", "text", "how they were quantised: `rtn`, `gptq`, `awq`"),
+    Column("calibration_samples", "integer", "texts that `method` was calibrated on", "texts", low=1),
     Column("bpw", "number", "bits per quantised weight, scales included", "bits", 0, exclusive=True),
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
@@ -120,6 +130,8 @@ COLUMNS: tuple[Column, ...] = (
         "gap", "number", "loss after minus before quantisation, same tokens; may be negative", "nats/token"
     ),
     Column("gap_se", "number", "standard error of `gap`, paired", "nats/token", 0),
+    Column("error", "number", "mean top-1 error over downstream tasks", "share", low=0, high=1),
+    Column("chance", "number", "accuracy of guessing on these tasks", "share", low=0, high=0.999),
     Column("schedule", "text", "learning-rate schedule, like `constant` or `cosine`"),
     Column("cooldown", "number", "last share of the tokens over which the rate falls", low=0, high=1),
     Column("learning_rate", "number", "peak learning rate", low=0, exclusive=True),
@@ -247,6 +259,67 @@ class Runs:
     def capacity(self, part: str) -> pl.Series:
         """Effective bits of a part's format on Gaussian data; very large where unquantised."""
         return self._of_format(part, effective_bits)
+
+    def layout(self, part: str, field: Literal["exponent", "mantissa"]) -> pl.Series:
+        """Bits of the exponent or mantissa of a part's format; NaN for integers, a million where unquantised."""
+
+        def bits(fmt: Format) -> float:
+            digits = _FLOAT.search(fmt.name)
+            if law_bits(fmt) == UNQUANTIZED:
+                return UNQUANTIZED
+            return float(digits[field]) if digits else math.nan
+
+        return self._of_format(part, bits)
+
+    def group(self, part: str) -> pl.Series:
+        """Elements that share one scale of a part (`w`, `a` or `post`); 2 where unquantised, for want of scales.
+
+        `{part}_group` where given; a channel is as long as the model is wide; otherwise unknown.
+        """
+        channel = pl.when(pl.col(f"{part}_granularity") == "channel").then(pl.col("width"))
+        unquantised = pl.lit(self.bits(part) == UNQUANTIZED)
+        group = pl.when(unquantised).then(2).otherwise(pl.coalesce(f"{part}_group", channel))
+        return self.frame.select(group.cast(pl.Float64).alias("group"))["group"]
+
+    def quantity(self, name: str) -> pl.Series:
+        """What laws read under a name: a column, or what follows from columns; null or NaN where unknown.
+
+        `w_format=int4` is 1 where the column has that label, 0 elsewhere. `batch_tokens` is batch size times
+        sequence length, or tokens over steps. `neg_log_accuracy` is of the accuracy above chance,
+        -ln[(1 - error - chance) / (1 - chance)].
+
+        Raises:
+            DataError: a name that no column gives.
+
+        >>> runs = Runs.from_rows([{"tokens": 6.4e6, "loss": 3.1, "batch_size": 64, "seq_len": 1000}])
+        >>> runs.quantity("batch_tokens").to_list(), runs.quantity("w_bits").to_list()
+        ([64000.0], [1000000.0])
+        """
+        column, _, label = name.partition("=")
+        part, _, kind = name.rpartition("_")
+        derived: dict[str, Callable[[str], pl.Series]] = {
+            "bits": self.bits,
+            "capacity": self.capacity,
+            "exponent": lambda part: self.layout(part, "exponent"),
+            "mantissa": lambda part: self.layout(part, "mantissa"),
+        }
+        if kind in derived and f"{part}_format" in COLUMN:
+            return derived[kind](part)
+        if kind == "group" and name in COLUMN:
+            return self.group(part)
+        col = pl.col
+        if label and column in COLUMN:
+            expression = (col(column) == label).fill_null(False)
+        elif name == "batch_tokens":
+            expression = pl.coalesce(col("batch_size") * col("seq_len"), col("tokens") / col("steps"))
+        elif name == "neg_log_accuracy":
+            above = (1 - col("error") - col("chance")) / (1 - col("chance"))
+            expression = pl.when(above > 0).then(-above.log())
+        elif name in COLUMN and COLUMN[name].kind in ("integer", "number"):
+            expression = col(name)
+        else:
+            raise DataError(f"rows have no quantity {name!r}; {nearest(name, COLUMN)}")
+        return self.frame.select(expression.cast(pl.Float64).alias(name))[name]
 
     def _of_format(self, part: str, quantity: Callable[[Format], float]) -> pl.Series:
         names = self.frame[f"{part}_format"].fill_null("bf16")

@@ -102,6 +102,13 @@ class Store:
                 raise StoreError(
                     f"{self.path} was written by a newer bitlaw; install a newer version to read it"
                 )
+            have = {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)")}
+            if not read_only:  # a store of an older version gets the columns that have come since
+                for column in (c for c in _runs.c if c.name not in have):
+                    kind = column.type.compile(self._engine.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE runs ADD COLUMN {column.name} {kind}")
+                have |= set(_runs.c.keys())
+            self._columns = [c for c in _runs.c if c.name in have]
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Check rows and commit them in one transaction; a row whose id is there already is left as it is.
@@ -135,7 +142,7 @@ class Store:
             StoreError: the file is damaged.
             DataError: the file holds rows that break the schema.
         """
-        rows = self._select(sa.select(_runs).order_by(sa.text("rowid")))
+        rows = self._select(sa.select(*self._columns).order_by(sa.text("rowid")))
         return Runs.from_rows(rows, str(self.path))
 
     def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:

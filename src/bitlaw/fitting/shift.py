@@ -1,0 +1,184 @@
+"""Did the law shift between two arms: another optimiser, another format, another corpus?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import FitError
+from ..laws import Law
+from ..runs import Count, read_runs
+from .estimate import fit
+from .result import Fit, plain
+
+
+@dataclass(frozen=True)
+class Change:
+    """A quantity in both arms and its change from a to b, with its interval."""
+
+    name: str
+    a: float
+    b: float
+    change: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Two fits of one law compared.
+
+    Attributes:
+        fits: of arm a and arm b.
+        losses: relative change of the predicted loss, in the middle and at the far end of what both arms cover.
+        parameters: change of each parameter; of positive ones the change of the logarithm.
+        level: of the intervals; those of `losses` hold all at once.
+    """
+
+    fits: tuple[Fit, Fit]
+    losses: tuple[Change, ...]
+    parameters: tuple[Change, ...]
+    level: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the law shifted."""
+        clear = [c for c in self.losses if c.clear]
+        if not clear:
+            width = max(max(abs(c.low), abs(c.high)) for c in self.losses)
+            return (
+                f"No shift is seen at {self.level:.0%}: the predicted losses of the arms differ by less than "
+                f"{width:.2%} wherever they were compared."
+            )
+        worst = max(clear, key=lambda c: abs(c.change))
+        which = "higher" if worst.change > 0 else "lower"
+        return (
+            f"The law shifted: at {worst.name} arm b is {abs(worst.change):.2%} {which} "
+            f"({self.level:.0%}: {worst.low:+.2%} to {worst.high:+.2%})."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; NaN becomes None."""
+        data: dict[str, Any] = plain(
+            {
+                "level": self.level,
+                "verdict": self.verdict,
+                "losses": [vars(c) for c in self.losses],
+                "parameters": [vars(c) for c in self.parameters],
+            }
+        )
+        return data
+
+    def __str__(self) -> str:
+        from .tell import shift_text
+
+        return shift_text(self)
+
+
+def shift(
+    law: Law | str,
+    a: Any,
+    b: Any,
+    *,
+    count: Count = "as_given",
+    interval: float = 0.90,
+    draws: int = 400,
+    seed: int = 0,
+) -> Shift:
+    """Fit a law to two arms and say whether it shifted between them.
+
+    The arms are taken as independent. Parameters that trade off against each other may each look unchanged, or
+    changed, when the law as a whole is not; the predicted losses decide.
+
+    Args:
+        law: a law, or the name of one.
+        a: the first arm's runs; whatever `read_runs` reads.
+        b: the second arm's runs.
+        count: how N is counted.
+        interval: level of the intervals.
+        draws: behind the intervals, of each arm.
+        seed: of starting points and draws.
+
+    Raises:
+        FitError: an arm that cannot be fitted, or arms with no sizes or tokens in common.
+
+    >>> from bitlaw import Runs
+    >>> def arm(E):
+    ...     rows = [(n, d, E + 480 * n**-0.35 + 2100 * d**-0.37) for n in (1e7, 3e7, 9e7) for d in (2e8, 1e9, 5e9)]
+    ...     return Runs.from_rows([{"params": n, "tokens": d, "loss": loss} for n, d, loss in rows])
+    >>> shift("chinchilla", arm(1.8), arm(1.9), draws=50).verdict[:17]
+    'The law shifted: '
+    """
+    if draws < 20:
+        raise FitError(f"a comparison of arms needs draws, at least 20, not {draws}")
+    fits = tuple(
+        fit(law, read_runs(arm), count=count, interval=interval, draws=draws, seed=seed + k)
+        for k, arm in enumerate((a, b))
+    )
+    first, second = fits
+    if first.law.names != second.law.names:
+        raise FitError(
+            f"the arms do not carry the same law: {', '.join(first.law.names)} against {', '.join(second.law.names)}; "
+            "compare arms that vary the same things"
+        )
+    return Shift(
+        (first, second), _losses(first, second, interval), _parameters(first, second, interval), interval
+    )
+
+
+def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
+    places = {}
+    for column in ("params", "tokens"):
+        if column in a.ranges:
+            low = max(f.ranges[column][0] for f in (a, b))
+            high = min(f.ranges[column][1] for f in (a, b))
+            if low > high * (1 + 1e-9):
+                raise FitError(
+                    f"the arms have no {column} in common; their laws cannot be compared in one place"
+                )
+            places[column] = (np.sqrt(low * high), high)
+    from ..units import format_quantity
+
+    points = {
+        "the middle": {column: ends[0] for column, ends in places.items()},
+        "the far end": {column: ends[1] for column, ends in places.items()},
+    }
+    tail = (1 - level) / 2 / len(points)
+    out = []
+    for name, point in points.items():
+        losses = [np.asarray(f.law.compiled.total(f.draws, _row(f, point)))[:, 0] for f in (a, b)]
+        values = [float(f.predict(**{c: v for c, v in point.items()})) for f in (a, b)]
+        ratio = np.log(losses[1]) - np.log(losses[0])
+        low, high = np.nanquantile(ratio, [tail, 1 - tail])
+        where = ", ".join(
+            f"{format_quantity(v)} {'parameters' if c == 'params' else 'tokens'}" for c, v in point.items()
+        )
+        change = np.log(values[1] / values[0])
+        out.append(Change(f"{name} ({where})", values[0], values[1], float(change), float(low), float(high)))
+    return tuple(out)
+
+
+def _row(fit: Fit, point: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.atleast_1d(column) for name, column in fit.law.arrange(point).items()}
+
+
+def _parameters(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
+    tail = (1 - level) / 2
+    out = []
+    for k, (x, y) in enumerate(zip(a.estimates, b.estimates, strict=True)):
+        if x.status == "fixed":
+            continue
+        one, two = a.draws[:, k], b.draws[:, k]
+        change = y.value - x.value
+        if x.parameter.positive:
+            one, two, change = np.log(one), np.log(two), np.log(y.value / x.value)
+        low, high = np.quantile(two - one, [tail, 1 - tail])
+        out.append(Change(x.parameter.name, x.value, y.value, float(change), float(low), float(high)))
+    return tuple(out)

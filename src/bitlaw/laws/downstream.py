@@ -1,0 +1,95 @@
+"""From loss to what people measure: error on tasks, accuracy after quantisation, bits a byte."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ConfigError
+from ..formats import UNQUANTIZED
+from .law import BASE, Law, LawSpec, N
+from .terms import LOSS, Condition, Input, Parameter, Source
+
+epsilon, k, gamma = sp.symbols("epsilon k gamma")
+A, P_post, G_post, C_b = sp.symbols("A P_post G_post C_b")
+alpha, beta, delta = sp.symbols("alpha beta delta")
+
+#: A link: mean top-1 error over tasks, from loss. Use `chain` to put it after a law of the loss.
+gadre_error = Law(
+    "gadre-error",
+    epsilon - k * sp.exp(-gamma * LOSS),
+    (Input(LOSS, "loss", "cross-entropy, nats a token"),),
+    (
+        Parameter(epsilon, 1e-3, 1, (0.3, 1), "share", "error of a model that has learnt nothing"),
+        Parameter(k, 1e-6, 1e6, (0.1, 10), "share", "what learning could gain, at a loss of 0"),
+        Parameter(gamma, 0.01, 20, (0.2, 2), "token/nat", "how fast error falls with loss"),
+    ),
+    Source("Gadre et al. 2024", "2403.08540", "error from loss; a power law in perplexity"),
+    LawSpec(base="gadre-error"),
+    target="error",
+)
+
+#: Accuracy after quantising the weights, by task family: every kind of task has constants of its own. As
+#: quoted by a secondary source, alpha, beta, gamma, delta are -.359, -1.067, -.032, .073 for general tasks
+#: (adjusted R2 .95) and -.315, -.964, -.040, .064 for memorisation (.94), of GPTQ on Qwen3 0.6B to 14B and
+#: Llama 3 1B to 8B at 3, 4 and 8 bits; A is not published, so there are no constants to plan with.
+task_accuracy = Law(
+    "task-accuracy",
+    A * N**alpha * sp.log(P_post, 2) ** beta * sp.log(C_b, 2) ** gamma * G_post**delta,
+    (
+        Input(N, "params", "model size, parameters"),
+        Input(P_post, "post_bits", "bits of the weights after quantisation"),
+        Input(C_b, "calibration_samples", "texts that the quantiser was calibrated on"),
+        Input(G_post, "post_group", "elements of the weights after training that share one scale"),
+    ),
+    (
+        Parameter(A, 1e-9, 1e15, (1e-2, 1e6), "", "scale"),
+        Parameter(alpha, -3, 3, (-0.8, 0), "", "how size counts"),
+        Parameter(beta, -10, 10, (-2, 0), "", "how log2 of the bits counts"),
+        Parameter(gamma, -3, 3, (-0.2, 0.1), "", "how log2 of the calibration texts counts"),
+        Parameter(delta, -3, 3, (-0.1, 0.2), "", "how the group counts"),
+    ),
+    Source("Zhou et al. 2025, task-stratified scaling laws of quantisation after training", "2508.18609",
+           "as quoted by a secondary source"),
+    LawSpec(base="task-accuracy"),
+    conditions=(
+        Condition(UNQUANTIZED / 2 - P_post, "this law is of models whose weights were quantised after training"),
+        Condition(P_post - 1, "this law needs more than one bit: log2 of one is zero"),
+        Condition(C_b - 1, "this law needs two calibration texts or more: log2 of one is zero"),
+    ),
+    target="neg_log_accuracy",
+)  # fmt: skip
+
+BASE |= {law.name: law for law in (gadre_error, task_accuracy)}
+
+
+def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.float64]:
+    """Turn loss into bits a byte, which models with different tokenisers share.
+
+        bpb = L / (ln 2 * bytes per token)
+
+    Args:
+        loss: nats a token.
+        bytes_per_token: mean bytes of the evaluation text that one token stands for.
+
+    Returns:
+        Bits a byte.
+
+    Raises:
+        ConfigError: bytes a token that are not positive.
+
+    Source: the definition of the units.
+
+    >>> round(float(bits_per_byte(2.7726, 4)), 3)
+    1.0
+    """
+    per = np.asarray(bytes_per_token, dtype=float)
+    if not (per > 0).all():
+        raise ConfigError(
+            "bytes_per_token must be positive; count the bytes and tokens of the evaluation text"
+        )
+    bits: NDArray[np.float64] = np.asarray(loss, dtype=float) / (math.log(2) * per)
+    return bits
