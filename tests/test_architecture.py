@@ -201,7 +201,8 @@ def test_no_submodule_bears_the_name_of_a_public_function():
 
 def test_the_list_of_public_names_is_what_it_was():
     assert " ".join(bitlaw.__all__) == (
-        "BitlawError Comparison ConfigError DataError Fit FitError LabError Law LawError Plan Runs Scheme Store "
-        "StoreError compare fit formats largest laws load_fit parse_format plan published read_runs write_report "
+        "BitlawError Comparison ConfigError DataError Fit FitError LabError Law LawError Plan Runs "
+        "Scheme Store StoreError backtest compare fit forecast formats isoflop largest laws load_fit "
+        "longest lowest_bits parse_format plan protocol published read_runs shift write_report "
         "write_runs"
     )

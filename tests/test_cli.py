@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bitlaw import write_runs
+from bitlaw.cli.judge import VERBS
 from bitlaw.cli.main import app
 
 GOOD = "id,params,tokens,loss\n"
@@ -114,7 +115,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
     runner = CliRunner()
     verbs = {c.name or c.callback.__name__ for c in app.registered_commands}
     groups = {g.name for g in app.registered_groups}
-    assert verbs == {"study", "fit", "plan", "report"}
+    assert verbs == {"study", "fit", "plan", "report", *(verb.__name__ for verb in VERBS)}
     assert groups == {"runs", "laws"}
     for verb in verbs:
         result = runner.invoke(app, [verb, "--help"])
@@ -145,3 +146,79 @@ def test_a_table_is_shown_and_converted(sweep, tmp_path):
         len(json.loads(bitlaw("runs", "show", "runs.parquet", "--json", "--rows", "3", cwd=tmp_path).stdout))
         == 3
     )
+
+
+# ---- the verbs that judge
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Runs of five sizes at six budgets, as a file."""
+    folder = tmp_path_factory.mktemp("judge")
+    rows = ["params,tokens,loss"]
+    for n in (1e7, 2e7, 4e7, 8e7, 16e7):
+        for k in range(6):
+            d = 2e8 * 2**k
+            rows.append(
+                f"{n:g},{d:g},{(1.8 + 480 * n**-0.35 + 2100 * d**-0.37) * (1 + 0.001 * ((7 * k) % 5 - 2))}"
+            )
+    (folder / "runs.csv").write_text("\n".join(rows) + "\n")
+    assert (
+        CliRunner()
+        .invoke(
+            app, ["fit", str(folder / "runs.csv"), "--law", "chinchilla", "--save", str(folder / "fit.json")]
+        )
+        .exit_code
+        == 0
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "runs.csv", "--law", "chinchilla", "--law", "kaplan"), "mean abs. error"),
+        (("compare", "runs.csv", "--hold-out", "longest", "--criteria"), "BIC"),
+        (("protocol", "runs.csv"), "foretells the largest model"),
+        (("backtest", "runs.csv", "--share", "0.5"), "extrapolated"),
+        (("shift", "runs.csv", "runs.csv"), "No shift is seen"),
+        (("isoflop", "runs.csv"), "Approach 2"),
+        (("forecast", "fit.json", "--params", "300M", "--tokens", "6B"), "prediction interval"),
+        (("fit", "runs.csv", "--law", "chinchilla", "--objective", "lad"), "Least absolute deviation"),
+        (("fit", "runs.csv", "--law", "chinchilla", "--borrow", "fit.json", "--free", "E"), "borrowed"),
+    ],
+)
+def test_verbs_that_judge(table, monkeypatch, arguments, words):
+    monkeypatch.chdir(table)
+    out = CliRunner().invoke(app, list(arguments))
+    assert out.exit_code == 0, out.exception
+    assert words in out.stdout
+    out = CliRunner().invoke(app, [*arguments, "--json"])
+    json.loads(out.stdout, parse_constant=lambda word: pytest.fail(word))
+
+
+def test_a_forecast_is_pinned_before_and_scored_after_the_run(table, monkeypatch):
+    monkeypatch.chdir(table)
+    ask = ["forecast", "fit.json", "--params", "300M", "--tokens", "6B", "--pin", "pinned.json"]
+    assert "bitlaw score pinned.json" in CliRunner().invoke(app, ask).stdout
+    assert "inside" in CliRunner().invoke(app, ["score", "pinned.json", "2.82"]).stdout
+    assert "not overwritten" in str(CliRunner().invoke(app, ask).exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "runs.csv", "--hold-out", "bigest"), "unknown split"),
+        (("fit", "runs.csv", "--objective", "lads"), "no objective 'lads'"),
+        (("fit", "runs.csv", "--method", "jackknife"), "no interval method"),
+        (("fit", "runs.csv", "--delta", "-1"), "delta must be positive"),
+        (
+            ("forecast", "fit.json", "--params", "1B", "--tokens", "1B", "--w", "int4"),
+            "says nothing of the format",
+        ),
+        (("score", "runs.csv", "2.9"), "not a pinned forecast"),
+    ],
+)
+def test_wrong_judging_ends_with_one_sentence(table, monkeypatch, arguments, words):
+    monkeypatch.chdir(table)
+    assert words in str(CliRunner().invoke(app, list(arguments)).exception)

@@ -18,7 +18,21 @@ from .errors import BitlawError, ConfigError, DataError, FitError, LabError, Law
 
 if TYPE_CHECKING:
     from . import formats, laws
-    from .fitting import Comparison, Fit, compare, fit, largest, load_fit
+    from .fitting import (
+        Comparison,
+        Fit,
+        backtest,
+        compare,
+        fit,
+        forecast,
+        isoflop,
+        largest,
+        load_fit,
+        longest,
+        lowest_bits,
+        protocol,
+        shift,
+    )
     from .formats import Scheme, parse_format
     from .laws import Law, published
     from .planning import Plan, plan
@@ -33,16 +47,23 @@ _HOME = {
     "Runs": "runs",
     "Scheme": "formats",
     "Store": "runs",
+    "backtest": "fitting",
     "compare": "fitting",
     "fit": "fitting",
+    "forecast": "fitting",
     "formats": "",
+    "isoflop": "fitting",
     "largest": "fitting",
     "laws": "",
     "load_fit": "fitting",
+    "longest": "fitting",
+    "lowest_bits": "fitting",
     "parse_format": "formats",
     "plan": "planning",
+    "protocol": "fitting",
     "published": "laws",
     "read_runs": "runs",
+    "shift": "fitting",
     "write_report": "report",
     "write_runs": "runs",
 }
@@ -62,16 +83,23 @@ __all__ = [
     "Scheme",
     "Store",
     "StoreError",
+    "backtest",
     "compare",
     "fit",
+    "forecast",
     "formats",
+    "isoflop",
     "largest",
     "laws",
     "load_fit",
+    "longest",
+    "lowest_bits",
     "parse_format",
     "plan",
+    "protocol",
     "published",
     "read_runs",
+    "shift",
     "write_report",
     "write_runs",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import sys
@@ -12,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError, ConfigError
+from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .judge import VERBS
 
 app = typer.Typer(
     name="bitlaw",
@@ -27,8 +28,6 @@ runs_app = typer.Typer(
 laws_app = typer.Typer(no_args_is_help=True, help="The laws: equations, parameters, published constants.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(laws_app, name="laws")
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 
 def main() -> None:
@@ -94,7 +93,7 @@ def study(
             )
             raise typer.Exit(130) from None
     if json_:
-        _print_json(
+        print_json(
             {
                 "fit": _without_draws(outcome.fit.as_json()),
                 "plans": [p.as_json() for p in outcome.plans],
@@ -108,14 +107,25 @@ def study(
 
 @app.command()
 def fit(
-    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    runs: RunsArgument,
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
     save: Annotated[Path | None, typer.Option(help="Keep the fit as JSON, for `bitlaw plan --fit`.")] = None,
     hold_out: Annotated[bool, typer.Option(help="Also fit without the largest size, and predict it.")] = True,
-    count: Annotated[
-        str, typer.Option(help="How N is counted: as_given, non_embedding, total, matmul.")
-    ] = "as_given",
-    interval: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
+    objective: Annotated[str, typer.Option(help="huber, lad, log-squares or squares.")] = "huber",
+    delta: Annotated[
+        float | None, typer.Option(help="Huber's delta, like 1e-3; default: from the noise of the rows.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of the intervals: residual, wild, cluster or student.")
+    ] = None,
+    borrow: Annotated[
+        str | None, typer.Option(help="Take all other constants from a saved fit (.json) or published ones.")
+    ] = None,
+    free: Annotated[
+        list[str] | None, typer.Option(help="A parameter not to be borrowed; may be given often.")
+    ] = None,
+    count: CountOption = "as_given",
+    interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
 ) -> None:
     """Fit a law to a table of runs.
@@ -123,26 +133,38 @@ def fit(
     The table needs columns params, tokens and loss; formats go in w_format, a_format, kv_format and
     post_format (like int4; empty means 16 bit). `bitlaw runs schema` lists all columns.
 
-    Example: `bitlaw fit runs.csv --law kumar --save fit.json`
+    * `bitlaw fit runs.csv --law kumar --save fit.json`
+    * `bitlaw fit two-runs.csv --law efficiency --borrow fit.json`: only what the lender does not have is fitted
     """
     from .. import laws
-    from ..errors import nearest
-    from ..fitting import examine
+    from ..fitting import examine, load_fit
     from ..fitting import fit as fit_law
     from ..runs import read_runs
 
-    counts = ("as_given", "non_embedding", "total", "matmul")
-    if count not in counts:
-        raise ConfigError(f"unknown count {count!r}; {nearest(count, counts)}")
     table = read_runs(runs)
-    if hold_out:
-        result, comparison = examine(laws.get(law), table, count=count, interval=interval)  # type: ignore[arg-type]
+    plain = objective == "huber" and not any((delta, method, borrow, free))
+    if hold_out and plain:
+        result, comparison = examine(laws.get(law), table, count=counted(count), interval=interval)
     else:
-        result, comparison = fit_law(law, table, count=count, interval=interval), None  # type: ignore[arg-type]
+        lender = None
+        if borrow is not None:
+            lender = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
+        result = fit_law(
+            law,
+            table,
+            count=counted(count),
+            interval=interval,
+            objective=objective,  # type: ignore[arg-type]
+            delta=delta,
+            method=method,  # type: ignore[arg-type]
+            borrow=lender,
+            free=free or (),
+        )
+        comparison = None
     if save is not None:
         result.save(save)
     if json_:
-        _print_json(_without_draws(result.as_json()))
+        print_json(_without_draws(result.as_json()))
         return
     print(result, *([comparison] if comparison else []), sep="\n\n")
     if save is not None:
@@ -158,7 +180,7 @@ def plan(
     tokens: Annotated[str | None, typer.Option(help="Given training tokens, like 200B.")] = None,
     bits: Annotated[str | None, typer.Option(help="Given training format, like int8 or bf16.")] = None,
     quantize_to: Annotated[str | None, typer.Option(help="Weights after training, like int4.")] = None,
-    interval: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
+    interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
 ) -> None:
     """Answer: how many parameters, tokens and bits?
@@ -184,14 +206,14 @@ def plan(
         interval=interval,
     )
     if json_:
-        _print_json(result.as_json())
+        print_json(result.as_json())
     else:
         print(result)
 
 
 @app.command()
 def report(
-    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    runs: RunsArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
     budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
@@ -218,14 +240,18 @@ def report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
     )
     if json_:
-        _print_json({"report": str(out)})
+        print_json({"report": str(out)})
     else:
         print(f"Wrote {out}")
 
 
+for verb in VERBS:
+    app.command()(verb)
+
+
 @runs_app.command("show")
 def runs_show(
-    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    runs: RunsArgument,
     rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
     json_: JsonFlag = False,
 ) -> None:
@@ -258,7 +284,7 @@ def runs_show(
 
 @runs_app.command("convert")
 def runs_convert(
-    runs: Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")],
+    runs: RunsArgument,
     out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
     json_: JsonFlag = False,
 ) -> None:
@@ -268,7 +294,7 @@ def runs_convert(
     table = read_runs(runs)
     write_runs(table, out)
     if json_:
-        _print_json({"rows": len(table), "file": str(out)})
+        print_json({"rows": len(table), "file": str(out)})
     else:
         print(f"Wrote {len(table)} rows to {out}")
 
@@ -282,7 +308,7 @@ def runs_schema(json_: JsonFlag = False) -> None:
     from ..runs import COLUMNS
 
     if json_:
-        _print_json(
+        print_json(
             [{"column": c.name, "kind": c.kind, "unit": c.unit, "meaning": c.meaning} for c in COLUMNS]
         )
         return
@@ -301,7 +327,7 @@ def laws_list(json_: JsonFlag = False) -> None:
     from ..laws import LAWS, PUBLISHED
 
     if json_:
-        _print_json({"laws": list(LAWS), "published": list(PUBLISHED)})
+        print_json({"laws": list(LAWS), "published": list(PUBLISHED)})
         return
     for law in LAWS.values():
         print(f"{law.name:16} {len(law.parameters):2} parameters   {law.source}")
@@ -320,7 +346,7 @@ def laws_show(
     constants = published(name) if name in PUBLISHED else None
     law = constants.law if constants else get(name)
     if json_:
-        _print_json(
+        print_json(
             {
                 "name": name,
                 "source": str(constants.source if constants else law.source),
@@ -353,10 +379,6 @@ def _command(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
     for flag, value in flags:
         words += [] if value is None else [flag, str(value)]
     return shlex.join(words)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def _without_draws(data: dict[str, Any]) -> dict[str, Any]:

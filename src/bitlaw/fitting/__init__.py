@@ -1,20 +1,40 @@
 """A law on rows: estimates, intervals, and what the rows cannot tell."""
 
-from .compare import Comparison, compare
+from .compare import Comparison, all_for, compare
 from .estimate import fit
 from .examine import examine
+from .forecast import Forecast, forecast, load_forecast
+from .isoflop import isoflop
+from .path import OptimalPath
+from .protocol import Backtest, Protocol, backtest, protocol
 from .result import Estimate, Fit, HeldOut, load_fit
-from .split import Split, largest
+from .shift import Shift, shift
+from .split import Split, cheapest, largest, longest, lowest_bits
 
 __all__ = [
+    "Backtest",
     "Comparison",
     "Estimate",
     "Fit",
+    "Forecast",
     "HeldOut",
+    "OptimalPath",
+    "Protocol",
+    "Shift",
     "Split",
+    "all_for",
+    "backtest",
+    "cheapest",
     "compare",
     "examine",
     "fit",
+    "forecast",
+    "isoflop",
     "largest",
     "load_fit",
+    "load_forecast",
+    "longest",
+    "lowest_bits",
+    "protocol",
+    "shift",
 ]

@@ -67,9 +67,10 @@ class Ranking:
         if unbeaten:
             as_good = any(b.behind is not None and b.behind <= 0 for b in self.baselines)
             start = "No law holds here" if as_good else "No law is shown to hold here"
+            order = ", so the order of laws says nothing" if rest else ""
             return (
-                f"{start}: {best.name} comes first of {len(self.entries)}, but at {self.level:.0%} not clearly "
-                f"before a guess without a law ({unbeaten[0]}), so the order of laws says nothing."
+                f"{start}: at {self.level:.0%} {best.name} is not clearly better than a guess without a law "
+                f"({unbeaten[0]}){order}."
             )
         if not rest:
             return f"Only {best.name} was fitted."

@@ -209,6 +209,8 @@ def structure(problem: Problem, u: Array) -> list[str]:
         if np.linalg.norm(rest) < 1e-6 * np.linalg.norm(column):
             continue
         sums = np.bincount(member, weights=rest * score)
+        if not sums.any():
+            continue
         t = sums.sum() / np.sqrt((sums**2).sum())
         if abs(t) > bar:
             found.append((abs(t), name))

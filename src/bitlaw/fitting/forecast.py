@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Forecast:
             raise ConfigError(f"the loss of the finished run must be a positive number, not {loss}")
         return Score(self, float(loss))
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        data: dict[str, Any] = plain({"bitlaw_forecast": FORMAT, **vars(self)})
+        return data
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Pin the forecast as JSON; a file that is there already is not overwritten.
 
@@ -65,7 +71,7 @@ class Forecast:
         """
         if Path(path).exists():
             raise DataError(f"{path} exists; a pinned forecast is not overwritten: choose another name")
-        text = json.dumps(plain({"bitlaw_forecast": FORMAT, **vars(self)}), indent=1, allow_nan=False)
+        text = json.dumps(self.as_json(), indent=1, allow_nan=False)
         with whole(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -80,7 +86,7 @@ class Forecast:
             f"({self.level:.0%} prediction interval {self.low:.4f} to {self.high:.4f}; of the law alone "
             f"{self.confidence_low:.4f} to {self.confidence_high:.4f})."
         )
-        far = ", ".join(f"{k} {v:.1f} times" for k, v in self.beyond.items() if v > 1)
+        far = ", ".join(f"{k} {v:.1f} times" for k, v in self.beyond.items() if v > 1.05)
         return text + (f"\nExtrapolated: {far} the largest that was fitted." if far else "")
 
 
@@ -100,6 +106,13 @@ class Score:
     def inside(self) -> bool:
         """Whether the loss lies in the prediction interval."""
         return self.forecast.low <= self.loss <= self.forecast.high
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        data: dict[str, Any] = plain(
+            {"loss": self.loss, "error": self.error, "inside": self.inside, "forecast": vars(self.forecast)}
+        )
+        return data
 
     def __str__(self) -> str:
         where = "inside" if self.inside else "outside"

@@ -64,6 +64,8 @@ def minimize(rows: Rows, aim: Aim, rng: np.random.Generator) -> tuple[Problem, O
         ConfigError: a parameter to be fixed that the law does not have, or a value out of its bounds.
     """
     problem = pose(rows, aim)
+    if not len(problem.free):
+        raise FitError("every parameter is fixed or borrowed; free at least one")
     few = len(problem.free) - len(problem.linear) <= 2
     points = seeds(problem, aim.starts or (FEW if few else MANY), rng)
     if aim.estimates_noise:

@@ -128,8 +128,8 @@ def _improve(space: _Projected, points: Array) -> tuple[Array, Array, Array]:
     points = np.clip(points, low, high)
     cost, linear, residual = space.solve(points)
     damping = np.full(len(points), 1e-2)
-    run = np.arange(len(points))
-    for _ in range(ITERATIONS):
+    run = np.arange(len(points) if points.shape[1] else 0)
+    for _ in range(ITERATIONS if len(run) else 0):
         at, here = points[run], residual[run]
         jacobian = space.jacobian(at, linear[run])
         gradient = np.einsum("snq,sn->sq", jacobian, np.nan_to_num(here))

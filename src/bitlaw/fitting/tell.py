@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..units import format_quantity
 from .objective import HUBER
 
 if TYPE_CHECKING:
     from .compare import Comparison, Entry
+    from .protocol import Backtest, Protocol
     from .result import Fit, HeldOut
     from .shift import Shift
 
@@ -144,11 +146,14 @@ def entry_cells(entry: Entry) -> tuple[str, str, str, str, str]:
     error = f"{held.error:.2%}" + (f" \u00b1 {entry.margin:.2%}" if entry.margin == entry.margin else "")
     if held.outside:
         error += f", silent on {held.outside}"
-    behind = (
-        ""
-        if entry.behind is None
-        else (f"{entry.behind:.2%} ({entry.behind_low:+.2%} to {entry.behind_high:+.2%})")
-    )
+    behind = "" if entry.behind is None else f"{entry.behind:.2%}"
+    if behind:
+        known = entry.behind_low == entry.behind_low
+        behind += (
+            f" ({entry.behind_low:+.2%} to {entry.behind_high:+.2%})"
+            if known
+            else " (one cluster: no interval)"
+        )
     return name, count, error, f"{held.bias:+.2%}", behind
 
 
@@ -166,3 +171,69 @@ def shift_text(shift: Shift) -> str:
         parameters.add_row(c.name, number(c.a), number(c.b), cells)
     note = "Changes of positive parameters are of their logarithms; the intervals of parameters hold one at a time."
     return render(losses, parameters, note, shift.verdict)
+
+
+def protocol_text(found: Protocol) -> str:
+    """The Hitchhiker's procedure as text."""
+    cells = Table(
+        title=f"{found.law} on the largest model, {format_quantity(found.target)} parameters: mean absolute error "
+        f"over its last {found.rows} losses",
+        title_justify="left",
+    )
+    shares = sorted({c.share for c in found.cells})
+    cells.add_column("sizes fitted", justify="right")
+    for share in shares:
+        cells.add_column(f"first {share:.0%} of training" if share < 1 else "all of it", justify="right")
+    for k in sorted({c.sizes for c in found.cells}):
+        row = {c.share: c.error for c in found.cells if c.sizes == k}
+        cells.add_row(str(k), *(f"{row[s]:.1%}" if math.isfinite(row[s]) else "-" for s in shares))
+    lines: list[Table | str] = [cells]
+    if found.cuts:
+        listed = ", ".join(
+            f"{c:.0%} ({e:.1%})" if math.isfinite(e) else f"{c:.0%} (-)" for c, e in found.cuts
+        )
+        lines.append(
+            f"Left out at the beginning of each run: {found.cut:.0%}, best on the second-largest model of {listed}."
+        )
+    for name, error in found.guesses:
+        lines.append(f"Without a law: {name} is {error:.1%} off.")
+    for level, cell in found.enough:
+        lines.append(
+            f"Within {level:.0%}: "
+            + (
+                f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
+                f"{format_quantity(cell.flops, 'flops')}."
+                if cell
+                else "not reached by any of these cells in a steady way."
+            )
+        )
+    return render(*lines, found.verdict)
+
+
+def backtest_text(found: Backtest) -> str:
+    """Forecasts of the past as text."""
+    table = Table(title=f"{found.law}: dearer runs foretold from cheaper ones", title_justify="left")
+    for name in (
+        "fitted",
+        "rows",
+        "extrapolated",
+        "predicted",
+        "mean abs. error",
+        "bias",
+        "dearest run",
+        "a guess",
+    ):
+        table.add_column(name, justify="right")
+    for s in found.steps:
+        table.add_row(
+            f"cheapest {s.share:.0%}",
+            str(s.fitted),
+            f"{s.beyond:.1f}x compute",
+            str(s.rows),
+            f"{s.error:.2%}",
+            f"{s.bias:+.2%}",
+            f"{s.dearest:+.2%}",
+            f"{s.guess:.2%}",
+        )
+    notes = ["A guess: the loss of the dearest fitted run, without a law."]
+    return render(table, *notes, *(f"Not possible: {reason}." for reason in found.skipped))

@@ -1,0 +1,40 @@
+"""What every verb needs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, nearest
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+RunsArgument = Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")]
+CountOption = Annotated[str, typer.Option(help="How N is counted: as_given, non_embedding, total, matmul.")]
+IntervalOption = Annotated[float, typer.Option(help="Level of the intervals.")]
+COUNTS = ("as_given", "non_embedding", "total", "matmul")
+
+
+def counted(name: str) -> Any:
+    """Check a counting convention.
+
+    Raises:
+        ConfigError: an unknown one.
+    """
+    if name not in COUNTS:
+        raise ConfigError(f"unknown count {name!r}; {nearest(name, COUNTS)}")
+    return name
+
+
+def print_json(value: Any) -> None:
+    """Print JSON."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def show(value: Any, as_json: bool) -> None:
+    """Print a result as text, or as JSON."""
+    if as_json:
+        print_json(value.as_json())
+    else:
+        print(value)

@@ -1,0 +1,198 @@
+"""The verbs that judge laws: compare, protocol, backtest, shift, isoflop, forecast, score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, show
+
+LawOption = Annotated[str, typer.Option(help="See `bitlaw laws list`, or a .toml file of your own.")]
+SPLITS = ("largest", "longest", "lowest-bits")
+
+
+def compare(
+    runs: RunsArgument,
+    law: Annotated[
+        list[str] | None, typer.Option(help="A law to compare; may be given often. Default: all that fit.")
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(SPLITS)}; may be given often.")
+    ] = None,
+    gaps: Annotated[bool, typer.Option("--gaps", help="Compare gaps of quantisation, not losses.")] = False,
+    criteria: Annotated[bool, typer.Option("--criteria", help="Also give BIC of a fit to all rows.")] = False,
+    count: CountOption = "as_given",
+    interval: IntervalOption = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Rank laws by their error on rows held out, beside guesses without a law.
+
+    Example: `bitlaw compare runs.csv --law kumar --law efficiency --hold-out lowest-bits`
+    """
+    from ..errors import nearest
+    from ..fitting import compare as rank
+    from ..fitting import largest, longest, lowest_bits
+
+    known = dict(zip(SPLITS, (largest(), longest(), lowest_bits()), strict=True))
+    for name in hold_out or ():
+        if name not in known:
+            raise ConfigError(f"unknown split {name!r}; {nearest(name, known)}")
+    found = rank(
+        runs,
+        law or None,
+        what="gap" if gaps else "loss",
+        hold_out=[known[name] for name in hold_out] if hold_out else None,
+        count=counted(count),
+        interval=interval,
+        criteria=criteria,
+    )
+    show(found, json_)
+
+
+def protocol(
+    runs: RunsArgument,
+    law: LawOption = "chinchilla",
+    cut: Annotated[
+        float | None, typer.Option(help="Share of each run to leave out at its beginning; default: chosen.")
+    ] = None,
+    last: Annotated[float, typer.Option(help="Share of the target's training that is predicted.")] = 0.3,
+    count: CountOption = "as_given",
+    json_: JsonFlag = False,
+) -> None:
+    """Judge a law on a family of models: largest left out, baselines, how few runs are enough.
+
+    Example: `bitlaw protocol runs.csv --law chinchilla`
+    """
+    from ..fitting import protocol as judge
+
+    show(judge(law, runs, cut=cut, last=last, count=counted(count)), json_)
+
+
+def backtest(
+    runs: RunsArgument,
+    law: LawOption = "chinchilla",
+    share: Annotated[
+        list[float] | None, typer.Option(help="Share of the runs to fit, cheapest first; may be given often.")
+    ] = None,
+    count: CountOption = "as_given",
+    json_: JsonFlag = False,
+) -> None:
+    """Foretell the dearer runs from the cheaper ones, as if they had not been trained.
+
+    Example: `bitlaw backtest runs.csv --law kumar --share 0.5`
+    """
+    from ..fitting import backtest as test
+
+    show(test(law, runs, shares=share or (0.3, 0.5, 0.7, 0.9), count=counted(count)), json_)
+
+
+def shift(
+    a: Annotated[str, typer.Argument(help="Runs of the first arm.")],
+    b: Annotated[str, typer.Argument(help="Runs of the second arm.")],
+    law: LawOption = "chinchilla",
+    count: CountOption = "as_given",
+    interval: IntervalOption = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Say whether a law shifted between two sets of runs: another optimiser, corpus or format.
+
+    Example: `bitlaw shift adamw.csv muon.csv --law chinchilla`
+    """
+    from ..fitting import shift as compare_arms
+
+    show(compare_arms(law, a, b, count=counted(count), interval=interval), json_)
+
+
+def isoflop(
+    runs: RunsArgument,
+    approach: Annotated[int, typer.Option(min=1, max=2, help="1: envelope; 2: parabolas.")] = 2,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="A budget like 1e19; may be given often. Default: found.")
+    ] = None,
+    count: CountOption = "as_given",
+    interval: IntervalOption = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Find how size and tokens should grow with compute, without a law of the loss.
+
+    Example: `bitlaw isoflop runs.csv --approach 2 --budget 1e18 --budget 1e19 --budget 1e20`
+    """
+    from ..fitting import isoflop as find
+    from ..units import parse_quantity
+
+    budgets = [parse_quantity(text, "budget") for text in budget] if budget else None
+    found = find(runs, approach, budgets, count=counted(count), interval=interval)
+    show(found, json_)
+
+
+def forecast(
+    fit: Annotated[Path, typer.Argument(help="A fit that `bitlaw fit --save` wrote.")],
+    params: Annotated[str | None, typer.Option(help="Model size, like 8B.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Training tokens, like 200B.")] = None,
+    w: Annotated[str | None, typer.Option(help="Format of the weights in training, like int4.")] = None,
+    a: Annotated[str | None, typer.Option(help="Format of the activations.")] = None,
+    kv: Annotated[str | None, typer.Option(help="Format of keys and values.")] = None,
+    quantize_to: Annotated[str | None, typer.Option(help="Weights after training, like int4.")] = None,
+    pin: Annotated[Path | None, typer.Option(help="Keep the forecast, for `bitlaw score`.")] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Predict the loss of one run, with the interval it should fall in; pin it before you train.
+
+    Example: `bitlaw forecast fit.json --params 1B --tokens 20B --w int4 --pin 1b.json`
+    """
+    from ..fitting import forecast as predict
+    from ..fitting import load_fit
+
+    source = load_fit(fit)
+    formats = {"w": w, "a": a, "kv": kv, "post": quantize_to}
+    found = predict(source, **_inputs(source.law, params, tokens, formats))
+    if pin is not None:
+        found.save(pin)
+    show(found, json_)
+    if pin is not None and not json_:
+        print(f"Pinned to {pin}; when the run has finished: bitlaw score {pin} LOSS")
+
+
+def score(
+    pinned: Annotated[Path, typer.Argument(help="A forecast that `bitlaw forecast --pin` wrote.")],
+    loss: Annotated[float, typer.Argument(help="What the run came to, in nats a token.")],
+    json_: JsonFlag = False,
+) -> None:
+    """Score a pinned forecast against the run that has finished.
+
+    Example: `bitlaw score 1b.json 2.731`
+    """
+    from ..fitting import load_forecast
+
+    show(load_forecast(pinned).score(loss), json_)
+
+
+def _inputs(
+    law: Any, params: str | None, tokens: str | None, formats: dict[str, str | None]
+) -> dict[str, Any]:
+    """What the law reads of a run."""
+    from ..formats import law_bits, parse_format
+    from ..formats.gaussian import effective_bits
+    from ..units import parse_quantity
+
+    sizes = (("params", params), ("tokens", tokens))
+    inputs: dict[str, Any] = {name: parse_quantity(text, name) for name, text in sizes if text is not None}
+    read = {column.partition("=")[0] for column in law.columns}
+    for part, name in formats.items():
+        if name is None:
+            continue
+        fmt = parse_format(name)
+        kinds = {"bits": law_bits(fmt), "capacity": effective_bits(fmt), "format": fmt.name}
+        known = {f"{part}_{kind}": value for kind, value in kinds.items() if f"{part}_{kind}" in read}
+        if not known:
+            raise ConfigError(
+                f"{law.name} says nothing of the format of {part}; it reads {', '.join(sorted(read))}"
+            )
+        inputs |= known
+    return inputs
+
+
+VERBS = (compare, protocol, backtest, shift, isoflop, forecast, score)
