@@ -116,7 +116,7 @@ def fit(
         float | None, typer.Option(help="Huber's delta, like 1e-3; default: from the noise of the rows.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Of the intervals: residual, wild, cluster or student.")
+        str | None, typer.Option(help="Of the intervals: residual, wild, cluster, student or profile.")
     ] = None,
     borrow: Annotated[
         str | None, typer.Option(help="Take all other constants from a saved fit (.json) or published ones.")

@@ -13,11 +13,12 @@ from ..errors import ConfigError, nearest
 from ..laws import Law, Published, get
 from ..runs import Count, read_runs
 from .diagnose import FLOORS, at_bounds, floorless, influential, structure, suspicious, unidentified
-from .intervals import METHODS, Method, default_method, draw
+from .intervals import METHODS, Method, default_method, draw, profile
 from .minimize import Aim, estimate_noise, minimize, plain_cost
 from .objective import HUBER, Array, Block, Objective, Problem
 from .result import Estimate, Fit, HeldOut, Provenance, score
 from .rows import Rows, select
+from .solve import Optimum, polish
 from .split import Split
 
 SPAN, SPAN_OF_FLOOR = 10, 4  # of an interval, from which a parameter, or the floor, is called not identified
@@ -64,7 +65,7 @@ def fit(
             those that the lender does not have, are found.
         free: parameters that are not borrowed.
         interval: level of the intervals.
-        method: how the intervals are made: `wild`, `cluster` or `residual` bootstrap, or `student`; None for
+        method: how the intervals are made: `residual`, `wild` or `cluster` bootstrap, `student` or `profile`; None for
             the one whose coverage is right: `residual` where every row is its own cluster, else `wild`.
         draws: of the parameters, behind the intervals; 0 for none.
         starts: points the solver is started from, after projecting out linear parameters; None for enough.
@@ -138,7 +139,9 @@ def fit(
     )
     notes += suspicious(by_name, dict(zip(rows.law.names, map(tuple, ends.tolist()), strict=True)), lowest)
     weak |= floorless(by_name, lowest)
-    estimates = _estimates(problem, theta, sample, interval, weak, bounds, notes, bool(df))
+    if df and method == "profile":
+        ends[problem.free] = _profiled(problem, optimum, interval)
+    estimates = _estimates(problem, theta, ends, weak, bounds, notes, bool(df))
     return Fit(
         law=rows.law,
         estimates=estimates,
@@ -159,6 +162,14 @@ def fit(
         held_out=held_out,
         provenance=Provenance.of(table),
     )
+
+
+def _profiled(problem: Problem, optimum: Optimum, level: float) -> Array:
+    """Ends of the profile intervals of the free parameters, in the law's own units (f, 2)."""
+    plain = problem.uncentred()
+    u = plain.coordinates(problem.decentre(problem.theta(optimum.u)))
+    ends = profile(plain, polish(plain, u), level)
+    return np.where(plain.positive[:, None], np.exp(np.where(plain.positive[:, None], ends, 0.0)), ends)
 
 
 def _lent(law: Law, lender: Fit | Published, free: Sequence[str]) -> dict[str, float]:
@@ -200,20 +211,18 @@ def divide(rows: Rows, split: Split) -> tuple[Rows, Rows]:
 def _estimates(
     problem: Problem,
     theta: Array,
-    sample: Array,
-    level: float,
+    ends: Array,
     weak: set[str],
     bounds: Mapping[str, str],
     notes: list[str],
     drawn: bool,
 ) -> tuple[Estimate, ...]:
     """Put together value, interval and status of every parameter, and say what runs away."""
-    tail = (1 - level) / 2
     free = set(problem.free.tolist())
     out = []
     for k, parameter in enumerate(problem.law.parameters):
         name, status = parameter.name, "ok"
-        low, high = np.quantile(sample[:, k], [tail, 1 - tail]) if drawn else (np.nan, np.nan)
+        low, high = ends[k] if drawn else (np.nan, np.nan)
         if k not in free:
             status = "fixed"
         elif name in bounds:

@@ -8,6 +8,9 @@ can vanish from a resample.
 `student`: no refits: multivariate Student around the estimate, with the covariance of an M-estimator
 (Huber 1981, section 7.6) where every row is its own cluster, else the cluster sandwich (CR2).
 
+`profile`: draws as by default, but each parameter's interval is where the objective, minimised over all others, rises
+by as much as Student's t allows; it follows bends and bounds that a symmetric interval cannot.
+
 The default is `residual` where every row is its own cluster and `wild` elsewhere: those whose coverage came
 out right (docs/coverage.md).
 
@@ -18,6 +21,7 @@ are stretched rather than estimates, so that every draw is a fit, bounds and all
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -25,7 +29,7 @@ import numpy as np
 from .objective import Array, Problem
 from .solve import Optimum, polish
 
-Method: TypeAlias = Literal["wild", "cluster", "residual", "student"]
+Method: TypeAlias = Literal["residual", "wild", "cluster", "student", "profile"]
 METHODS: tuple[str, ...] = get_args(Method)
 MOST_NUMBERS = 400_000  # in the derivatives of one stack of refits: what a core keeps close
 
@@ -39,6 +43,11 @@ def default_method(problem: Problem) -> Method:
     return "residual" if len(np.unique(clusters)) == len(clusters) else "wild"
 
 
+def degrees(problem: Problem) -> int:
+    """Degrees of freedom: clusters less free parameters, at least one."""
+    return max(1, len(np.unique(problem.clusters)) - len(problem.free))
+
+
 def draw(
     method: Method, problem: Problem, optimum: Optimum, draws: int, rng: np.random.Generator
 ) -> tuple[Array, int]:
@@ -48,7 +57,9 @@ def draw(
     values, jacobian = values[0], slopes[0].T
     residual = values - problem.targets
     groups, member = np.unique(problem.clusters, return_inverse=True)
-    df = max(1, len(groups) - len(problem.free))
+    df = degrees(problem)
+    if method == "profile":
+        method = default_method(problem)
     if method == "student":
         return _student(problem, u, covariance(problem, jacobian, residual), draws, df, rng), df
     if method == "cluster":
@@ -110,6 +121,69 @@ def covariance(problem: Problem, jacobian: Array, residual: Array) -> Array:
     np.add.at(sums, member, jacobian * (pull * inflated)[:, None])
     sandwich: Array = inverse @ sums.T @ sums @ inverse
     return sandwich
+
+
+def profile(problem: Problem, optimum: Optimum, level: float) -> Array:
+    """Ends of the profile interval of every free coordinate (f, 2).
+
+    The rise of the objective is measured in units of the covariance above, so that robust losses and clusters are
+    allowed for: T^2 = 2 (rise) v / s^2, with v what the curvature alone gives for the variance.
+    """
+    from scipy.special import stdtrit
+
+    u = optimum.u[0]
+    values, slopes = problem.linearised(u[None])
+    residual = values[0] - problem.targets
+    spread = np.sqrt(np.diag(covariance(problem, slopes[0].T, residual)))
+    gram = (slopes[0] * (problem.weight * problem.inlying(residual))) @ slopes[0].T
+    alone = np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram, rcond=1e-12, hermitian=True)), 1e-300))
+    limit = float(stdtrit(degrees(problem), 0.5 + level / 2))
+    ends = np.empty((len(u), 2))
+    for place in range(len(u)):
+        for side, sign in enumerate((-1.0, 1.0)):
+            bound = (problem.low, problem.high)[side][place]
+            ends[place, side] = _end(
+                problem, optimum, place, sign * spread[place], bound, limit * spread[place] / alone[place]
+            )
+    return ends
+
+
+def _end(problem: Problem, optimum: Optimum, place: int, step: float, bound: float, limit: float) -> float:
+    """Where the root of twice the rise of the objective reaches a limit, going from the optimum by steps."""
+    best, start = float(optimum.cost[0]), optimum.u[0]
+    others = np.delete(np.arange(len(start)), place)
+    at = start[others]
+
+    def rise(x: float) -> float:
+        nonlocal at
+        point = start.copy()
+        point[place] = x
+        held = replace(problem, free=problem.free[others], base=problem.theta(point))
+        found = polish(held, at[None])
+        at = found.u[0]
+        return float(np.sqrt(max(0.0, 2 * (float(found.cost[0]) - best))))
+
+    near, near_rise = float(start[place]), 0.0
+    far = near
+    while True:
+        far = float(np.clip(far + step, min(bound, near), max(bound, near)))
+        far_rise = rise(far)
+        if far_rise >= limit:
+            break
+        if far == bound:
+            return bound
+        near, near_rise, step = far, far_rise, 1.6 * step
+    for _ in range(8):  # the root is nearly straight in x, so false position is quick
+        share = float(np.clip((limit - near_rise) / (far_rise - near_rise), 0.05, 0.95))
+        x = near + share * (far - near)
+        y = rise(x)
+        if abs(y - limit) < 1e-3 * limit:
+            return x
+        if y < limit:
+            near, near_rise = x, y
+        else:
+            far, far_rise = x, y
+    return near + (limit - near_rise) / (far_rise - near_rise) * (far - near)
 
 
 def _resampled(

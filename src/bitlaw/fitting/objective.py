@@ -234,6 +234,13 @@ class Problem:
         """Second derivative of Huber's loss: 1 inside delta, 0 outside."""
         return (np.abs(residuals) <= self.delta).astype(float)
 
+    def uncentred(self) -> Problem:
+        """The same problem in the law's own units, for questions about its parameters one at a time."""
+        blocks = tuple(
+            replace(b, data={n: c * self.centre.get(n, 1.0) for n, c in b.data.items()}) for b in self.blocks
+        )
+        return replace(self, blocks=blocks, base=self.decentre(self.base), centre={})
+
     def decentre(self, theta: Array) -> Array:
         """Turn parameters in centred units into the law's own."""
         return rescaled(self.law, theta, self.centre, +1)

@@ -82,6 +82,7 @@ def method_text(fit: Fit) -> str:
         "wild": "wild cluster bootstrap",
         "cluster": "cluster bootstrap",
         "student": "curvature",
+        "profile": "profile of the objective",
     }.get(fit.method, fit.method)
 
 
