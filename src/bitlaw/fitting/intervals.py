@@ -31,7 +31,8 @@ from .solve import Optimum, polish
 
 Method: TypeAlias = Literal["residual", "wild", "cluster", "student", "profile"]
 METHODS: tuple[str, ...] = get_args(Method)
-MOST_NUMBERS = 400_000  # in the derivatives of one stack of refits: what a core keeps close
+NEAR = 1e-9  # predicted relative decrease at which a refit stops: below a thousandth of a standard error
+MOST_NUMBERS = 150_000  # in the derivatives of one stack of refits: what a core keeps close
 
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
@@ -86,7 +87,10 @@ def _refits(problem: Problem, u: Array, targets: Array, weight: Array) -> Array:
     size = max(1, MOST_NUMBERS // (targets.shape[1] * u.shape[1]))
     parts = [slice(k, k + size) for k in range(0, len(targets), size)]
     return np.concatenate(
-        [polish(problem, np.repeat(u, len(targets[p]), axis=0), targets[p], weight[p]).u for p in parts]
+        [
+            polish(problem, np.repeat(u, len(targets[p]), axis=0), targets[p], weight[p], tolerance=NEAR).u
+            for p in parts
+        ]
     )
 
 

@@ -17,8 +17,8 @@ from .objective import Array, Problem
 
 TOLERANCE = 1e-13
 ITERATIONS = 300
-BEFORE_NEWTON = 4
-KEEP = 4  # rounds for which the law's own curvature is used again
+BEFORE_NEWTON = 4, 14  # rounds of Gauss-Newton: where most rows lie beyond delta, and elsewhere
+KEEP = 6  # rounds for which the law's own curvature is used again
 NUDGE = 1e-6  # of coordinates, for differences of exact gradients
 
 
@@ -48,6 +48,7 @@ def polish(
     targets: Array | None = None,
     weight: Array | None = None,
     iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
 ) -> Optimum:
     """Minimise the objective from each point of a stack.
 
@@ -57,6 +58,7 @@ def polish(
         targets: measurements on the link scale, (n,) or one set for each point (S, n).
         weight: how much each row counts, (n,) or one set for each point (S, n).
         iterations: at most this many.
+        tolerance: predicted decrease, as a share of the objective, at which to stop.
     """
     low, high = problem.low, problem.high
     rows = len(problem.scales)
@@ -77,7 +79,7 @@ def polish(
         pull = importance * problem.irls(at)
         gradient = _force(slope, pull * at)
         gram = _gram(slope, pull)
-        since = round_ - BEFORE_NEWTON
+        since = round_ - BEFORE_NEWTON[int(problem.inlying(at).mean() > 0.5)]
         if since >= 0:
             if since % KEEP == 0:
                 curvature[run] = _curvature(problem, u[run], pull * at, gradient)
@@ -85,7 +87,7 @@ def polish(
             gram = np.where(_definite(exact)[:, None, None], exact, gram)
         full = damped_step(gram, gradient, np.full(len(run), 1e-13), u[run], low, high)
         decrease = -0.5 * np.einsum("sf,sf->s", full, gradient)
-        converged[run] = np.abs(decrease) <= TOLERANCE * np.maximum(cost[run], 1e-300)
+        converged[run] = np.abs(decrease) <= tolerance * np.maximum(cost[run], 1e-300)
         step = damped_step(gram, gradient, damping[run], u[run], low, high)
         trial = np.clip(u[run] + step, low, high)
         new_values, new_slopes = problem.linearised(trial)
