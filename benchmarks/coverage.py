@@ -107,13 +107,15 @@ def study(sweeps: int, workers: int, kept: Path) -> Iterator[tuple[str, str, str
     """Count every design, noise and method that is not counted yet."""
     lines = kept.read_text().splitlines() if kept.exists() else []
     known = {tuple(key): share for key, share in map(json.loads, lines)}
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers or 1) as pool:
         for noise in NOISES:
             for design in designs():
                 for method in METHODS:
                     key = (noise, design, method, sweeps)
                     if key in known:
                         yield noise, design, method, np.array(known[key])
+                        continue
+                    if not workers:
                         continue
                     began = time.time()
                     job = partial(covered, design, noise, method)
@@ -150,7 +152,7 @@ def page(sweeps: int, found: list[tuple[str, str, str, np.ndarray]]) -> str:
         f"(Bonferroni over all of them: {', '.join(f'{level:.0%} ± {width[level]:.1%}' for level in LEVELS)}). "
         "Counts outside the band are in bold, in every table.\n",
     ]
-    for noise in NOISES:
+    for noise in (n for n in NOISES if any(where == n for where, *_ in found)):
         lines += [
             f"## Noise: {noise}\n",
             "| design | method | " + " | ".join(QUANTITIES) + " |",
@@ -183,7 +185,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sweeps", type=int, default=400)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="0: write the page from the counts so far")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "coverage.md")
     parser.add_argument("--kept", type=Path, default=Path("coverage-counts.jsonl"), help="counts so far")
     chosen = parser.parse_args()

@@ -47,7 +47,7 @@ def row(name: str, kind: str, form: Form) -> list[str]:
     part = (form.parts or tuple(TRAINED_PARTS))[0]
     asked = (
         (base, {part: name}, None) if kind == "precision" else (base, None, name)
-        for base in LAWS
+        for base in (*LAWS, "none")
         if base in BASE
     )
     bases = [base for base, precision, gap in asked if not compatible(base, precision, gap)]

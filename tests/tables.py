@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from bitlaw import Runs
 
 #: Porian's learning-rate decays: of one length for all runs, to each budget's end, or none.
 DECAYS = {"kaplan": "cosine of one length", "chinchilla": "cosine", "const": "constant"}
+#: Theirs to ours: no head, or with it; with the work of attention counted as parameters there is no name for it.
+COUNTS = {"kaplan": "non_embedding", "standard": "matmul"}
 PORIAN = ("source", "train_dataset", "hparams", "warmup", "decay", "param_count_convention", "loss_kind")
 
 
@@ -58,16 +61,21 @@ def gadre(folder: Path, dataset: str) -> Runs:
     )
 
 
-def quest(folder: Path) -> Runs:
-    """Weights and activations at one number of bits, and bf16. One bit has no format of ours yet.
+def quest(folder: Path, parts: tuple[str, ...] = ("w",), one_bit: str | None = None) -> Runs:
+    """Weights and activations at one number of bits, and bf16.
 
-    Only `w_format` is set, so that an efficiency is of both, as the paper's is.
+    Args:
+        folder: of the public tables.
+        parts: which of the two are said to be of low precision; with `w` alone an efficiency is of both, as the
+            paper's is.
+        one_bit: the label that stands for one bit, which has no format of ours; None leaves those rows out.
     """
     rows = []
     for raw in cells(folder, "quest_qat"):
         bits = int(float(raw["weight_bits"]))
-        if raw["method_group"] in ("bf16", "quest_w=a_int") and bits > 1:
-            low = {"w_format": f"int{bits}"} if bits < 16 else {}
+        label = one_bit if bits == 1 else f"int{bits}"
+        if raw["method_group"] in ("bf16", "quest_w=a_int") and label:
+            low = {f"{part}_format": label for part in parts} if bits < 16 else {}
             rows.append({**sizes(raw), "count": "non_embedding", "corpus": "c4", **low})
     return Runs.from_rows(rows)
 
@@ -80,7 +88,9 @@ def porian(folder: Path, **chosen: str | tuple[str, ...]) -> Runs:
     """
     rows = []
     for raw in cells(folder, "porian"):
-        if all(raw[name] == value or raw[name] in value for name, value in chosen.items()):
+        if all(
+            raw[name] in ((value,) if isinstance(value, str) else value) for name, value in chosen.items()
+        ):
             setting = "/".join(raw[name] for name in PORIAN)
             own = raw["isoflop"] if raw["decay"] == "chinchilla" else ""
             rows.append(
@@ -89,6 +99,7 @@ def porian(folder: Path, **chosen: str | tuple[str, ...]) -> Runs:
                     "flops": float(raw["isoflop"]),
                     "schedule": DECAYS[raw["decay"]],
                     "corpus": raw["train_dataset"],
+                    "count": COUNTS.get(raw["param_count_convention"]),
                     "trunk": f"{setting}/{raw['n_params']}/{own}",
                 }
             )
@@ -108,27 +119,25 @@ def datablations(folder: Path) -> Runs:
     )
 
 
-def ptq(folder: Path, methods: dict[str, str]) -> Runs:
-    """Gaps of integer weights, by the methods named ({theirs: ours}); a cluster is a model family."""
+#: Whole numbers of bits on a plain grid: llama.cpp's older types (Q4_0: blocks of 32), RTN and GPTQ.
+INTEGER = re.compile(r"(?P<method>RTN|GPTQ)-(?P<bits>\d)b(-g128)?|Q(?P<type>\d)_[01]")
+
+
+def ptq(folder: Path, family: str | None = None, method: str | None = None) -> Runs:
+    """Gaps of weights on integer grids; rows of one model family are one trunk, for they share all but their size.
+
+    Models of unknown training data cannot be rows; the one negative gap of the table is of a key cache.
+    """
     rows = []
     for raw in cells(folder, "ptq_tables"):
-        bits = float(raw["weight_bits"] or 0)
-        if (
-            raw["ptq_method"] in methods
-            and bits == int(bits)
-            and 2 <= bits <= 8
-            and raw["d_tokens"]
-            and raw["delta_loss"]
-        ):
-            rows.append(
-                {
-                    **sizes(raw),
-                    "trunk": raw["family"],
-                    "post_format": f"int{int(bits)}",
-                    "post_group": int(float(raw["group_size"])) if raw["group_size"] else None,
-                    "method": methods[raw["ptq_method"]],
-                    "gap": float(raw["delta_loss"]),
-                    "gap_se": float(raw["delta_loss_se"]) if raw["delta_loss_se"] else None,
-                }
-            )
+        found = INTEGER.fullmatch(raw["quant_label"])
+        if not found or not raw["d_tokens"] or family not in (None, raw["family"]):
+            continue
+        how = (found["method"] or "RTN").lower()
+        if method not in (None, how):
+            continue
+        se = {"gap_se": float(raw["delta_loss_se"])} if raw["delta_loss_se"] else {}
+        gap = {"gap": float(raw["delta_loss"]), **se}
+        kind = {"post_format": f"int{found['bits'] or found['type']}", "method": how}
+        rows.append({**sizes(raw), "trunk": raw["family"], **kind, **gap})
     return Runs.from_rows(rows)

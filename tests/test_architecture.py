@@ -22,7 +22,7 @@ LAW_HALF = {
     "formats": {"errors", "units"},
     "shapes": {"errors", "units", "formats"},
     "runs": {"errors", "files", "units", "formats", "shapes"},
-    "laws": {"errors", "units", "formats", "shapes"},
+    "laws": {"errors", "files", "units", "formats", "shapes"},
     "fitting": {"errors", "files", "units", "formats", "shapes", "runs", "laws"},
     "planning": {"errors", "units", "formats", "shapes", "runs", "laws", "fitting"},
     "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},

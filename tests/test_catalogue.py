@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import re
 from itertools import product
 
 import numpy as np
@@ -14,6 +12,9 @@ from conftest import CELLS
 
 import bitlaw as bl
 from bitlaw import ConfigError, Runs
+from bitlaw.fitting.minimize import Aim, minimize
+from bitlaw.fitting.objective import Block
+from bitlaw.fitting.rows import Rows, select
 from bitlaw.formats import Integer
 from bitlaw.formats.gaussian import effective_bits, gaussian_error
 from bitlaw.laws import LAWS, chinchilla, kaplan, outer, overtraining, published, saturating
@@ -99,7 +100,7 @@ def cells(law):
         names = ("params", "post_format", "calibration_samples", "post_group")
         rows = [dict(zip(names, (n, f"int{b}", c, g), strict=True)) for n, b, c, g in grid]
         return [{**row, "tokens": 1e12, "chance": 0.25} for row in rows]
-    kinds = [{}]
+    kinds = [{}] if law.loss != 0 else []
     if law.name == "additive-granular":
         formats = [(p, b, g) for p in ("w", "a") for b in (3, 4) for g in (32, 128, 1024)]
         kinds += [{f"{p}_format": f"int{b}", f"{p}_group": g} for p, b, g in formats]
@@ -134,6 +135,8 @@ def own_rows(law, values):
 
 def measured(law, row, value):
     """The columns that hold what a law predicts."""
+    if law.loss == 0:
+        return {"gap": float(value), "gap_se": 1e-3 * float(value)}
     if law.target == "neg_log_accuracy":
         return {"error": (1 - row["chance"]) * -math.expm1(-value)}
     return {law.target: float(value)}
@@ -145,61 +148,49 @@ def with_labels(law):
     return law.for_labels({c: labels.get(c, formats) for c in law.label_columns})
 
 
-#: Parameters that their own rows cannot identify, whatever they are: only combinations are.
-SLOPPY = {"saturating", "data-constrained", "outer"}
-
-
 def recovered(name, seed):
-    """Fit a law to its own noiseless rows; return the worst error of its identified parameters and predictions."""
+    """Fit a law to its own noiseless rows; return the worst relative errors of its constants and predictions."""
     law = with_labels(LAWS[name])
     values = truth(law, seed)
-    fit = bl.fit(LAWS[name], own_rows(law, values), draws=0, seed=seed, starts=16)
-    errors = [abs(e.value / values[e.parameter.name] - 1) for e in fit.estimates if e.status == "ok"]
-    misfit = fit.noise["loss"] * math.sqrt(2 * fit.cost / fit.rows["loss"])
-    return max(errors), misfit, fit
+    if name == "floating-point":
+        law, block, theta = by_hand(law, values, seed)
+    else:
+        runs = own_rows(law, values)
+        fit = bl.fit(LAWS[name], runs, draws=0, seed=seed, starts=16)
+        assert {e.status for e in fit.estimates} <= {"ok", "fixed"}, fit
+        law, theta = fit.law, fit.law.vector(fit.values)
+        block = select(LAWS[name], runs).blocks()[0]
+    free = np.array([p.fixed is None for p in law.parameters])
+    constants = theta[free] / law.vector({n: values[n] for n in law.names})[free]
+    predicted = (law.compiled.total if block.kind == "loss" else law.compiled.gap)(theta, block.data)
+    return np.abs(constants - 1).max(), np.abs(predicted / block.measured - 1).max()
 
 
-#: No format of ours is a float yet, so no table can hold rows of this law; see the test after the next two.
-FITTED = [name for name in LAWS if name != "floating-point"]
+def by_hand(law, values, seed):
+    """Floats are no format of ours yet, so no table can hold rows of this law: the solver is given its inputs."""
+    layouts = [(e, m) for e in range(1, 6) for m in range(1, 5)]
+    grid = [(n, d, e, m, g) for n, d in CELLS for e, m in layouts for g in (32, 512)]
+    names = ("params", "tokens", "w_exponent", "w_mantissa", "w_group")
+    data = law.arrange(dict(zip(names, np.array(grid).T, strict=True)))
+    one, place = np.ones(len(grid)), np.arange(len(grid))
+    block = Block("loss", data, law.compiled.total(law.vector(values), data), one, one, one, place, place)
+    rows = Rows(law, block, None, (), "", {}, {})
+    problem, optimum = minimize(rows, Aim(starts=16), np.random.default_rng(seed))
+    return law, block, problem.decentre(problem.theta(optimum.u[0]))
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", LAWS)
 def test_every_law_finds_its_own_constants_again(name):
-    worst, misfit, fit = recovered(name, 0)
-    assert misfit < 1e-7, fit
-    if name not in SLOPPY:
-        assert worst < 1e-5, fit
+    """Every constant that is not held, and every prediction, to 1e-9; measured over 20 truths 4e-12 and 2e-15."""
+    assert max(recovered(name, 0)) < 1e-9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", LAWS)
 def test_every_law_finds_its_own_constants_again_from_twenty_truths(name):
-    misfits = [recovered(name, seed)[1] for seed in range(20)]
-    assert sum(m > 1e-6 for m in misfits) == 0, misfits
-
-
-def test_the_floating_point_law_finds_its_own_constants_again():
-    """On its own Jacobian, from starting points 30 % away."""
-    from scipy.optimize import least_squares
-
-    law = LAWS["floating-point"]
-    layouts = [(e, m) for e in range(1, 6) for m in range(1, 5)]
-    rows = [(n, d, e, m, g) for n, d in CELLS for e, m in layouts for g in (32, 512)]
-    names = ("params", "tokens", "w_exponent", "w_mantissa", "w_group")
-    data = law.arrange(dict(zip(names, np.array(rows).T, strict=True)))
-    values = law.vector(truth(law, 0))
-    exact = law.compiled.total(values, data)
-    start = np.log(values) + np.random.default_rng(0).uniform(-0.3, 0.3, len(values))
-
-    def slopes(u):
-        value, jacobian = law.compiled.total.jacobian(np.exp(u), data)
-        return jacobian * np.exp(u) / value[:, None]
-
-    found = least_squares(
-        lambda u: np.log(law.compiled.total(np.exp(u), data) / exact),
-        start, slopes, xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac", max_nfev=2000,
-    )  # fmt: skip
-    assert np.exp(found.x) == pytest.approx(values, rel=1e-5)
+    """To 1e-9, of 1e-6 asked for; on exact rows no direction is too sloppy for that."""
+    missed = {seed: errors for seed in range(20) if max(errors := recovered(name, seed)) > 1e-9}
+    assert not missed
 
 
 # ---- laws that contain each other
@@ -293,86 +284,7 @@ def test_gaussian_errors_of_grids():
     assert (np.diff(sequence) < 1.1).all()
 
 
-# ---- real tables
-
-
-def quest(folder):
-    rows = []
-    with (folder / "quest_qat" / "tidy.csv").open() as file:
-        for raw in csv.DictReader(file):
-            if raw["method_group"] in ("bf16", "quest_w=a_int") and float(raw["weight_bits"]) in (
-                2,
-                3,
-                4,
-                8,
-                16,
-            ):
-                bits = int(float(raw["weight_bits"]))
-                row = {
-                    "id": raw["run_id"],
-                    "params": float(raw["n_params"]),
-                    "tokens": float(raw["d_tokens"]),
-                }
-                rows.append(
-                    {**row, "loss": float(raw["loss"]), **({"w_format": f"int{bits}"} if bits < 16 else {})}
-                )
-    return Runs.from_rows(rows)
-
-
-def test_quests_efficiencies_from_its_own_runs(public_data):
-    """Published .15, .43, .69, 1.02; E is not identified, as tokens are nearly proportional to size."""
-    runs = quest(public_data)
-    fit = bl.fit(chinchilla.with_precision(w="efficiency"), runs, delta=1e-3)
-    for bits, expected in {2: 0.152, 3: 0.432, 4: 0.69, 8: 1.015}.items():
-        assert fit.values[f"eff_w[int{bits}]"] == pytest.approx(expected, abs=0.02)
-    status = {e.parameter.name: e.status for e in fit.estimates}
-    assert status["E"] != "ok"
-    assert any(re.search(r"\bE\b", note) for note in fit.notes)
-
-
-def test_quests_forms_are_ranked_on_a_held_out_size(public_data):
-    """The offset matters; without it the exponential is clearly behind."""
-    forms = ("kumar", "kumar-without-offset", "efficiency", "capacity")
-    laws = [chinchilla.with_precision(w=form).named(form) for form in forms]
-    result = bl.compare(quest(public_data), laws)
-    errors = {e.name: e.held_out.error for e in result.entries}
-    assert errors["efficiency"] < errors["kumar-without-offset"]
-    assert errors["capacity"] < errors["kumar-without-offset"]
-
-
-GADRE = {
-    "c4_original": ("c4", 1.508, 141.3, 189.5, 0.1212),
-    "rpj": ("redpajama", 1.837, 212.2, 366.7, 0.1364),
-    "rw_original": ("refinedweb", 1.734, 157.1, 246.2, 0.1272),
-}
-
-
-@pytest.mark.parametrize("dataset", GADRE)
-def test_gadres_constants_from_its_own_runs(public_data, dataset):
-    """The paper fits raw loss on five models; so do these, by the same squares on the raw scale."""
-    from scipy.optimize import least_squares
-
-    chosen = []
-    with (public_data / "gadre_openlm" / "tidy.csv").open() as file:
-        for raw in csv.DictReader(file):
-            if raw["train_dataset"] != dataset or not raw["loss_c4_val"]:
-                continue
-            n, m = float(raw["n_params"]), float(raw["chinchilla_mult"]) * 20
-            if n < 5e8 and (round(m) == 20 or (round(m) == 320 and n < 2e7)):
-                chosen.append((n, float(raw["d_tokens"]), float(raw["loss_c4_val"])))
-    n, d, loss = np.array(chosen).T
-    assert len(n) == 5
-    name, *expected = GADRE[dataset]
-    start = overtraining.vector(published(f"gadre-2024-{name}").values)
-    data = overtraining.arrange({"params": n, "tokens": d})
-    scale = np.abs(start)
-    solution = least_squares(
-        lambda x: overtraining.compiled.total(x * scale, data) - loss,
-        np.ones(4),
-        jac=lambda x: overtraining.compiled.total.jacobian(x * scale, data)[1] * scale,
-        xtol=1e-14, ftol=1e-14, gtol=1e-14,
-    )  # fmt: skip
-    assert solution.x * scale == pytest.approx(np.array(expected), rel=2e-2)
+# ---- labels
 
 
 def test_labels_are_needed_and_named():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 
@@ -12,7 +11,7 @@ import pytest
 from conftest import CELLS, TRUTH, synthetic_sweep
 
 import bitlaw as bl
-from bitlaw import DataError, FitError, Runs
+from bitlaw import ConfigError, DataError, FitError, Runs
 from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.rows import select
 from bitlaw.fitting.seed import seeds
@@ -135,51 +134,6 @@ def test_paired_gaps_keep_their_sign():
     assert fit.values["gamma_post"] == pytest.approx(TRUTH["gamma_post"], rel=0.03)
 
 
-# ---- public numbers
-
-
-def epoch_rows(folder):
-    with (folder / "epoch_chinchilla" / "tidy.csv").open() as file:
-        for k, row in enumerate(csv.DictReader(file)):
-            if row["epoch_excluded"] == "False":
-                columns = {"params": "n_params", "tokens": "d_tokens", "loss": "loss"}
-                yield {"id": str(k), **{ours: float(row[theirs]) for ours, theirs in columns.items()}}
-
-
-def test_the_chinchilla_replication_is_reproduced(public_data):
-    """240 runs, Huber 1e-3: the known optimum and its constants (Besiroglu et al. 2024)."""
-    fit = bl.fit(chinchilla, Runs.from_rows(epoch_rows(public_data)), delta=1e-3, draws=0)
-    assert fit.rows["loss"] == 240
-    assert fit.cost == pytest.approx(0.0010182740178, rel=1e-9)
-    expected = {"A": 477.83, "B": 2143.42, "E": 1.81722, "alpha": 0.34731, "beta": 0.36717}
-    for name, value in expected.items():
-        assert fit.values[name] == pytest.approx(value, rel=2e-4)
-
-
-# ---- invariances
-
-
-def values_of(runs, **options):
-    return bl.fit("kumar", runs, draws=0, **options).values
-
-
-def test_the_order_of_rows_does_not_matter(sweep):
-    kept = Runs(sweep.frame.filter(pl.col("post_format").is_null()))
-    shuffled = Runs(kept.frame.sample(fraction=1, shuffle=True, seed=1))
-    for name, value in values_of(kept).items():
-        assert values_of(shuffled)[name] == pytest.approx(value, rel=1e-6)
-
-
-def test_units_do_not_matter(sweep):
-    """N in millions changes A by 1e6^alpha and nothing else."""
-    kept = Runs(sweep.frame.filter(pl.col("post_format").is_null()))
-    millions = Runs(kept.frame.with_columns(pl.col("params") / 1e6))
-    ours, theirs = values_of(kept), values_of(millions)
-    for name in ("E", "alpha", "gamma_w", "gamma_a", "n_kv"):
-        assert theirs[name] == pytest.approx(ours[name], rel=1e-6)
-    assert theirs["A"] * 1e6 ** theirs["alpha"] == pytest.approx(ours["A"], rel=1e-6)
-
-
 # ---- held out, compared, kept
 
 
@@ -253,7 +207,7 @@ def test_the_same_seed_gives_the_same_intervals(sweep):
 
 def test_too_few_rows_are_refused(sweep):
     with pytest.raises(FitError, match="needs at least"):
-        bl.fit("kumar", Runs(sweep.frame.head(9)))
+        bl.fit("kumar", Runs(sweep.frame.head(8)))
 
 
 def test_rows_of_two_evaluation_sets_are_refused(sweep):
@@ -327,3 +281,70 @@ def test_ninety_percent_intervals_cover_about_ninety_percent():
     assert hits["far"] >= 70, (
         hits
     )  # a loss extrapolated tenfold is covered less often than promised: 79 measured
+
+
+# ---- the gap alone, and what a fit must not pretend
+
+
+def test_a_law_of_the_gap_alone_needs_no_law_of_the_loss():
+    """It finds the truth from gaps, says nothing of losses, and nothing can be planned with it."""
+    runs = synthetic_sweep(4, paired=True, post_of_low=False)
+    fit = bl.fit("gap-kumar", runs)
+    assert fit.rows == {"gap": runs.frame["gap"].is_not_null().sum()}
+    for name in ("gamma_D", "gamma_N", "gamma_post"):
+        assert fit.values[name] == pytest.approx(TRUTH[name], rel=0.03)
+    with pytest.raises(ConfigError, match="predicts the gap alone"):
+        bl.plan(fit, budget=1e20)
+    with pytest.raises(FitError, match="no row is left whose gap"):
+        bl.fit("gap-kumar", Runs(runs.frame.filter(pl.col("post_format").is_null())))
+    with pytest.raises(ConfigError, match="of the gap alone"):
+        bl.laws.from_spec(fit.law.spec.as_json() | {"precision": {"w": "kumar"}})
+
+
+def test_gaps_that_are_mostly_negative_are_fitted():
+    runs = synthetic_sweep(5, paired=True, post_of_low=False)
+    small = runs.filter(pl.col("post_format").is_in(["int5", "int6"]))
+    noise = pl.lit(np.random.default_rng(0).standard_normal(len(small))) * 0.05
+    frame = small.frame.with_columns(pl.col("gap") + noise - 0.05, pl.lit(0.05).alias("gap_se"))
+    assert frame["gap"].median() < 0
+    fit = bl.fit("gap-kumar", Runs(frame), draws=0)
+    assert np.isfinite(list(fit.values.values())).all()
+
+
+def test_one_trunk_gives_no_intervals(sweep):
+    """A cluster bootstrap of one cluster would give intervals of no width."""
+    one = Runs(sweep.frame.with_columns(pl.lit("the only one").alias("trunk")))
+    fit = bl.fit("kumar", one)
+    assert (fit.method, fit.df) == ("none", 0)
+    assert any("all rows are of one trunk" in note for note in fit.notes)
+
+
+@pytest.mark.parametrize("method", ["student", "profile"])
+def test_least_absolute_deviation_has_no_curvature_to_read_intervals_off(method, sweep):
+    with pytest.raises(ConfigError, match="which least absolute deviation has none"):
+        bl.fit("kumar", sweep, objective="lad", method=method)
+
+
+def test_laws_of_one_name_are_compared_as_two(sweep):
+    """Composed laws are named after their parts, not their forms."""
+    laws = [chinchilla.with_precision(w=form) for form in ("kumar", "kumar-without-offset")]
+    trained = Runs(sweep.frame.filter(pl.col("a_format").is_null() & pl.col("kv_format").is_null()))
+    assert len({law.name for law in laws}) == 1
+    assert len(bl.compare(trained, laws).entries) == 2
+
+
+def test_one_row_more_than_parameters_is_enough():
+    values = published("chinchilla-2024").values
+    six = Runs(noiseless(chinchilla, values).frame[[0, 2, 4, 6, 9, 11]])
+    fit = bl.fit(chinchilla, six, draws=0)
+    assert fit.values["alpha"] == pytest.approx(values["alpha"], rel=1e-4)
+    assert any("6 rows for 5 parameters" in note for note in fit.notes)
+    with pytest.raises(FitError, match="needs at least 6"):
+        bl.fit(chinchilla, Runs(six.frame.head(5)))
+
+
+def test_barely_trained_models_are_counted():
+    rows = noiseless(chinchilla, published("chinchilla-2024").values).frame
+    frame = pl.concat([rows, rows.head(2).with_columns(pl.lit(1e7).alias("tokens"), pl.col("id") + "-short")])
+    notes = bl.fit(chinchilla, Runs(frame), draws=0).notes
+    assert any(f"2 of {len(frame)} rows have seen fewer tokens than they have parameters" in n for n in notes)

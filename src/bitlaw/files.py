@@ -1,13 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and TOML that is read with its size in mind."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .errors import DataError
+from .errors import ConfigError, DataError
+
+MAX_DOTS = 300  # on one line of TOML: the time for a key like a.a.a grows with the square of its parts
 
 
 @contextmanager
@@ -26,3 +30,41 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_toml(path: str | os.PathLike[str], max_bytes: int, hint: str = "name a TOML file") -> dict[str, Any]:
+    r"""Read a TOML file that a stranger may have written.
+
+    Args:
+        path: the file.
+        max_bytes: how large it may be.
+        hint: what to do where there is no file.
+
+    Returns:
+        What stands in it; nothing is made of it yet.
+
+    Raises:
+        ConfigError: it cannot be read, is larger than that, or is not TOML.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.toml"
+    ...     _ = path.write_text("[a]\nb = 1")
+    ...     read_toml(path, 100)
+    {'a': {'b': 1}}
+    """
+    shown = ascii(str(path))[1:-1][-100:]
+    try:
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no file {shown}; {hint}")
+        with Path(path).open("rb") as file:
+            raw = file.read(max_bytes + 1)
+        if len(raw) > max_bytes:
+            raise ConfigError(f"{shown} is larger than {max_bytes} bytes; shorten it")
+        if any(line.count(b".") > MAX_DOTS for line in raw.split(b"\n")):
+            raise ConfigError(f"{shown} has a line of more than {MAX_DOTS} dots; break it")
+        return tomllib.loads(raw.decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {shown}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a whole number of 5000 digits
+        raise ConfigError(f"{shown} is not valid TOML: {ascii(str(error))[1:-1][:200]}") from error

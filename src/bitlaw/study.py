@@ -19,7 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import BitlawError, ConfigError, StoreError, nearest
-from .files import whole
+from .files import read_toml, whole
 from .formats import Integer, parse_format
 from .runs import Runs, Store
 from .units import format_quantity, parse_quantity
@@ -107,23 +107,9 @@ def read_study(source: str, seed: int | None = None) -> Study:
     from .lab.sweep import SweepConfig
 
     if source in BUILT_IN:
-        text = (files("bitlaw") / f"{source}.toml").read_text(encoding="utf-8")
+        data = tomllib.loads((files("bitlaw") / f"{source}.toml").read_text(encoding="utf-8"))
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise ConfigError(
-                f"there is no study {source!r}; name a TOML file, or a built-in: {', '.join(BUILT_IN)}"
-            )
-        if path.stat().st_size > MAX_TOML:
-            raise ConfigError(f"{source} is too large for a study file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {source}: {error}") from error
-    try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+        data = read_toml(source, MAX_TOML, f"name a TOML file, or a built-in study: {', '.join(BUILT_IN)}")
     for key in data:
         if key not in ("name", "sweep", "fit", "plan"):
             raise ConfigError(
@@ -246,7 +232,7 @@ def _plans(study: Study, fitted: Fit) -> Iterator[Plan]:
 
     if study.plan.budget is not None:
         yield plan(fitted, budget=study.plan.budget, interval=study.fit.interval)
-    for name in study.plan.quantize_to if fitted.law.spec.gap else ():
+    for name in study.plan.quantize_to if fitted.law.gap != 0 else ():
         largest = fitted.ranges["params"][1]
         yield plan(fitted, params=largest, quantize_to=name, interval=study.fit.interval)
 

@@ -244,9 +244,10 @@ def compare(
             else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
         )
     rankings = []
+    selected = [(law.name, select(law, table, count)) for law in chosen]  # compiled once for all splits
     for split in splits:
         try:
-            rankings.append(_rank(table, chosen, split, what, count, interval, criteria, seed, left_out))
+            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out))
         except FitError as error:
             if len(splits) == 1:
                 raise
@@ -267,11 +268,9 @@ def _block(rows: Rows, what: What) -> None:
 
 
 def _rank(
-    table: Runs,
-    laws: Sequence[Law],
+    laws: Sequence[tuple[str, Rows]],
     split: Split,
     what: What,
-    count: Count,
     interval: float,
     criteria: bool,
     seed: int,
@@ -280,8 +279,7 @@ def _rank(
     """Fit every law without the rows held out, and score it on them."""
     scored: list[tuple[str, int | None, HeldOut, float | None]] = []
     guesses: list[Baseline] = []
-    for law in laws:
-        rows = select(law, table, count)
+    for name, rows in laws:
         try:
             _block(rows, what)
             train, test = divide(rows, split)
@@ -289,11 +287,11 @@ def _rank(
         except FitError as error:
             if len(laws) == 1:
                 raise
-            left_out[f"{law.name}, held out {split.name}"] = str(error)
+            left_out[f"{name}, held out {split.name}"] = str(error)
             continue
         theta = problem.decentre(problem.theta(optimum.u[0]))
         held = (score if what == "loss" else score_gaps)(split.name, theta, train, test)
-        scored.append((law.name, len(problem.free), held, _bic(rows, seed) if criteria else None))
+        scored.append((name, len(problem.free), held, _bic(rows, seed) if criteria else None))
         guesses = guesses or baselines(train, test, what, split.name)
     if not scored:
         raise FitError("no law can be fitted: " + "; ".join(left_out.values()))

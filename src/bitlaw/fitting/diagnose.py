@@ -71,7 +71,7 @@ def _cure(problem: Problem, u: Array, direction: Array) -> str:
     with np.errstate(all="ignore"):
         value, slopes = problem.law.compiled.total.slopes(theta, data)
         inside = np.isfinite(problem.law.compiled.guarded("total", theta, data)) & (value > 0)
-        chain = np.where(problem.positive, theta[problem.free], 1.0) * direction
+        chain = problem.chain(theta) * direction
         told = np.abs(sum(c * slopes[k] for c, k in zip(chain, problem.free, strict=True)) / value)
     told = np.where(inside & np.isfinite(told), told / problem.sigma[0], 0.0)
     best = int(np.argmax(told))
@@ -101,8 +101,9 @@ def at_bounds(problem: Problem, u: Array) -> dict[str, str]:
     out = {}
     for place, k in enumerate(problem.free):
         span = problem.high[place] - problem.low[place]
+        within = 1e-6 * span if np.isfinite(span) else 0.0
         for side, bound in (("lower", problem.low[place]), ("upper", problem.high[place])):
-            if abs(u[place] - bound) < 1e-6 * span:
+            if abs(u[place] - bound) <= within:
                 out[problem.law.parameters[k].name] = side
     return out
 
@@ -167,6 +168,7 @@ def influential(problem: Problem, u: Array, names: Sequence[str]) -> list[str]:
     residual = problem.predictions(here)[0] - problem.targets
     middle = max(1.4826 * float(np.median(np.abs(residual[keep]))), 1e-12)
     far = far[np.argsort(-np.abs(residual[far]))]
+    clean = replace(clean, sigma=tuple(s * middle for s in clean.sigma), delta=HUBER)
     values, slopes = clean.linearised(here)
     spread = np.sqrt(np.diag(covariance(clean, slopes[0].T, values[0] - clean.targets)))
     before, after = (problem.decentre(problem.theta(x)) for x in (here[0], u))
@@ -183,6 +185,21 @@ def influential(problem: Problem, u: Array, names: Sequence[str]) -> list[str]:
     return [
         f"{len(far)} rows lie more than {FAR:g} times the noise off a fit without them: {listed}{more}{effect}: look "
         "at them before you trust either fit"
+    ]
+
+
+def barely_trained(problem: Problem) -> list[str]:
+    """Say how many losses are of models that have seen fewer tokens than they have parameters."""
+    block = problem.blocks[0]
+    if block.kind != "loss" or not {"params", "tokens"} <= set(block.data):
+        return []
+    params, tokens = (block.data[c] * problem.centre.get(c, 1.0) for c in ("params", "tokens"))
+    few = int((tokens < params).sum())
+    if not few:
+        return []
+    return [
+        f"{few} of {len(block)} rows have seen fewer tokens than they have parameters; models trained that little bend "
+        "the exponents, so see what the fit is without them"
     ]
 
 

@@ -12,7 +12,16 @@ from numpy.typing import ArrayLike
 from ..errors import ConfigError, nearest
 from ..laws import Law, Published, get
 from ..runs import Count, read_runs
-from .diagnose import FLOORS, at_bounds, floorless, influential, structure, suspicious, unidentified
+from .diagnose import (
+    FLOORS,
+    at_bounds,
+    barely_trained,
+    floorless,
+    influential,
+    structure,
+    suspicious,
+    unidentified,
+)
 from .intervals import METHODS, Method, default_method, draw, profile
 from .minimize import Aim, estimate_noise, minimize, plain_cost
 from .objective import HUBER, Array, Block, Objective, Problem
@@ -91,6 +100,11 @@ def fit(
         raise ConfigError(f"draws must be 0 or more, not {draws}")
     if method is not None and method not in METHODS:
         raise ConfigError(f"there is no interval method {method!r}; {nearest(method, METHODS)}")
+    if objective == "lad" and method in ("student", "profile"):
+        raise ConfigError(
+            f"the method {method!r} reads intervals off the curvature, of which least absolute deviation has none; "
+            "use 'residual' or 'wild'"
+        )
     law = get(law) if isinstance(law, str) else law
     table = read_runs(runs)
     rows = select(law, table, count, weights, noise == "measured")
@@ -104,10 +118,10 @@ def fit(
         fixed = lent | fixed
     elif free:
         raise ConfigError("free names parameters that are not borrowed; give borrow=, or leave it out")
-    aim = Aim(objective, delta, fixed, starts)
+    aim = Aim(objective, delta, fixed, starts, spare=1)
     rng = np.random.default_rng(seed)
     problem, optimum = minimize(rows, aim, rng)
-    held_out = None if hold_out is None else _held_out(rows, hold_out, aim, seed)
+    held_out = None if hold_out is None else _held_out(rows, hold_out, replace(aim, spare=2), seed)
 
     u = optimum.u[0]
     theta = problem.decentre(problem.theta(u))
@@ -115,19 +129,31 @@ def fit(
     sentences, weak = unidentified(scaled, u)
     bounds = at_bounds(problem, u)
     notes += sentences + influential(problem, u, table.ok()["id"].to_list()) + structure(scaled, u)
+    notes += barely_trained(problem)
+    total = len(problem.scales)
+    if total - len(problem.free) < 2:
+        notes.append(
+            f"{total} rows for {len(problem.free)} parameters: hardly anything is left to tell whether the law holds"
+        )
     if not optimum.converged[0]:
         notes.append("the solver stopped before it converged; treat the estimates with care")
     sample = theta[None]
     df = 0
     method = method or default_method(problem)
     clusters = len(np.unique(problem.clusters))
-    if draws and len(problem.free):
+    if draws and len(problem.free) and clusters < 2:
+        notes.append(
+            "all rows are of one trunk: nothing tells how another would differ, so there are no intervals"
+        )
+    elif draws and len(problem.free):
         moved, df = draw(method, problem, optimum, draws, rng)
         sample = problem.decentre(problem.theta(moved))
     if df and df < 5:
         notes.append(
             f"{clusters} independent clusters for {len(problem.free)} parameters: "
-            "the intervals are rough; add runs with seeds of their own"
+            "the intervals are rough"
+            + (", too narrow in some directions" if clusters <= len(problem.free) else "")
+            + "; add runs with seeds of their own"
         )
     by_name = dict(zip(rows.law.names, theta.tolist(), strict=True))
     tail = (1 - interval) / 2
@@ -169,7 +195,7 @@ def _profiled(problem: Problem, optimum: Optimum, level: float) -> Array:
     plain = problem.uncentred()
     u = plain.coordinates(problem.decentre(problem.theta(optimum.u)))
     ends = profile(plain, polish(plain, u), level)
-    return np.where(plain.positive[:, None], np.exp(np.where(plain.positive[:, None], ends, 0.0)), ends)
+    return plain.theta(ends.T)[:, plain.free].T
 
 
 def _lent(law: Law, lender: Fit | Published, free: Sequence[str]) -> dict[str, float]:

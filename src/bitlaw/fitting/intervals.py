@@ -116,15 +116,22 @@ def covariance(problem: Problem, jacobian: Array, residual: Array) -> Array:
         rows, width = jacobian.shape
         correction = 1 + width / rows * (1 - inside) / max(inside, 0.1)
         spread = (score**2).sum() / max(1, rows - width) * (correction / max(inside, 0.1)) ** 2
-        single: Array = spread * np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-12, hermitian=True)
+        single: Array = spread * _inverse(jacobian, np.ones(rows))
         return single
     pull = problem.weight * problem.irls(residual)
-    inverse = np.linalg.pinv(jacobian.T @ (pull[:, None] * jacobian), rcond=1e-12, hermitian=True)
+    inverse = _inverse(jacobian, pull)
     inflated = _inflate(residual, jacobian, pull, member)
     sums = np.zeros((member.max() + 1, jacobian.shape[1]))
     np.add.at(sums, member, jacobian * (pull * inflated)[:, None])
     sandwich: Array = inverse @ sums.T @ sums @ inverse
     return sandwich
+
+
+def _inverse(jacobian: Array, weight: Array) -> Array:
+    """(J' W J)^-1 (f, f) from derivatives (n, f), but not by way of J' W J, whose condition is the square of J's."""
+    half = np.linalg.pinv(np.sqrt(weight)[:, None] * jacobian, rcond=1e-6)
+    inverse: Array = half @ half.T
+    return inverse
 
 
 def profile(problem: Problem, optimum: Optimum, level: float) -> Array:
@@ -139,8 +146,8 @@ def profile(problem: Problem, optimum: Optimum, level: float) -> Array:
     values, slopes = problem.linearised(u[None])
     residual = values[0] - problem.targets
     spread = np.sqrt(np.diag(covariance(problem, slopes[0].T, residual)))
-    gram = (slopes[0] * (problem.weight * problem.inlying(residual))) @ slopes[0].T
-    alone = np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram, rcond=1e-12, hermitian=True)), 1e-300))
+    inside = problem.weight * problem.inlying(residual)
+    alone = np.sqrt(np.maximum(np.diag(_inverse(slopes[0].T, inside)), 1e-300))
     limit = float(stdtrit(degrees(problem), 0.5 + level / 2))
     ends = np.empty((len(u), 2))
     for place in range(len(u)):
@@ -210,8 +217,7 @@ def _resampled(
 
 def _inflate(residual: Array, jacobian: Array, weight: Array, member: np.ndarray) -> Array:
     """Multiply each cluster's residuals by (I - H_gg)^-1/2; eigenvalues are kept away from zero."""
-    gram = jacobian.T @ (weight[:, None] * jacobian)
-    inverse = np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
+    inverse = _inverse(jacobian, weight)
     scaled = jacobian * np.sqrt(weight)[:, None]
     if member.max() + 1 == len(residual):  # every row by itself
         leverage = np.einsum("nf,fg,ng->n", scaled, inverse, scaled)

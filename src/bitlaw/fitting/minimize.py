@@ -30,12 +30,14 @@ class Aim:
         delta: Huber's delta on the scale of residuals; None for 1.345 times the noise estimated from them.
         fix: parameters that are held at a value.
         starts: number of starting points; None for as many as the law needs.
+        spare: how many more rows than parameters there must be.
     """
 
     objective: Objective = "huber"
     delta: float | None = None
     fix: Mapping[str, float] = field(default_factory=dict)
     starts: int | None = None
+    spare: int = 2
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -60,7 +62,7 @@ def minimize(rows: Rows, aim: Aim, rng: np.random.Generator) -> tuple[Problem, O
     """Find the optimum of a law on rows; returns the problem as it was last posed, and the best point.
 
     Raises:
-        FitError: fewer rows than parameters + 2, or a law that is finite nowhere on them.
+        FitError: fewer rows than parameters + spare, or a law that is finite nowhere on them.
         ConfigError: a parameter to be fixed that the law does not have, or a value out of its bounds.
     """
     problem = pose(rows, aim)
@@ -88,7 +90,7 @@ def pose(rows: Rows, aim: Aim) -> Problem:
     """Set up the objective, with a first guess of the noise.
 
     Raises:
-        FitError: fewer rows than parameters + 2.
+        FitError: fewer rows than parameters + spare.
         ConfigError: a parameter to be fixed that the law does not have, or a value out of its bounds.
     """
     law, fix = rows.law, aim.fix
@@ -98,10 +100,10 @@ def pose(rows: Rows, aim: Aim) -> Problem:
     free = np.array([k for k, name in enumerate(law.names) if name not in fixed], dtype=np.int64)
     blocks = rows.blocks()
     total = sum(len(block) for block in blocks)
-    if total < len(free) + 2:
+    if total < len(free) + aim.spare:
         raise FitError(
             f"{total} rows cannot determine the {len(free)} parameters of {law.name}; "
-            f"it needs at least {len(free) + 2}, or fix some with fix={{...}}"
+            f"it needs at least {len(free) + aim.spare}, or fix some with fix={{...}}"
         )
     middle = middles(blocks[0].data)
     centre = centre_of(law, middle)

@@ -134,15 +134,25 @@ class Problem:
         """Which free parameters live on a log scale (f,)."""
         return np.array([self.law.parameters[k].positive for k in self.free], dtype=bool)
 
+    @cached_property
+    def reach(self) -> Array:
+        """What the coordinates of free parameters on no log scale are multiples of; 1 for the others (f,).
+
+        It is the largest value that a parameter may start from, for a step says little without a size to compare
+        it to: on a log scale a step of 1 is a factor of e, and here it is as much as the parameter itself.
+        """
+        chosen = [self.law.parameters[k] for k in self.free]
+        return np.array([1.0 if p.positive else max(map(abs, p.start)) * self.unit(p) or 1.0 for p in chosen])
+
     def _bounds(self, side: str, linear: float) -> Array:
         """Linear parameters of a centred law are in units of the loss, so their bounds are too."""
-        typical = float(np.median(self.blocks[0].measured))
+        typical = float(np.median(np.abs(self.blocks[0].measured))) or 1.0  # gaps may be negative
         chosen = set(self.linear.tolist()) if self.centre else set()
         out = []
-        for k in self.free:
+        for k, reach in zip(self.free, self.reach, strict=True):
             parameter = self.law.parameters[k]
             value = linear * typical if k in chosen else getattr(parameter, side) * self.unit(parameter)
-            out.append(np.log(value) if parameter.positive else value)
+            out.append(np.log(value) if parameter.positive else value / reach)
         return np.array(out)
 
     def unit(self, parameter: Parameter) -> float:
@@ -152,13 +162,19 @@ class Problem:
     def theta(self, u: Array) -> Array:
         """All parameters, centred units, from coordinates of the free ones (..., f)."""
         theta = np.broadcast_to(self.base, (*u.shape[:-1], self.base.shape[-1])).copy()
-        theta[..., self.free] = np.where(self.positive, np.exp(np.where(self.positive, u, 0.0)), u)
+        theta[..., self.free] = np.where(
+            self.positive, np.exp(np.where(self.positive, u, 0.0)), u * self.reach
+        )
         return theta
 
     def coordinates(self, theta: Array) -> Array:
         """Coordinates of the free parameters from all parameters in centred units."""
         chosen = theta[..., self.free]
-        return np.where(self.positive, np.log(np.where(self.positive, chosen, 1.0)), chosen)
+        return np.where(self.positive, np.log(np.where(self.positive, chosen, 1.0)), chosen / self.reach)
+
+    def chain(self, theta: Array) -> Array:
+        """Derivatives of the free parameters by their coordinates (..., f)."""
+        return np.where(self.positive, theta[..., self.free], self.reach)
 
     def function(self, block: Block) -> Function:
         """The function that predicts a block's rows."""
@@ -196,7 +212,7 @@ class Problem:
     def linearised(self, u: Array) -> tuple[Array, Array]:
         """Predictions as above (..., n), and their derivatives by the coordinates (..., f, n)."""
         theta = self.theta(u)
-        chain = np.where(self.positive, theta[..., self.free], 1.0)
+        chain = self.chain(theta)
         values = np.empty((*u.shape[:-1], len(self.scales)))
         slopes = np.empty((*u.shape, len(self.scales)))
         at = 0
@@ -221,7 +237,8 @@ class Problem:
 
     def cost(self, residuals: Array, weight: Array) -> Array:
         """The objective (...) from residuals in units of the noise (..., n); infinite where any is not finite."""
-        total = (weight * self.terms(residuals)).sum(-1)
+        with np.errstate(over="ignore"):
+            total = (weight * self.terms(residuals)).sum(-1)
         return np.where(np.isfinite(total), total, np.inf)
 
     def irls(self, residuals: Array) -> Array:

@@ -75,6 +75,7 @@ def select(
     columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "emb", "post")}
     low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "emb", "post")}
     notes = _warnings(frame, len(runs) - len(ok))
+    general = len(notes)
 
     law, dropped = _restrict(law, {part: bool(rows.any()) for part, rows in low.items()})
     notes += dropped
@@ -95,14 +96,14 @@ def select(
                 f"{int(low[part].sum())} rows with {what} of low precision are left out: this law does not read it"
             )
     quantized = low["post"]
-    if not law.spec.gap and "post_bits" not in law.columns and quantized.any():
+    if law.gap == 0 and not any(c.startswith("post_") for c in law.columns) and quantized.any():
         keep &= ~quantized
         notes.append(
             f"{int(quantized.sum())} rows quantised after training are left out: this law has no gap"
         )
     data = {i.column: _column(i.column, ok, columns) for i in law.inputs}
     lacking = np.any([~np.isfinite(column) for column in data.values()], axis=0)
-    if lacking.any():
+    if (keep & lacking).any():
         names = [n for n, column in data.items() if not np.isfinite(column).all()]
         notes.append(f"{int((keep & lacking).sum())} rows without {', '.join(names)} are left out")
         keep &= ~lacking
@@ -114,7 +115,7 @@ def select(
     is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
     if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):
         what = law.target if law.loss != 0 else "gap"
-        raise FitError(f"no row is left whose {what} this law can predict; " + "; ".join(notes))
+        raise FitError(f"no row is left whose {what} this law can predict; " + "; ".join(notes[general:]))
     cluster = _clusters(frame)
     weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
     spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
@@ -196,7 +197,7 @@ def _labels(frame: pl.DataFrame, column: str, low: NDArray[np.bool_]) -> tuple[s
 def _restrict(law: Law, varies: dict[str, bool]) -> tuple[Law, list[str]]:
     """Drop the terms of a law that no row could tell anything about."""
     spec = law.spec.as_json()
-    missing = [part for part in law.parts if not varies[part]]
+    missing = [part for part in dict(law.spec.precision) if not varies[part]]
     notes = [
         f"no row has {TRAINED_PARTS[part]} of low precision; their factor is left out of the law"
         for part in missing
@@ -266,6 +267,9 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
             f"the rows mix learning-rate schedules ({', '.join(schedules)}); growth of the gap with tokens is "
             "confounded with learning-rate decay"
         )
+    corpora = frame["corpus"].drop_nulls().unique().sort().to_list()
+    if len(corpora) > 1:
+        notes.append(f"the rows mix corpora ({', '.join(corpora)}), each of which has constants of its own")
     if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
         notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")
     for column, what in (

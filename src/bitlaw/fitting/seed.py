@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .objective import Array, Problem
+from .solve import damped_step
 
 CANDIDATES = 72  # for each nonlinear parameter
 ITERATIONS = 40
@@ -43,7 +44,7 @@ def _draw(problem: Problem, nonlinear: NDArray[np.int64], rng: np.random.Generat
         if parameter.positive:
             columns.append(rng.uniform(np.log(low), np.log(high), count))
         else:
-            columns.append(rng.uniform(low, high, count))
+            columns.append(rng.uniform(low, high, count) / problem.reach[place])
     return np.stack(columns, axis=-1) if columns else np.empty((1, 0))
 
 
@@ -107,7 +108,7 @@ class _Projected:
         problem = self.problem
         u = self.join(points, linear)
         theta = problem.theta(u)
-        chain = np.where(problem.positive, theta[..., problem.free], 1.0)[..., None, :]
+        chain = problem.chain(theta)[..., None, :]
         slopes = [
             problem.function(b).jacobian(theta, b.data)[1][..., problem.free] * chain for b in problem.blocks
         ]
@@ -147,26 +148,6 @@ def _improve(space: _Projected, points: Array) -> tuple[Array, Array, Array]:
         if not len(run):
             break
     return points, cost, linear
-
-
-def damped_step(gram: Array, gradient: Array, damping: Array, at: Array, low: Array, high: Array) -> Array:
-    """Return -(gram + damping) ^-1 gradient for each of a stack, not pushing against a bound.
-
-    The damping is one number times the identity, in units of the mean diagonal: scaling it by column
-    (Marquardt) sends parameters in flat directions far away, from where they do not return.
-    """
-    stuck = ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
-    free = ~stuck
-    gram = gram * (free[:, :, None] & free[:, None, :])
-    gradient = gradient * free
-    mean = np.maximum(np.einsum("sqq->s", gram) / gram.shape[-1], 1e-300)
-    eye = np.eye(gram.shape[-1])
-    matrix = gram + (damping * mean)[:, None, None] * eye + stuck[:, :, None] * eye * mean[:, None, None]
-    try:
-        step: Array = np.linalg.solve(matrix, gradient[..., None])[..., 0]
-    except np.linalg.LinAlgError:  # one singular matrix fails the stack: fall back to the pseudo-inverse
-        step = np.einsum("sqr,sr->sq", np.linalg.pinv(matrix, hermitian=True), gradient)
-    return -step
 
 
 def _nonnegative(basis: Array, y: Array) -> Array:

@@ -4,11 +4,15 @@ The stack may be starting points against one set of measurements, or one startin
 resampled sets. First Gauss-Newton with reweighting, which forgives poor starts; where that is slow to
 end, Newton with the exact curvature of the objective. It stops on the predicted decrease, relative to the
 objective, and so does not care about units or the number of rows.
+
+A trial also tells how the law bends along its step, and what second-order step would allow for that (Transtrum &
+Sethna 2012). A long step that this would change by much is not trusted even where it goes down, for it is how
+parameters run away; a step that goes up is bent and tried again, which is how narrow, curved valleys are followed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,11 @@ ITERATIONS = 300
 BEFORE_NEWTON = 4, 14  # rounds of Gauss-Newton: where most rows lie beyond delta, and elsewhere
 KEEP = 6  # rounds for which the law's own curvature is used again
 NUDGE = 1e-6  # of coordinates, for differences of exact gradients
+LEAST, MOST = 1e-13, 1e13  # damping
+LONG = 1.0  # a step, in coordinates: a factor of e, or as much as a parameter is at the start
+BENT = 0.2  # of a step, as much as it may bend; 0.05 to 0.3 do as well (docs/decisions/009)
+ROUNDING = 1e-12  # of the objective, by which the last step may seem to go up
+EXACT = 2 * float(np.finfo(float).eps)  # residuals of this share of what is measured are none
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,47 @@ class Optimum:
         """The lowest of the stack, as a stack of one."""
         k = int(np.argmin(self.cost))
         return Optimum(self.u[k : k + 1], self.cost[k : k + 1], self.converged[k : k + 1])
+
+
+@dataclass
+class _Points:
+    """Some points of the stack: where they are, what they are measured by, and what was found there."""
+
+    place: NDArray[np.int64]
+    u: Array
+    targets: Array
+    weight: Array
+    residual: Array
+    slopes: Array
+    cost: Array
+
+    @classmethod
+    def at(
+        cls, problem: Problem, place: NDArray[np.int64], u: Array, targets: Array, weight: Array
+    ) -> _Points:
+        """Look at points of the stack."""
+        u = np.clip(u, problem.low, problem.high)
+        residual, slopes = problem.linearised(u)
+        residual -= targets
+        return cls(place, u, targets, weight, residual, slopes, problem.cost(residual, weight))
+
+    def take(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> _Points:
+        """Some of them."""
+        return _Points(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def put(self, where: NDArray[np.bool_] | NDArray[np.int64], other: _Points) -> None:
+        """Move some of them to where others are."""
+        for name in ("u", "residual", "slopes", "cost"):
+            getattr(self, name)[where] = getattr(other, name)
+
+    def moved(self, problem: Problem, step: Array) -> _Points:
+        """Look one step further, inside the bounds."""
+        return _Points.at(problem, self.place, self.u + step, self.targets, self.weight)
+
+    def unforeseen(self, there: _Points) -> Array:
+        """Of the residuals at other points, what derivatives did not foretell (S, n)."""
+        foretold = self.residual + ((there.u - self.u)[:, None] @ self.slopes)[:, 0]
+        return there.residual - foretold
 
 
 def polish(
@@ -64,42 +114,65 @@ def polish(
     rows = len(problem.scales)
     targets = np.broadcast_to(problem.targets if targets is None else targets, (len(u), rows))
     weight = np.broadcast_to(problem.weight if weight is None else weight, (len(u), rows))
-    u = np.clip(u, low, high)
-    values, slopes = problem.linearised(u)
-    residual = values - targets
-    cost = problem.cost(residual, weight)
+    exact = problem.cost(EXACT * targets, weight)
+    points = _Points.at(problem, np.arange(len(u)), u, targets, weight)
+    best = Optimum(points.u.copy(), points.cost.copy(), np.zeros(len(u), dtype=bool))
     damping = np.full(len(u), 1e-3)
-    converged = np.zeros(len(u), dtype=bool)
     curvature = np.zeros((len(u), u.shape[1], u.shape[1]))
-    run = np.flatnonzero(np.isfinite(cost))
+    points = points.take(np.isfinite(points.cost))
     for round_ in range(iterations):
-        if not len(run):
+        if not len(points.u):
             break
-        slope, at, importance = slopes[run], residual[run], weight[run]
-        pull = importance * problem.irls(at)
-        gradient = _force(slope, pull * at)
-        gram = _gram(slope, pull)
-        since = round_ - BEFORE_NEWTON[int(problem.inlying(at).mean() > 0.5)]
-        if since >= 0:
+        run = points.place
+        pull = points.weight * problem.irls(points.residual)
+        gradient = _force(points.slopes, pull * points.residual)
+        inlying = problem.inlying(points.residual)
+        since = round_ - BEFORE_NEWTON[int(inlying.mean() > 0.5)]
+        if since < 0:
+            gram = _gram(points.slopes, pull)
+        else:
             if since % KEEP == 0:
-                curvature[run] = _curvature(problem, u[run], pull * at, gradient)
-            exact = _gram(slope, importance * problem.inlying(at)) + curvature[run]
-            gram = np.where(_definite(exact)[:, None, None], exact, gram)
-        full = damped_step(gram, gradient, np.full(len(run), 1e-13), u[run], low, high)
+                curvature[run] = _curvature(problem, points.u, pull * points.residual, gradient)
+            gram = _gram(points.slopes, points.weight * inlying) + curvature[run]
+            poor = ~_definite(gram)
+            if poor.any():
+                gram[poor] = _gram(points.slopes[poor], pull[poor])
+        both = np.stack((np.full(len(run), LEAST), damping[run]))
+        full, step = damped_step(gram, gradient, both, points.u, low, high)
         decrease = -0.5 * np.einsum("sf,sf->s", full, gradient)
-        converged[run] = np.abs(decrease) <= tolerance * np.maximum(cost[run], 1e-300)
-        step = damped_step(gram, gradient, damping[run], u[run], low, high)
-        trial = np.clip(u[run] + step, low, high)
-        new_values, new_slopes = problem.linearised(trial)
-        new_residual = new_values - targets[run]
-        new_cost = problem.cost(new_residual, importance)
-        better = new_cost < cost[run]
-        won = run[better]
-        u[won], cost[won], residual[won] = trial[better], new_cost[better], new_residual[better]
-        slopes[won] = new_slopes[better]
-        damping[run] = np.clip(np.where(better, damping[run] / 5, damping[run] * 8), 1e-13, 1e13)
-        run = run[~converged[run] & (damping[run] < 1e13)]
-    return Optimum(u, cost, converged)
+        near = np.abs(decrease) <= np.maximum(tolerance * points.cost, exact[run])
+        step = np.where(near[:, None], full, step)  # the last step is a whole one
+        trial = points.moved(problem, step)
+        better = trial.cost < points.cost
+        ask = np.flatnonzero(((_length(step) > LONG) | ~better) & np.isfinite(trial.cost) & ~near)
+        if len(ask):
+            old = points.take(ask)
+            missed = _force(old.slopes, pull[ask] * old.unforeseen(trial.take(ask)))
+            bent = damped_step(gram[ask], gradient[ask] + missed, damping[run[ask]], old.u, low, high)
+            gentle = _length(bent - step[ask]) <= BENT * _length(step[ask])
+            again = gentle & ~better[ask]
+            better[ask] &= gentle
+            if again.any():
+                new = old.take(again).moved(problem, bent[again])
+                trial.put(ask[again], new)
+                better[ask[again]] = new.cost < old.cost[again]
+        better |= near & (trial.cost <= (1 + ROUNDING) * points.cost)
+        if better.all():
+            points = trial
+        else:
+            points.put(better, trial.take(better))
+        best.u[run], best.cost[run], best.converged[run] = points.u, points.cost, near
+        damping[run] = np.clip(np.where(better, damping[run] / 5, damping[run] * 8), LEAST, MOST)
+        keep = ~near & (damping[run] < MOST)
+        if not keep.all():
+            points = points.take(keep)
+    return best
+
+
+def _length(step: Array) -> Array:
+    """The largest change of a coordinate (S,)."""
+    longest: Array = np.abs(step).max(-1)
+    return longest
 
 
 def _force(slopes: Array, pull: Array) -> Array:
@@ -132,8 +205,9 @@ def _definite(matrices: Array) -> NDArray[np.bool_]:
 
 
 def damped_step(gram: Array, gradient: Array, damping: Array, at: Array, low: Array, high: Array) -> Array:
-    """Return -(gram + damping) ^-1 gradient for each of a stack, not pushing against a bound.
+    """Return -(gram + damping) ^-1 gradient for each of a stack (S, f), not pushing against a bound.
 
+    With several dampings (k, S) come several steps (k, S, f).
     The damping is one number times the identity, in units of the mean diagonal: scaling it by column
     (Marquardt) sends parameters in flat directions far away, from where they do not return.
     """
@@ -143,9 +217,9 @@ def damped_step(gram: Array, gradient: Array, damping: Array, at: Array, low: Ar
     gradient = gradient * free
     mean = np.maximum(np.einsum("sqq->s", gram) / gram.shape[-1], 1e-300)
     eye = np.eye(gram.shape[-1])
-    matrix = gram + (damping * mean)[:, None, None] * eye + stuck[:, :, None] * eye * mean[:, None, None]
+    matrix = gram + (damping * mean)[..., None, None] * eye + stuck[:, :, None] * eye * mean[:, None, None]
     try:
         step: Array = np.linalg.solve(matrix, gradient[..., None])[..., 0]
     except np.linalg.LinAlgError:  # one singular matrix fails the stack: fall back to the pseudo-inverse
-        step = np.einsum("sqr,sr->sq", np.linalg.pinv(matrix, hermitian=True), gradient)
+        step = np.einsum("...qr,...r->...q", np.linalg.pinv(matrix, hermitian=True), gradient)
     return -step

@@ -16,19 +16,22 @@ from .base import broken, chinchilla, data_constrained, kaplan, outer, overtrain
 from .catalogue import LAWS, compatible, kumar, kumar_unified
 from .chain import chain
 from .law import Law, LawSpec, from_spec
+from .own import law_from_data, read_law
 from .published import PUBLISHED, Published, published
 from .terms import Condition, Input, Parameter, Source
 
 
 def get(name: str) -> Law:
-    """Return a law by name.
+    """Return a law by name, or a law of one's own from a file whose name ends in .toml.
 
     Raises:
-        ConfigError: no such law.
+        ConfigError: no such law, or a file that describes none.
 
     >>> get("kumar").name
     'kumar'
     """
+    if name.endswith(".toml"):
+        return read_law(name)
     if name not in LAWS:
         raise ConfigError(f"there is no law {name!r}; {nearest(name, LAWS)}")
     return LAWS[name]
@@ -56,9 +59,11 @@ __all__ = [
     "kaplan",
     "kumar",
     "kumar_unified",
+    "law_from_data",
     "outer",
     "overtraining",
     "published",
+    "read_law",
     "rules",
     "saturating",
     "trajectory",

@@ -33,6 +33,9 @@ def _base(
     return law
 
 
+#: No loss: a base for laws of the gap alone, which need no loss before quantisation and no law of it.
+nothing = _base("none", sp.Integer(0), (), Source("a base for laws of the gap alone"))
+
 chinchilla = _base(
     "chinchilla",
     E + A * N**-alpha + B * D**-beta,

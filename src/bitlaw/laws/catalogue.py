@@ -9,7 +9,7 @@ from . import floating as _floating  # noqa: F401  (fills the register of precis
 from . import gap as _gap  # noqa: F401  (fills the register of gap forms)
 from . import precision as _precision  # noqa: F401  (fills the register of precision forms)
 from . import trajectory as _trajectory
-from .base import broken, chinchilla, data_constrained, kaplan, outer, overtraining, saturating
+from .base import broken, chinchilla, data_constrained, kaplan, nothing, outer, overtraining, saturating
 from .downstream import gadre_error, task_accuracy
 from .law import BASE, Law
 from .terms import GAP, PRECISION, Source, look_up
@@ -57,6 +57,14 @@ qid = chinchilla.with_gap("qid").named("qid", Source("Ouyang et al. 2024", "2411
 qid_per_format = chinchilla.with_gap("per-format").named(
     "qid-per-format", Source("Ouyang et al. 2024, one law a format", "2411.17691")
 )
+_gaps_alone = [
+    nothing.with_gap(form).named(f"gap-{form}", source)
+    for form, source in (
+        ("kumar", Source(_KUMAR, "2411.04330", "eq. 2, of the gap alone")),
+        ("qid", Source("Ouyang et al. 2024, of the gap alone", "2411.17691")),
+        ("per-format", Source("Ouyang et al. 2024, of the gap alone, one law a format", "2411.17691")),
+    )
+]
 floating_point = chinchilla.with_precision(w="floating-point").named(
     "floating-point",
     Source("Sun et al. 2025, Scaling Laws for Floating-Point Quantization Training", "2501.02423", "eq. 26"),
@@ -88,6 +96,7 @@ LAWS: dict[str, Law] = {
         quartet,
         qid,
         qid_per_format,
+        *_gaps_alone,
         floating_point,
         additive_granular,
         _trajectory.law,

@@ -37,7 +37,8 @@ class Together:
         """Evaluate at theta (..., p) for rows (n,); returns an array (..., n) for each expression."""
         if self._function is None:
             arguments = [*self._parameters, *self._inputs.values()]
-            self._function = sp.lambdify(arguments, self._expressions, "numpy", cse=True)
+            # Dummies, so that no name from a file stands in the code that sympy writes.
+            self._function = sp.lambdify(arguments, self._expressions, "numpy", cse=True, dummify=True)
         theta = np.asarray(theta, dtype=float)
         rows = [data[name] for name in self._inputs]
         stacked = theta.ndim > 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class LawSpec:
     """How a law was put together; enough to make it again, and safe to read from a file.
 
     `link` is the law that reads the loss of this one. `labels` lists, for parameters that have one value
-    per label, the labels of each column.
+    per label, the labels of each column. `own` is a user's own law in full, as JSON text, in place of a base.
     """
 
     base: str
@@ -48,6 +49,7 @@ class LawSpec:
     link: str | None = None
     ties: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    own: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
@@ -58,6 +60,7 @@ class LawSpec:
             "link": self.link,
             "ties": dict(self.ties),
             "labels": {column: list(labels) for column, labels in self.labels},
+            "own": json.loads(self.own) if self.own else None,
         }
 
 
@@ -100,7 +103,7 @@ class Law:
             ConfigError: an unknown part or form, a form that does not fit the law, or a law that has
                 precision terms already.
         """
-        if self.spec.precision or self.spec.gap:
+        if self.spec.precision or self.gap != 0:
             raise ConfigError(f"{self.name} has precision or gap terms already; start from its base law")
         terms = []
         for part, form in parts.items():
@@ -130,7 +133,7 @@ class Law:
         Raises:
             ConfigError: an unknown form, one that does not fit the law, or a law that has a gap already.
         """
-        if self.spec.gap:
+        if self.gap != 0:
             raise ConfigError(f"{self.name} has a gap already; start from the law without it")
         term = look_up(GAP, form, "gap form").term(form, self)
         law = replace(self, name=f"{self.name} and gap", gap=term.added, spec=replace(self.spec, gap=form))
@@ -237,8 +240,11 @@ class Law:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Parts whose training precision the law knows."""
-        return tuple(part for part, _ in self.spec.precision)
+        """Parts whose training precision the law knows: by forms, or because a law of one's own reads them."""
+        own = {column.partition("_")[0] for column in self.columns} if self.spec.own else set()
+        return tuple(
+            dict.fromkeys([p for p, _ in self.spec.precision] + [p for p in TRAINED_PARTS if p in own])
+        )
 
     @property
     def label_columns(self) -> set[str]:
@@ -344,7 +350,7 @@ class Law:
         return dict(zip(given, arrays, strict=True))
 
     def display(self) -> dict[str, sp.Expr]:
-        """The law as people write it: the loss, and the effective quantities it abbreviates."""
+        """The law as people write it: the loss, or the gap alone, and the effective quantities it abbreviates."""
         shorts = {
             name: full
             for name, plain, full in (("N_eff", N, self.n_eff), ("D_eff", D, self.d_eff))
@@ -353,7 +359,7 @@ class Law:
         loss = self.loss + self.gap
         for name, full in shorts.items():
             loss = loss.subs(full, sp.Symbol(name))
-        return {TARGETS[self.target][0]: loss, **shorts}
+        return {TARGETS[self.target][0] if self.loss != 0 else "gap": loss, **shorts}
 
 
 def from_spec(spec: Mapping[str, Any]) -> Law:
@@ -363,7 +369,8 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
         ConfigError: a name that is not known, or data of the wrong shape.
     """
     try:
-        law: Law = look_up(BASE, spec["base"], "base law")
+        own = spec.get("own")
+        law: Law = look_up(BASE, spec["base"], "base law") if own is None else READERS["own"](own)
         if spec["precision"]:
             law = law.with_precision(**spec["precision"])
         if spec["gap"] is not None:
@@ -381,3 +388,5 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
 
 
 BASE: dict[str, Law] = {}
+#: How a law that a spec holds in full is read; `own` puts its strict reader here.
+READERS: dict[str, Callable[[Mapping[str, Any]], Law]] = {}

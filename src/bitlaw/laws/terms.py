@@ -162,6 +162,8 @@ class Form:
     def _declared(self, law: Law, *part: str) -> str:
         if law.target != "loss":
             return f"that law predicts {law.target}, not loss"
+        if part and law.loss == 0:
+            return "that law is of the gap alone, and has no loss in training"
         if self.bases and law.spec.base not in self.bases:
             return f"it is stated on {' and '.join(self.bases)}"
         if part and self.parts and part[0] not in self.parts:
@@ -176,7 +178,10 @@ def _read_off(term: Term, law: Law) -> str:
     expressions = (term.n_factor, term.d_factor, term.added, *(c.expression for c in term.conditions))
     used = set().union(*(e.free_symbols for e in expressions))
     N, D = sp.symbols("N D")
-    columns = {i.column for i in law.inputs}
+    columns = {i.column: i.symbol for i in law.inputs}
+    for i in term.inputs:
+        if columns.get(i.column, i.symbol) != i.symbol:
+            return f"it reads {i.column} as {i.symbol}, and that law as {columns[i.column]}"
     for symbol, column, factor in ((N, "params", term.n_factor), (D, "tokens", term.d_factor)):
         if column not in columns and (factor != 1 or symbol in used):
             return f"it needs {symbol}, and that law does not read {column}"

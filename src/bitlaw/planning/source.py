@@ -140,10 +140,10 @@ def plannable(law: Law) -> None:
     """
     known = {"params", "tokens", "unique_tokens"}
     unknown = [i.column for i in law.inputs if i.default is None and i.column not in known]
-    if law.target != "loss" or unknown or not known & set(law.columns):
+    if law.target != "loss" or law.loss == 0 or unknown or not known & set(law.columns):
         reason = (
-            f"it predicts {law.target}"
-            if law.target != "loss"
+            f"it predicts {law.target if law.loss != 0 else 'the gap alone'}"
+            if law.target != "loss" or law.loss == 0
             else f"it reads {', '.join(unknown) or 'no size'}"
         )
         raise ConfigError(

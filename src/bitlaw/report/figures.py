@@ -102,7 +102,7 @@ def gap_against_ratio(ax: Axes, fit: Fit, view: View) -> Axes:
                 lw=0.8,
                 label=label,
             )
-            if fit.law.spec.gap:
+            if fit.law.gap != 0 and "post_bits" in fit.law.columns:
                 seen = some["tokens"].to_numpy()
                 tokens = np.geomspace(seen.min(), seen.max(), 20)
                 curve = fit.law.predict_gap(fit.values, params=size, tokens=tokens, post_bits=bits)

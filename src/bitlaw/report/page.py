@@ -25,6 +25,7 @@ from ..errors import DataError
 from ..files import whole
 from ..fitting import Comparison, Fit
 from ..fitting.tell import entry_cells, held_out_text, method_text, number, objective_text
+from ..laws.law import N
 from ..planning import Plan
 from ..planning.answer import quantity, span
 from ..runs import Runs
@@ -137,7 +138,7 @@ def pictures(fit: Fit, view: View) -> list[Picture]:
                 lambda ax: figures.loss_against_tokens(ax, fit, view),
             )
         )
-    if fit.law.reads_bits:
+    if fit.law.reads_bits and fit.law.n_eff != N and {"A", "alpha"} <= fit.values.keys():
         out.append(
             Picture(
                 "effective-parameters",

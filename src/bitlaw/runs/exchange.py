@@ -7,7 +7,9 @@ bad number into NaN, without a word. All bad cells are reported at once, with li
 from __future__ import annotations
 
 import csv
+import math
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,8 @@ def _parse(column: Column, cell: Any) -> Any:
         value = str(cell)
     elif isinstance(cell, str):
         value = _number(cell)
+        if column.kind == "integer" and math.isfinite(value):
+            value = _whole(cell)
     elif isinstance(cell, bool) or not isinstance(cell, (int, float)):
         raise ValueError(f"{cell!r} is not a number")
     if column.kind == "integer":
@@ -206,6 +210,19 @@ def _parse(column: Column, cell: Any) -> Any:
     if problem:
         raise ValueError(problem)
     return parse_format(value).name if column.kind == "format" else value
+
+
+def _whole(text: str) -> int:
+    """Read a whole number exactly: a float would round what is above 2^53."""
+    try:
+        exact = Decimal(text)
+        if exact != exact.to_integral_value():
+            raise ValueError
+    except (ArithmeticError, ValueError):
+        raise ValueError(f"{text[:40]!r} is not a whole number") from None
+    if abs(exact) >= 2**63:
+        raise ValueError(f"{text[:40]!r} is too large")
+    return int(exact)
 
 
 def _number(text: str) -> float:

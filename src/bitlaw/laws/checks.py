@@ -1,0 +1,79 @@
+"""Checks of plain data from a stranger's file; each error names the place and shows the value, shortened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError, nearest
+
+LARGEST = 1e100
+MAX_TEXT = 300
+
+
+def table(value: Any, place: str, needed: Mapping[str, str], other: Mapping[str, str]) -> Mapping[str, Any]:
+    """Check a table's keys, which are mapped to what they hold: `number`, `text` or anything else.
+
+    Raises:
+        ConfigError: not a table, an unknown key, a missing one, or a value of the wrong kind.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{place}: this must be a table, not {shown(value)}")
+    known = {**needed, **other}
+    for key, item in value.items():
+        if not isinstance(key, str) or key not in known:
+            raise ConfigError(f"{place}: unknown key {shown(key)}; {nearest(str(key)[:60], known)}")
+        if known[key] == "number":
+            number(item, f"{place}.{key}")
+        if known[key] == "text":
+            text(item, f"{place}.{key}")
+    for key in needed:
+        if key not in value:
+            raise ConfigError(f"{place}: {key!r} is missing")
+    return value
+
+
+def name(value: Any, place: str, pattern: re.Pattern[str], words: str) -> str:
+    """Check a name.
+
+    Raises:
+        ConfigError: it does not match the pattern, which `words` describes.
+    """
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ConfigError(f"{place}: {shown(value)} is no name; names are short, and made of {words}")
+    return value
+
+
+def number(value: Any, place: str) -> float:
+    """Check a number; True is none.
+
+    Raises:
+        ConfigError: something else, or one that is not finite or beyond 1e100.
+    """
+    if type(value) not in (int, float) or not abs(value) <= LARGEST:
+        raise ConfigError(
+            f"{place}: this must be a number, of {LARGEST:g} at most, as 0.5 is; not {shown(value)}"
+        )
+    return float(value)
+
+
+def text(value: Any, place: str) -> str:
+    """Check text that will be printed: control characters could rewrite a terminal.
+
+    Raises:
+        ConfigError: something else, or text that is too long or cannot be printed.
+    """
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise ConfigError(
+            f"{place}: this must be printable text of {MAX_TEXT} characters at most, not {shown(value)}"
+        )
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: short, and in ASCII."""
+    if isinstance(value, (list, tuple, Mapping)) or (isinstance(value, int) and abs(value) > LARGEST):
+        return f"a{'n' * isinstance(value, int)} {type(value).__name__}"
+    short = ascii(value[:60] if isinstance(value, str) else value)
+    return short if len(short) <= 60 else short[:57] + "..."
