@@ -171,7 +171,7 @@ def polish(
 
 def _length(step: Array) -> Array:
     """The largest change of a coordinate (S,)."""
-    longest: Array = np.abs(step).max(-1)
+    longest: Array = np.abs(step).max(-1, initial=0.0)
     return longest
 
 
@@ -215,7 +215,7 @@ def damped_step(gram: Array, gradient: Array, damping: Array, at: Array, low: Ar
     free = ~stuck
     gram = gram * (free[:, :, None] & free[:, None, :])
     gradient = gradient * free
-    mean = np.maximum(np.einsum("sqq->s", gram) / gram.shape[-1], 1e-300)
+    mean = np.maximum(np.einsum("sqq->s", gram) / max(1, gram.shape[-1]), 1e-300)
     eye = np.eye(gram.shape[-1])
     matrix = gram + (damping * mean)[..., None, None] * eye + stuck[:, :, None] * eye * mean[:, None, None]
     try:

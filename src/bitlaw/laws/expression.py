@@ -22,7 +22,7 @@ from ..formats import UNQUANTIZED
 MAX_TEXT, MAX_NODES, MAX_DEPTH = 2000, 300, 20
 LARGEST = 1e12  # of a number in the text, or computed from such numbers alone
 MAX_EXPONENT = 100  # of a number that is a power's exponent
-EXACT = 1000  # whole numbers and ratios of larger ones become floats, whose powers do not grow in memory
+EXACT = 1000  # larger whole numbers, and all ratios, become floats: exact powers of them grow, and roots never end
 WIDEST = 1e100  # of a number that sympy makes by multiplying out
 
 Value: TypeAlias = Any  # a Python float where it is known, else a sympy expression
@@ -60,7 +60,7 @@ def _plain(name: str, numpy: str, nargs: int = 1) -> Any:
 
 
 #: Functions by the name that they print; `Step` is the slope of the larger of two: 1/2 where they are equal.
-Exp, Log, Log2, Tanh = (_plain(name, name) for name in ("exp", "log", "log2", "tanh"))
+Exp, Log, Log2, Sqrt, Tanh = (_plain(name, name) for name in ("exp", "log", "log2", "sqrt", "tanh"))
 Larger, Smaller, Step = (
     _plain("Max", "maximum", 2),
     _plain("Min", "minimum", 2),
@@ -72,6 +72,7 @@ _SLOPES: dict[Any, Callable[..., tuple[sp.Expr, ...]]] = {
     Exp: lambda x: (Exp(x),),
     Log: lambda x: (1 / x,),
     Log2: lambda x: (sp.Float(repr(1 / math.log(2))) / x,),
+    Sqrt: lambda x: (0.5 / Sqrt(x),),
     Tanh: lambda x: (1 - Tanh(x) ** 2,),
     Larger: lambda a, b: (Step(a - b, _HALF), Step(b - a, _HALF)),
     Smaller: lambda a, b: (Step(b - a, _HALF), Step(a - b, _HALF)),
@@ -84,7 +85,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., float], Callable[..., sp.Expr]]] = {
     "exp": (math.exp, Exp),
     "log": (math.log, Log),
     "log2": (math.log2, Log2),
-    "sqrt": (math.sqrt, sp.sqrt),
+    "sqrt": (math.sqrt, Sqrt),
     "tanh": (math.tanh, Tanh),
     "min": (min, Smaller),
     "max": (max, Larger),
@@ -249,7 +250,7 @@ def _tamed(value: Value) -> Value:
     """Keep what sympy makes of numbers small, so that no later step can be long."""
     if not isinstance(value, float):
         if value.free_symbols:
-            wide = {n: sp.Float(n) for n in value.atoms(sp.Rational) if max(abs(n.p), n.q) > EXACT}
+            wide = {n: sp.Float(n) for n in value.atoms(sp.Rational) if n.q > 1 or abs(n.p) > EXACT}
             value = value.xreplace(wide) if wide else value
             if not all(n == 0 or 1 / WIDEST < abs(n) < WIDEST for n in value.atoms(sp.Number)):
                 raise ConfigError("a number in the expression grows out of all bounds; use larger units")
