@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import sympy as sp
+from sympy.printing.precedence import PRECEDENCE
 
 from ..errors import ConfigError, nearest
 from ..formats import UNQUANTIZED
@@ -55,6 +56,17 @@ class Quantized(Plain):
         return f"{step}({UNQUANTIZED / 2!r} - {bits}, 0.0)"
 
 
+class Power(Plain):
+    """A power of more than a symbol, which sympy's own would try to spread over what it is made of."""
+
+    nargs, numpy, precedence = 2, "power", PRECEDENCE["Pow"]
+
+    def _sympystr(self, printer: Any, *_: Any) -> Any:
+        return printer._print(sp.Pow(*self.args, evaluate=False))
+
+    _latex = _mathml_presentation = _sympystr
+
+
 def _plain(name: str, numpy: str, nargs: int = 1) -> Any:
     return type(name, (Plain,), {"numpy": numpy, "nargs": nargs, "__module__": __name__})
 
@@ -74,6 +86,7 @@ _SLOPES: dict[Any, Callable[..., tuple[sp.Expr, ...]]] = {
     Log2: lambda x: (sp.Float(repr(1 / math.log(2))) / x,),
     Sqrt: lambda x: (0.5 / Sqrt(x),),
     Tanh: lambda x: (1 - Tanh(x) ** 2,),
+    Power: lambda a, b: (b * Power(a, b - 1), Log(a) * Power(a, b)),
     Larger: lambda a, b: (Step(a - b, _HALF), Step(b - a, _HALF)),
     Smaller: lambda a, b: (Step(b - a, _HALF), Step(a - b, _HALF)),
     Step: lambda x, between: (_ZERO, _ZERO),
@@ -243,7 +256,9 @@ def _power(base: Value, exponent: Value) -> Value:
         raise ConfigError(f"a power of {base:g} is no real number for every exponent; use a positive base")
     if isinstance(exponent, float) and abs(exponent) > MAX_EXPONENT:
         raise ConfigError(f"the exponent {exponent:g} is too large; {MAX_EXPONENT} is the most")
-    return sp.Pow(_symbolic(base), _symbolic(exponent))
+    base, exponent = _symbolic(base), _symbolic(exponent)
+    plain = isinstance(base, (sp.Symbol, sp.Number)) or exponent.is_Integer
+    return sp.Pow(base, exponent) if plain else Power(base, exponent)
 
 
 def _tamed(value: Value) -> Value:
