@@ -3,44 +3,79 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import synthetic_sweep
+from conftest import TRUTH, synthetic_sweep
 
 from bitlaw import Store, write_runs
+from bitlaw.laws import kumar_unified
+from bitlaw.runs import Runs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+
+
+def fenced(language):
+    """Blocks of the README in one language; fences are paired in order, whatever their language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
+    return [text for name, text in blocks if name == language]
+
+
+def loss(params, tokens):
+    return float(kumar_unified.predict(TRUTH, params=params, tokens=tokens))
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     runs = synthetic_sweep(0, paired=True, post_of_low=False)
-    write_runs(runs, folder / "runs.csv")
+    rows = runs.frame.to_dicts() + [
+        {
+            "id": f"{flops:g}-{size:g}",
+            "params": size,
+            "tokens": flops / 6 / size,
+            "loss": loss(size, flops / 6 / size),
+        }
+        for flops in (1e18, 3e18, 1e19, 3e19)
+        for size in np.geomspace(0.2, 5, 7) * 1e7 * flops**0.5 / 1e9
+    ]
+    for name in ("runs", "adamw", "muon"):
+        write_runs(Runs.from_rows(rows), folder / f"{name}.csv")
     Store(folder / "study-quick" / "runs.sqlite").add(runs.frame.to_dicts())
     return folder
 
 
 def test_the_readmes_shell_commands_run(workshop):
-    blocks = re.findall(r"```\n(.*?)```", README, re.S)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("bitlaw ")]
-    ran = 0
+    lines = [line for block in fenced("") for line in block.splitlines() if line.startswith("bitlaw ")]
+    ran = []
     for line in lines:
-        if "study" not in line:
-            out = subprocess.run(
-                [sys.executable, "-m", *line.split()], cwd=workshop, capture_output=True, text=True
-            )
+        words = shlex.split(line, comments=True)
+        if "study" not in words:
+            out = subprocess.run([sys.executable, "-m", *words], cwd=workshop, capture_output=True, text=True)
             assert out.returncode == 0, (line, out.stderr)
-            ran += 1
-    assert ran == 4
+            ran.append(words[1])
+    assert ran == [
+        "plan",
+        "plan",
+        "fit",
+        "plan",
+        "compare",
+        "protocol",
+        "backtest",
+        "shift",
+        "isoflop",
+        "forecast",
+        "score",
+    ]
 
 
 def test_the_readmes_python_runs(workshop):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (block,) = fenced("python")
     out = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], cwd=workshop, capture_output=True, text=True
     )

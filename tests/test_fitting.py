@@ -348,3 +348,17 @@ def test_barely_trained_models_are_counted():
     frame = pl.concat([rows, rows.head(2).with_columns(pl.lit(1e7).alias("tokens"), pl.col("id") + "-short")])
     notes = bl.fit(chinchilla, Runs(frame), draws=0).notes
     assert any(f"2 of {len(frame)} rows have seen fewer tokens than they have parameters" in n for n in notes)
+
+
+@pytest.mark.parametrize("width", [1, 3, 9, 14])
+def test_non_negative_least_squares_against_lawson_and_hanson(width):
+    from scipy.optimize import nnls
+
+    from bitlaw.fitting.seed import _nonnegative
+
+    rng = np.random.default_rng(width)
+    basis = np.abs(rng.standard_normal((60, 40, width))) + 3 * rng.random((60, 1, 1))  # columns much alike
+    y = (basis @ rng.standard_normal((60, width, 1)))[..., 0] + 0.1 * rng.standard_normal((60, 40))
+    exact = np.array([nnls(basis[k], y[k])[0] for k in range(60)])
+    assert (exact == 0).any() and (exact > 0).any()
+    assert np.allclose(_nonnegative(basis, y), exact, rtol=0, atol=1e-10)

@@ -227,6 +227,36 @@ def test_foreign_and_damaged_files_are_left_alone(tmp_path):
         Store(tmp_path / "absent.sqlite", read_only=True)
 
 
+def test_a_store_of_an_older_version_is_read_as_it_is_and_grows_when_written(tmp_path):
+    path = tmp_path / "old.sqlite"
+    store = Store(path)
+    store.add([{"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.0}])
+    store.close()
+    with sqlite3.connect(path) as connection:
+        for column in ("w_group", "error", "calibration_samples"):
+            connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+    connection.close()
+    before = path.read_bytes()
+    assert Store(path, read_only=True).runs().frame["w_group"].to_list() == [None]
+    assert path.read_bytes() == before
+    store = Store(path)
+    store.add([{"id": "b", "params": 1e6, "tokens": 2e7, "loss": 2.9, "w_group": 32, "error": 0.5}])
+    assert store.runs().frame["w_group"].to_list() == [None, 32]
+    assert Store(path, read_only=True).runs().frame["error"].to_list() == [None, 0.5]
+
+
+def test_a_store_without_its_table_is_refused(tmp_path):
+    path = tmp_path / "bare.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE runs")
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    for read_only in (True, False):
+        with pytest.raises(StoreError, match="no table of runs"):
+            Store(path, read_only=read_only)
+
+
 def test_a_read_only_store_is_not_written(tmp_path):
     Store(tmp_path / "runs.sqlite").add([ROW])
     with pytest.raises(StoreError):

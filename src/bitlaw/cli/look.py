@@ -27,7 +27,7 @@ def runs_show(
     """Check a table and print its first rows."""
     import polars as pl
 
-    from ..runs import read_runs
+    from ..runs import OVERVIEW, read_runs
 
     table = read_runs(runs)
     used = [s.name for s in table.frame if s.null_count() < len(s) and s.name not in ("config", "versions")]
@@ -35,20 +35,8 @@ def runs_show(
         print(table.frame.select(used).head(rows).write_json())
         return
     print(repr(table)[1:-1])
-    wanted = (
-        "id",
-        "params",
-        "tokens",
-        "w_format",
-        "a_format",
-        "kv_format",
-        "post_format",
-        "loss",
-        "gap",
-        "status",
-    )
     with pl.Config(tbl_rows=rows, tbl_cols=20, tbl_hide_dataframe_shape=True, tbl_width_chars=140):
-        print(table.frame.select([c for c in wanted if c in used]).head(rows))
+        print(table.frame.select([c for c in OVERVIEW if c in used]).head(rows))
 
 
 @runs_app.command("convert")

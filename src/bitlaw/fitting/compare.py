@@ -16,6 +16,7 @@ from ..runs import Count, Runs, read_runs
 from .baseline import Baseline, baselines
 from .estimate import divide
 from .minimize import Aim, minimize
+from .objective import student_quantile
 from .result import HeldOut, score, score_gaps
 from .rows import Rows, select
 from .split import Split, largest, longest, lowest_bits
@@ -120,7 +121,7 @@ class Comparison:
                 "bic": e.bic,
             }
 
-        data: dict[str, Any] = plain(
+        return plain(
             {
                 "rankings": [
                     {
@@ -138,7 +139,6 @@ class Comparison:
                 "left_out": dict(self.left_out),
             }
         )
-        return data
 
     def __str__(self) -> str:
         from .tell import comparison_text
@@ -341,13 +341,11 @@ def _difference(held: HeldOut, best: HeldOut, level: float) -> tuple[float, floa
 
 def _mean(values: np.ndarray, cluster: np.ndarray, level: float) -> tuple[float, float]:
     """Mean of values and half its Student interval, from the sums of clusters."""
-    from scipy.special import stdtrit
-
     names, member = np.unique(cluster, return_inverse=True)
     if not len(names):
         return math.inf, math.nan
     shares = np.bincount(member, weights=values) * len(names) / len(values)
     if len(names) < 2:
         return float(shares.mean()), math.nan
-    t = stdtrit(len(names) - 1, 0.5 + level / 2)
+    t = student_quantile(len(names) - 1, 0.5 + level / 2)
     return float(shares.mean()), float(t * shares.std(ddof=1) / np.sqrt(len(names)))

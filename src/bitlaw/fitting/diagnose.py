@@ -11,7 +11,7 @@ from ..formats import UNQUANTIZED
 from ..laws.terms import TRAINED_PARTS
 from ..units import format_quantity
 from .intervals import covariance
-from .objective import HUBER, Array, Problem
+from .objective import HUBER, Array, Problem, robust_spread, student_quantile
 from .solve import polish
 
 #: A direction is called unidentified when moving along it by a factor of e (or by 1, for offsets) costs
@@ -148,25 +148,21 @@ def influential(problem: Problem, u: Array, names: Sequence[str]) -> list[str]:
     clean, here = problem, u[None]
     for _ in range(8):  # rows that hide each other come out one after the other
         residual = problem.predictions(here)[0] - problem.targets
-        middle = 1.4826 * float(np.median(np.abs(residual[keep])))
+        middle = robust_spread(residual[keep])
         near = np.abs(residual) < FAR * max(middle, 1e-12)
         if (near == keep).all() or near.mean() < 0.8:
             break
         keep = near
-        clean, at = problem, 0
-        blocks = []
-        for block in problem.blocks:
-            blocks.append(block.take(keep[at : at + len(block)]))
-            at += len(block)
+        blocks = tuple(block.take(keep[part]) for block, part in problem.parts)
         if not all(len(block) for block in blocks):
             return []
-        clean = replace(problem, blocks=tuple(blocks))
+        clean = replace(problem, blocks=blocks)
         here = polish(clean, here).u
     far = np.flatnonzero(~keep)
     if not len(far):
         return []
     residual = problem.predictions(here)[0] - problem.targets
-    middle = max(1.4826 * float(np.median(np.abs(residual[keep]))), 1e-12)
+    middle = max(robust_spread(residual[keep]), 1e-12)
     far = far[np.argsort(-np.abs(residual[far]))]
     clean = replace(clean, sigma=tuple(s * middle for s in clean.sigma), delta=HUBER)
     values, slopes = clean.linearised(here)
@@ -205,11 +201,9 @@ def barely_trained(problem: Problem) -> list[str]:
 
 def structure(problem: Problem, u: Array) -> list[str]:
     """Say what the residuals still depend on, by score tests of terms that the law does not have."""
-    from scipy.special import stdtrit
-
     values, slopes = problem.linearised(u[None])
     residual = values[0] - problem.targets
-    sigma = 1.4826 * float(np.median(np.abs(residual)))
+    sigma = robust_spread(residual)
     if sigma * problem.sigma[0] < EXACT:
         return []
     score = np.clip(residual / sigma, -HUBER, HUBER)
@@ -218,7 +212,7 @@ def structure(problem: Problem, u: Array) -> list[str]:
     df = member.max() + 1 - slopes.shape[1] - 1
     if df < 3 or not tests:
         return []
-    bar = float(stdtrit(df, 1 - SURE / 2 / len(tests)))
+    bar = student_quantile(df, 1 - SURE / 2 / len(tests))
     basis = np.linalg.qr(slopes[0].T / np.maximum(np.linalg.norm(slopes[0], axis=1), 1e-300))[0]
     found = []
     for name, column in tests.items():

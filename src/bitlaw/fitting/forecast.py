@@ -60,8 +60,7 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        data: dict[str, Any] = plain({"bitlaw_forecast": FORMAT, **vars(self)})
-        return data
+        return plain({"bitlaw_forecast": FORMAT, **vars(self)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Pin the forecast as JSON; a file that is there already is not overwritten.
@@ -109,10 +108,9 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        data: dict[str, Any] = plain(
+        return plain(
             {"loss": self.loss, "error": self.error, "inside": self.inside, "forecast": vars(self.forecast)}
         )
-        return data
 
     def __str__(self) -> str:
         where = "inside" if self.inside else "outside"

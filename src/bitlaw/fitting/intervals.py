@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from .objective import Array, Problem
+from .objective import Array, Problem, student_quantile
 from .solve import Optimum, polish
 
 Method: TypeAlias = Literal["residual", "wild", "cluster", "student", "profile"]
@@ -74,11 +74,8 @@ def draw(
         single = np.arange(len(residual))
         inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), single)
         noise = np.empty((draws, len(residual)))
-        at = 0
-        for block in problem.blocks:
-            part = slice(at, at + len(block))
+        for block, part in problem.parts:
             noise[:, part] = rng.choice(inflated[part], size=(draws, len(block)))
-            at += len(block)
     targets = values + stretch * noise
     return _refits(problem, u, targets, np.broadcast_to(problem.weight, targets.shape)), df
 
@@ -140,15 +137,13 @@ def profile(problem: Problem, optimum: Optimum, level: float) -> Array:
     The rise of the objective is measured in units of the covariance above, so that robust losses and clusters are
     allowed for: T^2 = 2 (rise) v / s^2, with v what the curvature alone gives for the variance.
     """
-    from scipy.special import stdtrit
-
     u = optimum.u[0]
     values, slopes = problem.linearised(u[None])
     residual = values[0] - problem.targets
     spread = np.sqrt(np.diag(covariance(problem, slopes[0].T, residual)))
     inside = problem.weight * problem.inlying(residual)
     alone = np.sqrt(np.maximum(np.diag(_inverse(slopes[0].T, inside)), 1e-300))
-    limit = float(stdtrit(degrees(problem), 0.5 + level / 2))
+    limit = student_quantile(degrees(problem), 0.5 + level / 2)
     ends = np.empty((len(u), 2))
     for place in range(len(u)):
         for side, sign in enumerate((-1.0, 1.0)):
@@ -204,9 +199,8 @@ def _resampled(
     size = np.concatenate([block.data.get("params", np.ones(len(block))) for block in problem.blocks])
     first = np.unique(member, return_index=True)[1]
     stratum = np.unique(size[first], return_inverse=True)[1]
-    stratum[np.bincount(stratum)[stratum] < 2] = (
-        stratum.max() + 1
-    )  # sizes with one cluster are drawn together
+    alone = np.bincount(stratum)[stratum] < 2
+    stratum[alone] = stratum.max() + 1  # sizes with one cluster are drawn together
     stratum = np.unique(stratum, return_inverse=True)[1]
     counts = np.zeros((draws, len(groups)))
     for s in range(stratum.max() + 1):

@@ -22,10 +22,10 @@ from ..laws.terms import TRAINED_PARTS
 from ..runs import Count, Runs, read_runs
 from ..units import parse_quantity
 from .intervals import WEBB
-from .line import Line, Range, straight, student
+from .line import Line, Range, straight
 from .minima import OK, Minima, Places, Sweep, envelope, group, number_sizes, parabolas
 from .minimize import Aim, minimize
-from .objective import Array
+from .objective import Array, student_quantile
 from .path import Minimum, OptimalPath
 from .rows import Rows, select
 
@@ -273,7 +273,7 @@ def _told(minima: Minima, flops_per: float, level: float) -> tuple[Minimum, ...]
     for k, (c, n, loss) in enumerate(zip(minima.flops, minima.params, minima.loss, strict=True)):
         size = Range(float(n))
         if minima.ok[k] and df:
-            factor = math.exp(student(df, (1 + level) / 2) * noise / math.sqrt(minima.weight[k]))
+            factor = math.exp(student_quantile(df, (1 + level) / 2) * noise / math.sqrt(minima.weight[k]))
             size = Range(float(n), float(n / factor), float(n * factor))
         lost = math.isnan(n)
         out.append(

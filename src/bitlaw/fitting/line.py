@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .objective import Array
+from .objective import Array, student_quantile
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Line:
         if len(self.draws):
             low, high = np.quantile(self.draws @ combination, [tail, 1 - tail])
             return Range(value, float(low), float(high))
-        margin = student(self.df, 1 - tail) * math.hypot(*np.multiply(combination, self.errors))
+        margin = student_quantile(self.df, 1 - tail) * math.hypot(*np.multiply(combination, self.errors))
         return Range(value, value - margin, value + margin)
 
 
@@ -66,14 +66,3 @@ def straight(x: Array, y: Array, weight: Array) -> Array:
     off = x - mean_x[:, None]
     slope = (weight * off * (y - mean_y[:, None])).sum(axis=1) / (weight * off**2).sum(axis=1)
     return np.stack([mean_y - slope * mean_x, slope], axis=1)
-
-
-def student(df: int, share: float) -> float:
-    """Quantile of Student's t.
-
-    >>> round(student(3, 0.95), 3)
-    2.353
-    """
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, share))

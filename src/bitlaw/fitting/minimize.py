@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError, FitError, nearest
 from .centre import centre_of, middles
-from .objective import HUBER, OBJECTIVES, Array, Objective, Problem
+from .objective import HUBER, OBJECTIVES, Array, Objective, Problem, robust_spread
 from .rows import Rows
 from .seed import seeds
 from .solve import Optimum, polish
@@ -135,14 +135,13 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
     """
     residual = (problem.predictions(u)[0] - problem.targets) * problem.scales
     spent = len(problem.free) / len(residual)
-    sigmas, at = [], 0
-    for block in problem.blocks:
-        part = residual[at : at + len(block)] / block.spread
-        at += len(block)
+    sigmas = []
+    for block, part in problem.parts:
+        own = residual[part] / block.spread
         middle = (
-            float(np.sqrt(np.average(part**2, weights=block.weight)))
+            float(np.sqrt(np.average(own**2, weights=block.weight)))
             if problem.delta == np.inf
-            else 1.4826 * float(np.median(np.abs(part)))
+            else robust_spread(own)
         )
         sigmas.append(max(middle / np.sqrt(max(0.2, 1 - spent)), 1e-12))
     return replace(problem, sigma=tuple(sigmas))

@@ -30,6 +30,22 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 HUBER = 1.345  # 95 % efficient for normal noise (Huber 1981)
 
 
+def robust_spread(residuals: Array) -> float:
+    """Standard deviation of normal residuals, from their median size, which outliers do not move."""
+    return 1.4826 * float(np.median(np.abs(residuals)))
+
+
+def student_quantile(df: int, share: float) -> float:
+    """Quantile of Student's t.
+
+    >>> round(student_quantile(3, 0.95), 3)
+    2.353
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, share))
+
+
 @dataclass(frozen=True)
 class Block:
     """Rows of one kind.
@@ -181,6 +197,12 @@ class Problem:
         return self.law.compiled.total if block.kind == "loss" else self.law.compiled.gap
 
     @cached_property
+    def parts(self) -> tuple[tuple[Block, slice], ...]:
+        """Each block, and where its rows stand among all."""
+        ends = np.cumsum([len(block) for block in self.blocks]).tolist()
+        return tuple((b, slice(end - len(b), end)) for b, end in zip(self.blocks, ends, strict=True))
+
+    @cached_property
     def targets(self) -> Array:
         """What is measured, on the link scale, in units of the noise (n,)."""
         return np.concatenate([block.link(block.measured) for block in self.blocks]) / self.scales
@@ -215,11 +237,8 @@ class Problem:
         chain = self.chain(theta)
         values = np.empty((*u.shape[:-1], len(self.scales)))
         slopes = np.empty((*u.shape, len(self.scales)))
-        at = 0
         with np.errstate(all="ignore"):  # trial points may leave the domain; the solver steps back from NaN
-            for block in self.blocks:
-                part = slice(at, at + len(block))
-                at += len(block)
+            for block, part in self.parts:
                 value, columns = self.function(block).slopes(theta, block.data)
                 values[..., part] = block.link(value) / self.scales[part]
                 slope = block.link_slope(value) / self.scales[part]

@@ -11,6 +11,7 @@ from rich.table import Table
 from ..units import format_quantity, parse_quantity
 from .line import Line, Range
 from .minima import OK
+from .result import plain
 from .tell import number, render
 
 NAMES = {1: "envelope of training curves", 2: "isoFLOP parabolas"}
@@ -116,8 +117,7 @@ class OptimalPath:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
-        data: dict[str, Any] = _clean({k: v for k, v in asdict(self).items() if k != "line"})
-        return data
+        return plain({k: v for k, v in asdict(self).items() if k != "line"})
 
     def __str__(self) -> str:
         title = (
@@ -157,12 +157,3 @@ class OptimalPath:
 
 def _size(value: float) -> str:
     return "-" if math.isnan(value) else format_quantity(value)
-
-
-def _clean(value: Any) -> Any:
-    """JSON has no NaN: write null."""
-    if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

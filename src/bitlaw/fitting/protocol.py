@@ -91,10 +91,7 @@ class Protocol:
         """Plain data; what is infinite becomes None."""
         cells = [vars(c) for c in self.cells]
         enough = {f"{level:g}": None if c is None else vars(c) for level, c in self.enough}
-        data: dict[str, Any] = plain(
-            {**vars(self), "verdict": self.verdict, "cells": cells, "enough": enough}
-        )
-        return data
+        return plain({**vars(self), "verdict": self.verdict, "cells": cells, "enough": enough})
 
     def __str__(self) -> str:
         from .tell import protocol_text
@@ -208,10 +205,7 @@ class Backtest:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        data: dict[str, Any] = plain(
-            {"law": self.law, "steps": [vars(s) for s in self.steps], "skipped": list(self.skipped)}
-        )
-        return data
+        return plain({"law": self.law, "steps": [vars(s) for s in self.steps], "skipped": list(self.skipped)})
 
     def __str__(self) -> str:
         from .tell import backtest_text

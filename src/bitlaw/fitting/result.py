@@ -228,8 +228,7 @@ class Fit:
             "provenance": vars(self.provenance),
             "draws": self.draws.tolist(),
         }
-        cleaned: dict[str, Any] = plain(data)
-        return cleaned
+        return plain(data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON, whole or not at all.
@@ -355,10 +354,14 @@ def _bound(value: Any) -> float:
     return math.nan if value is None else read_number(value)
 
 
-def plain(value: Any) -> Any:
-    """JSON has no NaN: write null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Data that JSON can hold: it has no NaN and no infinity, so these become null."""
+
+    def held(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: held(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [held(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {key: held(item) for key, item in data.items()}

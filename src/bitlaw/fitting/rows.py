@@ -69,8 +69,11 @@ def select(
     if not len(ok):
         raise FitError("no row has a loss; a fit needs finished runs")
     frame = ok.frame
-    reads_size = any(i.column == "params" for i in law.inputs)
-    sizes = ok.size(count) if reads_size else frame["params"].cast(pl.Float64).fill_null(float("nan"))
+    sizes = (
+        ok.size(count)
+        if "params" in law.columns
+        else frame["params"].cast(pl.Float64).fill_null(float("nan"))
+    )
     columns = {"params": sizes.to_numpy(), "tokens": frame["tokens"].to_numpy()}
     columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "emb", "post")}
     low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "emb", "post")}

@@ -8,8 +8,6 @@ residuals are the losses' relative errors, quadratic throughout; robustness come
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +17,7 @@ from .solve import damped_step
 CANDIDATES = 72  # for each nonlinear parameter
 ITERATIONS = 40
 ENOUGH = 1e-6  # predicted relative decrease at which a seed is good enough to be polished
+PIVOTS, PATIENCE = 100, 3  # rounds of non-negative least squares, and those that may fail to gain
 MOST_NUMBERS = 20_000_000  # in the bases of one stack of candidates: 160 MB
 
 
@@ -151,25 +150,37 @@ def _improve(space: _Projected, points: Array) -> tuple[Array, Array, Array]:
 
 
 def _nonnegative(basis: Array, y: Array) -> Array:
-    """Exact non-negative least squares for a few columns: try every subset, keep the best feasible one."""
-    count, _, width = basis.shape
+    """Non-negative least squares for a stack, by block principal pivoting (Kim & Park 2011).
+
+    Columns of the wrong sign leave or enter all at once as long as that makes them fewer, and else one at a time,
+    which ends (Murty 1974).
+    """
     gram = np.einsum("snk,snl->skl", basis, basis)
     cross = np.einsum("snk,sn->sk", basis, y)
     scale = np.sqrt(np.maximum(np.einsum("skk->sk", gram), 1e-300))
     gram = gram / (scale[:, :, None] * scale[:, None, :])
     cross = cross / scale
-    best, gain = np.zeros((count, width)), np.zeros(count)
-    for size in range(width, 0, -1):
-        for subset in combinations(range(width), size):
-            index = np.array(subset)
-            part = gram[:, index[:, None], index] + 1e-14 * np.eye(size)
-            values = np.linalg.solve(part, cross[:, index, None])[..., 0]
-            new = np.einsum(
-                "sk,sk->s", values, cross[:, index]
-            )  # the drop in half the squared error, doubled
-            take = (values >= 0).all(-1) & (new > gain)
-            candidate = np.zeros((count, width))
-            candidate[:, index] = values
-            best, gain = np.where(take[:, None], candidate, best), np.where(take, new, gain)
-    solution: Array = best / scale
+    count, width = cross.shape
+    eye = np.eye(width)
+    values = np.zeros((count, width))
+    inside = np.ones((count, width), dtype=bool)  # columns that are not held at zero
+    least, patience = np.full(count, width + 1), np.zeros(count, dtype=int)
+    run = np.arange(count)
+    for _ in range(PIVOTS if width else 0):
+        here, g, c = inside[run], gram[run], cross[run]
+        matrix = np.where(here[:, :, None] & here[:, None, :], g, eye) + 1e-14 * eye
+        x = np.linalg.solve(matrix, np.where(here, c, 0.0)[..., None])[..., 0]
+        pull = c - (g @ x[..., None])[..., 0]
+        values[run] = np.maximum(x, 0.0)
+        wrong = np.where(here, x < 0, pull > 1e-12 * np.abs(c).max(-1, keepdims=True))
+        number = wrong.sum(-1)
+        fewer = number < least[run]
+        patience[run] = np.where(fewer, PATIENCE, patience[run] - 1)
+        least[run] = np.minimum(number, least[run])
+        last = np.arange(width) == width - 1 - np.argmax(wrong[:, ::-1], axis=-1)[:, None]
+        inside[run] = here ^ np.where((patience[run] < 0)[:, None], wrong & last, wrong)
+        run = run[number > 0]
+        if not len(run):
+            break
+    solution: Array = values / scale
     return solution

@@ -66,7 +66,7 @@ class Shift:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
-        data: dict[str, Any] = plain(
+        return plain(
             {
                 "level": self.level,
                 "verdict": self.verdict,
@@ -74,7 +74,6 @@ class Shift:
                 "parameters": [vars(c) for c in self.parameters],
             }
         )
-        return data
 
     def __str__(self) -> str:
         from .tell import shift_text

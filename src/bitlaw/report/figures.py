@@ -51,8 +51,7 @@ def effective_parameters(ax: Axes, fit: Fit, view: View) -> Axes:
     values = fit.values
     base = {"params": view.trained["params"].to_numpy(), "tokens": view.trained["tokens"].to_numpy()}
     full = fit.predict(**base)
-    read = {i.column for i in fit.law.inputs}
-    for k, part in enumerate(part for part in PARTS if f"{part}_bits" in read):
+    for k, part in enumerate(part for part in PARTS if f"{part}_bits" in fit.law.columns):
         colour = COLOURS[k]
         others = [other for other in PARTS if other != part]
         alone = pl.all_horizontal([pl.col(f"{other}_bits") == UNQUANTIZED for other in others])

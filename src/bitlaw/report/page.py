@@ -28,7 +28,7 @@ from ..fitting.tell import entry_cells, held_out_text, method_text, number, obje
 from ..laws.law import N
 from ..planning import Plan
 from ..planning.answer import quantity, span
-from ..runs import Runs
+from ..runs import OVERVIEW, Runs
 from . import figures
 from .style import style
 from .view import View
@@ -292,20 +292,7 @@ def _estimates(fit: Fit) -> str:
 
 
 def _rows(runs: Runs) -> str:
-    wanted = [
-        "id",
-        "params",
-        "tokens",
-        "w_format",
-        "a_format",
-        "kv_format",
-        "post_format",
-        "loss",
-        "gap",
-        "gap_se",
-        "status",
-    ]
-    frame = runs.frame.select([c for c in wanted if runs.frame[c].null_count() < len(runs)])
+    frame = runs.frame.select([c for c in OVERVIEW if runs.frame[c].null_count() < len(runs)])
     rows = [
         ["" if v is None else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row]
         for row in frame.rows()

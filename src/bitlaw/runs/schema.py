@@ -156,6 +156,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("started", "text", "UTC time the work began, ISO 8601"),
     Column("seconds", "number", "time spent on the row", "s", low=0),
 )
+#: What a person looks at first.
+OVERVIEW = (
+    "id",
+    "params",
+    "tokens",
+    *(f"{part}_format" for part in ("w", "a", "kv", "post")),
+    "loss",
+    "gap",
+    "gap_se",
+    "status",
+)
 COLUMN: dict[str, Column] = {column.name: column for column in COLUMNS}
 SCHEMA: dict[str, type[pl.DataType]] = {column.name: _DTYPE[column.kind] for column in COLUMNS}
 

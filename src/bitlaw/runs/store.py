@@ -103,6 +103,8 @@ class Store:
                     f"{self.path} was written by a newer bitlaw; install a newer version to read it"
                 )
             have = {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)")}
+            if "id" not in have:
+                raise StoreError(f"{self.path} has no table of runs; it is damaged: name another file")
             if not read_only:  # a store of an older version gets the columns that have come since
                 for column in (c for c in _runs.c if c.name not in have):
                     kind = column.type.compile(self._engine.dialect)
