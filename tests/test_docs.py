@@ -59,19 +59,8 @@ def test_the_readmes_shell_commands_run(workshop):
             out = subprocess.run([sys.executable, "-m", *words], cwd=workshop, capture_output=True, text=True)
             assert out.returncode == 0, (line, out.stderr)
             ran.append(words[1])
-    assert ran == [
-        "plan",
-        "plan",
-        "fit",
-        "plan",
-        "compare",
-        "protocol",
-        "backtest",
-        "shift",
-        "isoflop",
-        "forecast",
-        "score",
-    ]
+    verbs = "plan plan fit plan compare protocol backtest shift isoflop forecast score"
+    assert " ".join(ran) == verbs
 
 
 def test_the_readmes_python_runs(workshop):
