@@ -25,6 +25,7 @@ from scipy.special import huber, logsumexp
 
 import bitlaw as bl
 from bitlaw import Runs
+from bitlaw.fitting.centre import rescaled
 from bitlaw.fitting.intervals import draw
 from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.objective import Problem
@@ -184,7 +185,7 @@ def misses(law: Law, truth: dict[str, float], sweeps: int, lowest_a: int) -> int
 def at(problem: Problem, truth: dict[str, float]) -> np.ndarray:
     """The truth as coordinates, the inseparable offset b put into C_T."""
     values = {**truth, "b": 0.0, "C_T": truth["C_T"] * np.exp(truth["b"])}
-    return problem.coordinates(problem.recentre(problem.law.vector(values)))[None]
+    return problem.coordinates(rescaled(problem.law, problem.law.vector(values), problem.centre, -1))[None]
 
 
 def precision_laws(sweeps: int) -> dict[str, float]:

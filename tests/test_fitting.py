@@ -12,6 +12,7 @@ from conftest import CELLS, TRUTH, synthetic_sweep
 
 import bitlaw as bl
 from bitlaw import ConfigError, DataError, FitError, Runs
+from bitlaw.fitting.centre import rescaled
 from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.rows import select
 from bitlaw.fitting.seed import seeds
@@ -76,7 +77,9 @@ def misses(draws):
         rows = select(kumar_unified, synthetic_sweep(seed))
         problem, optimum = minimize(rows, Aim(), np.random.default_rng(0))
         others = polish(problem, seeds(problem, 48, np.random.default_rng(1000 + seed))).cost
-        at_truth = problem.coordinates(problem.recentre(kumar_unified.vector(truth)))[None]
+        at_truth = problem.coordinates(
+            rescaled(problem.law, kumar_unified.vector(truth), problem.centre, -1)
+        )[None]
         best = min(others.min(), polish(problem, at_truth).cost[0])
         if optimum.cost[0] > best * (1 + 1e-6):
             out.append(seed)

@@ -245,18 +245,6 @@ def test_a_store_of_an_older_version_is_read_as_it_is_and_grows_when_written(tmp
     assert Store(path, read_only=True).runs().frame["error"].to_list() == [None, 0.5]
 
 
-def test_a_store_without_its_table_is_refused(tmp_path):
-    path = tmp_path / "bare.sqlite"
-    Store(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE runs")
-        connection.execute("CREATE TABLE other (x)")
-    connection.close()
-    for read_only in (True, False):
-        with pytest.raises(StoreError, match="no table of runs"):
-            Store(path, read_only=read_only)
-
-
 def test_a_read_only_store_is_not_written(tmp_path):
     Store(tmp_path / "runs.sqlite").add([ROW])
     with pytest.raises(StoreError):

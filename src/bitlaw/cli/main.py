@@ -139,25 +139,11 @@ def fit(
     from ..runs import read_runs
 
     table = read_runs(runs)
-    plain = objective == "huber" and not any((delta, method, borrow, free))
-    if hold_out and plain:
-        result, comparison = examine(laws.get(law), table, count=counted(count), interval=interval)
-    else:
-        lender = None
-        if borrow is not None:
-            lender = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
-        result = fit_law(
-            law,
-            table,
-            count=counted(count),
-            interval=interval,
-            objective=objective,  # type: ignore[arg-type]
-            delta=delta,
-            method=method,  # type: ignore[arg-type]
-            borrow=lender,
-            free=free or (),
-        )
-        comparison = None
+    how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
+    if borrow is not None:
+        how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
+    how |= {"count": counted(count), "interval": interval}
+    result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
     if save is not None:
         result.save(save)
     if json_:

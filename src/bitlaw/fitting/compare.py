@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 
-from ..errors import BitlawError, FitError
+from ..errors import BitlawError, ConfigError, FitError
 from ..laws import LAWS, Law, from_spec, get
 from ..runs import Count, Runs, read_runs
 from .baseline import Baseline, baselines
@@ -22,6 +22,7 @@ from .rows import Rows, select
 from .split import Split, largest, longest, lowest_bits
 
 What: TypeAlias = Literal["loss", "gap"]
+NONE = 1e-9  # relative errors below this are none
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Entry:
         behind: how much larger that error is than the best one's; None for the best.
         behind_low, behind_high: interval of the same, from paired differences by cluster, all of a ranking at once.
         bic: Bayesian information criterion of a Gaussian fit to all rows; None where it would not be proper.
+        beaten: whether the best is clearly better, by differences of errors or, at half the risk, by their ratios:
+            of few clusters, differences that all show the same may still vary too much for an interval.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Entry:
     behind_low: float
     behind_high: float
     bic: float | None = None
+    beaten: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Ranking:
     def verdict(self) -> str:
         """Who wins, that nobody can be said to, or that no law holds."""
         best, *rest = self.entries
-        unbeaten = [b.name for b in self.baselines if not b.behind_low > 0]
+        unbeaten = [b.name for b in self.baselines if not b.beaten]
         if unbeaten:
             as_good = any(b.behind is not None and b.behind <= 0 for b in self.baselines)
             start = "No law holds here" if as_good else "No law is shown to hold here"
@@ -74,7 +78,7 @@ class Ranking:
                 f"({unbeaten[0]}){order}."
             )
         if not rest:
-            return f"Only {best.name} was fitted."
+            return f"{best.name} is clearly better than guesses without a law; no other law was fitted."
         ties = [e.name for e in rest if not e.behind_low > 0]
         if ties:
             named = ", ".join(ties[:5]) + (f" and {len(ties) - 5} more" if len(ties) > 5 else "")
@@ -129,7 +133,11 @@ class Comparison:
                         "split": r.split,
                         "rows": r.rows,
                         "clusters": r.clusters,
-                        "level": r.level,
+                        "interval": {
+                            "level": r.level,
+                            "method": "Student's t over clusters",
+                            "kind": "confidence",
+                        },
                         "verdict": r.verdict,
                         "laws": [entry(e) for e in r.entries],
                         "baselines": [entry(e) for e in r.baselines],
@@ -219,6 +227,7 @@ def compare(
 
     Raises:
         FitError: no laws, or a law that cannot be fitted to the rows.
+        ConfigError: an impossible level.
 
     >>> from bitlaw import Runs, compare
     >>> cells = [(n, d) for n in (1e7, 3e7, 9e7, 3e8) for d in (2e8, 1e9, 5e9)]
@@ -227,6 +236,8 @@ def compare(
     >>> compare(runs, ["chinchilla", "kaplan"]).entries[0].name
     'chinchilla'
     """
+    if not 0 < interval < 1:
+        raise ConfigError(f"the intervals' level must lie between 0 and 1, not {interval}; try 0.9")
     table = _rows_of(read_runs(runs), what)
     left_out: dict[str, str] = {}
     if laws is None:
@@ -315,7 +326,10 @@ def _rank(
         clusters=len(set(best.cluster)),
         level=interval,
         entries=tuple(entry(*item) for item in scored),
-        baselines=tuple(entry(b.name, None, b.held_out, None) for b in guesses),
+        baselines=tuple(
+            replace(e, beaten=e.behind_low > 0 or _ratio(e.held_out, best, (1 + interval) / 2) > 0)
+            for e in (entry(b.name, None, b.held_out, None) for b in guesses)
+        ),
     )
 
 
@@ -337,6 +351,21 @@ def _difference(held: HeldOut, best: HeldOut, level: float) -> tuple[float, floa
         return math.inf, math.nan
     difference = np.array([abs(held.errors[k]) - ours[held.index[k]] for k in both])
     return _mean(difference, np.array([held.cluster[k] for k in both]), level)
+
+
+def _ratio(held: HeldOut, best: HeldOut, level: float) -> float:
+    """The lower end of the interval of log(error / error of the best), from the mean errors of clusters."""
+    common = sorted(set(held.index) & set(best.index))
+    sides = [dict(zip(h.index, np.abs(h.errors), strict=True)) for h in (held, best)]
+    member = dict(zip(best.index, best.cluster, strict=True))
+    cluster = np.unique([member[k] for k in common], return_inverse=True)[1]
+    rows = np.bincount(cluster)
+    sizes = [np.bincount(cluster, weights=[side[k] for k in common]) / rows for side in sides]
+    if len(rows) < 2:
+        return -math.inf
+    ratio = np.log(np.maximum(sizes[0], NONE)) - np.log(np.maximum(sizes[1], NONE))
+    mean, half = _mean(ratio, np.arange(len(rows)), level)
+    return mean - half
 
 
 def _mean(values: np.ndarray, cluster: np.ndarray, level: float) -> tuple[float, float]:

@@ -13,10 +13,8 @@ from ..units import format_quantity
 from .intervals import covariance
 from .objective import HUBER, Array, Problem, robust_spread, student_quantile
 from .solve import polish
+from .valley import flat
 
-#: A direction is called unidentified when moving along it by a factor of e (or by 1, for offsets) costs
-#: less than one standard error.
-WIDE = 1.0
 FAR = 5.0  # noise away from a fit without the row, at which a row is named
 FLOORS = ("E", "L_inf")  # names of the loss that is left with unlimited size and data
 EXACT = 1e-8  # noise of rows that were computed rather than measured
@@ -25,15 +23,9 @@ SURE = 0.01  # chance that residuals without structure would be said to have som
 
 def unidentified(problem: Problem, u: Array) -> tuple[list[str], set[str]]:
     """Return sentences about directions the rows do not identify, and the parameters that lie in them."""
-    values, slopes = problem.linearised(u[None])
-    residual = values[0] - problem.targets
-    gram = (slopes[0] * (problem.weight * problem.irls(residual))) @ slopes[0].T
-    value, vector = np.linalg.eigh(gram)
     names = [problem.law.parameters[k].name for k in problem.free]
     sentences, involved = [], set()
-    for strength, direction in zip(value, vector.T, strict=True):
-        if strength > 1 / WIDE**2:
-            continue
+    for direction in flat(problem, u):
         chosen = [n for n, x in zip(names, direction, strict=True) if abs(x) > 0.3]
         involved |= set(chosen)
         cure = _cure(problem, u, direction)
@@ -43,7 +35,7 @@ def unidentified(problem: Problem, u: Array) -> tuple[list[str], set[str]]:
             )
         else:
             sentences.append(f"{', '.join(chosen)} are not identified separately, only in combination{cure}")
-    return sentences, involved
+    return list(dict.fromkeys(sentences)), involved
 
 
 def _cure(problem: Problem, u: Array, direction: Array) -> str:

@@ -22,13 +22,14 @@ from .diagnose import (
     suspicious,
     unidentified,
 )
-from .intervals import METHODS, Method, default_method, draw, profile
+from .intervals import METHODS, Method, default_method, degrees, draw, profile
 from .minimize import Aim, estimate_noise, minimize, plain_cost
 from .objective import HUBER, Array, Block, Objective, Problem
 from .result import Estimate, Fit, HeldOut, Provenance, score
 from .rows import Rows, select
 from .solve import Optimum, polish
 from .split import Split
+from .valley import valley
 
 SPAN, SPAN_OF_FLOOR = 10, 4  # of an interval, from which a parameter, or the floor, is called not identified
 
@@ -96,8 +97,10 @@ def fit(
     """
     if not 0 < interval < 1:
         raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
-    if draws < 0:
-        raise ConfigError(f"draws must be 0 or more, not {draws}")
+    if draws < 0 or (draws == 0 and method is not None):
+        raise ConfigError(
+            f"draws must be 0 or more, and more than 0 for intervals by {method!r}, not {draws}; try draws=400"
+        )
     if method is not None and method not in METHODS:
         raise ConfigError(f"there is no interval method {method!r}; {nearest(method, METHODS)}")
     if objective == "lad" and method in ("student", "profile"):
@@ -146,7 +149,8 @@ def fit(
             "all rows are of one trunk: nothing tells how another would differ, so there are no intervals"
         )
     elif draws and len(problem.free):
-        moved, df = draw(method, problem, optimum, draws, rng)
+        near = valley(scaled, optimum, degrees(problem), rng)
+        moved, df = draw(method, problem, optimum, draws, rng, near)
         sample = problem.decentre(problem.theta(moved))
     if df and df < 5:
         notes.append(
@@ -179,7 +183,7 @@ def fit(
         converged=bool(optimum.converged[0]),
         objective=objective,
         cost=plain_cost(problem, aim, optimum),
-        noise={b.kind: s for b, s in zip(problem.blocks, problem.sigma, strict=True) if aim.estimates_noise},
+        noise={b.kind: s for b, s in zip(scaled.blocks, scaled.sigma, strict=True)},
         delta=aim.delta,
         rows={block.kind: len(block) for block in problem.blocks},
         clusters=clusters,
@@ -264,5 +268,9 @@ def _estimates(
                 if k in problem.law.compiled.total.linear
                 else f"{name} is hardly identified: its interval spans a factor of {high / low:.0f}"
             )
+        if status == "not identified" and high - low <= 1e-9 * abs(
+            high
+        ):  # rows without noise say nothing of it
+            low = high = np.nan
         out.append(Estimate(parameter, float(theta[k]), float(low), float(high), status))
     return tuple(out)

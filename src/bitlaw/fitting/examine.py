@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..errors import FitError
-from ..laws import Law
+from ..laws import Law, get
 from ..runs import Count
 from .compare import Comparison, compare, without_precision
 from .estimate import fit
@@ -15,19 +17,32 @@ from .split import largest
 
 
 def examine(
-    law: Law, runs: Any, *, count: Count = "as_given", interval: float = 0.90, draws: int = 400
+    law: Law | str, runs: Any, *, count: Count = "as_given", interval: float = 0.90, **how: Any
 ) -> tuple[Fit, Comparison | None]:
     """Fit a law, hold out the largest size, and compare with the same law without precision.
 
-    Where the rows are too few to hold any out, the fit comes alone, with a note that says why.
+    Where the rows are too few to hold any out, the fit comes alone, with a note that says why. Comparisons fit
+    everything by the default objective; a fit that does not is not compared.
+
+    Args:
+        law: a law, or the name of one.
+        runs: whatever `read_runs` reads.
+        count: how N is counted.
+        interval: level of the intervals.
+        **how: the rest of what `fit` takes.
 
     Raises:
         FitError: rows to which the law cannot be fitted at all.
     """
+    law = get(law) if isinstance(law, str) else law
     try:
-        fitted = fit(law, runs, hold_out=largest(), count=count, interval=interval, draws=draws)
+        fitted = fit(law, runs, hold_out=largest(), count=count, interval=interval, **how)
+        given = {k for k, v in how.items() if v is not None and np.size(v)} - {"method", "draws", "seed"}
+        if law.target != "loss" or given - {"objective"} or how.get("objective", "huber") != "huber":
+            return fitted, None
+        rivals = [law, without_precision(law)] if law.spec.precision and law.loss != 0 else [law]
+        what = "loss" if law.loss != 0 else "gap"
+        return fitted, compare(runs, rivals, what=what, count=count, interval=interval)  # type: ignore[arg-type]
     except FitError as error:
-        fitted = fit(law, runs, count=count, interval=interval, draws=draws)
+        fitted = fit(law, runs, count=count, interval=interval, **how)
         return replace(fitted, notes=(*fitted.notes, f"no rows were held out: {error}")), None
-    rivals = [law, without_precision(law)] if law.spec.precision else [law]
-    return fitted, compare(runs, rivals, count=count, interval=interval)

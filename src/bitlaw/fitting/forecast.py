@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,10 +15,14 @@ import numpy as np
 
 from ..errors import BitlawError, ConfigError, DataError
 from ..files import whole
-from .result import Fit, plain, read_number
+from ..formats import UNQUANTIZED
+from . import reading
+from .intervals import METHODS
+from .result import Fit, plain
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 2**20
+REPEATS = 20  # single runs for each draw of the law
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,9 @@ class Forecast:
         low, high: prediction interval: of the law, and of the noise of one run.
         confidence_low, confidence_high: interval of the law alone.
         level: of both.
-        beyond: how many times each input exceeds the largest that was fitted.
+        method: how the interval of the law was made.
+        beyond: how many times each input lies above the largest or below the smallest that was fitted; else 1.
+        count: convention by which N is counted.
         law: name of the law.
         rows_sha256: hash of the rows it was fitted to.
         made: UTC time of the forecast.
@@ -43,7 +50,9 @@ class Forecast:
     confidence_low: float
     confidence_high: float
     level: float
+    method: str
     beyond: Mapping[str, float]
+    count: str
     law: str
     rows_sha256: str
     made: str
@@ -60,7 +69,8 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        return plain({"bitlaw_forecast": FORMAT, **vars(self)})
+        data = plain({"bitlaw_forecast": FORMAT, "kind": "prediction", **vars(self)})
+        return {**data, "sha256": _digest(data)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Pin the forecast as JSON; a file that is there already is not overwritten.
@@ -82,11 +92,12 @@ class Forecast:
         )
         text = (
             f"Forecast by {self.law} for {run}: loss {self.loss:.4f} "
-            f"({self.level:.0%} prediction interval {self.low:.4f} to {self.high:.4f}; of the law alone "
-            f"{self.confidence_low:.4f} to {self.confidence_high:.4f})."
+            f"({self.level:.0%} prediction interval {self.low:.4f} to {self.high:.4f}; confidence interval of the law "
+            f"alone, {self.method}, {self.confidence_low:.4f} to {self.confidence_high:.4f}). N counted as "
+            f"{self.count}."
         )
         far = ", ".join(f"{k} {v:.1f} times" for k, v in self.beyond.items() if v > 1.05)
-        return text + (f"\nExtrapolated: {far} the largest that was fitted." if far else "")
+        return text + (f"\nExtrapolated: {far} beyond what was fitted." if far else "")
 
 
 @dataclass(frozen=True)
@@ -140,13 +151,26 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
     loss = float(fit.law.predict(fit.values, **inputs))
     data = {name: np.atleast_1d(column) for name, column in fit.law.arrange(inputs).items()}
     losses = np.asarray(fit.law.compiled.total(fit.draws, data))[:, 0]
-    losses = losses[np.isfinite(losses)]
+    gaps = np.broadcast_to(fit.law.compiled.gap(fit.draws, data), (len(losses), 1))[:, 0]
+    inside = np.isfinite(losses) & np.isfinite(gaps)
+    if inside.sum() < len(losses) / 2:
+        raise ConfigError(
+            "most draws of the fit say nothing of this run, which lies outside their domain; forecast a run nearer to "
+            "the rows"
+        )
+    losses, gaps = losses[inside], gaps[inside]
     rng = np.random.default_rng(0)
-    many = np.tile(losses, 20)
-    noise = np.sqrt(fit.df / rng.chisquare(max(fit.df, 1), len(many))) * rng.standard_normal(len(many))
-    alone = many * np.exp(fit.noise.get("loss", 0.0) * noise)
+
+    def noise(kind: str) -> np.ndarray:
+        stretch = np.sqrt(fit.df / rng.chisquare(max(fit.df, 1), (REPEATS, len(losses))))
+        return np.asarray(fit.noise.get(kind, 0.0) * stretch * rng.standard_normal(stretch.shape))
+
+    trained = losses - gaps if "gap" in fit.noise else losses
+    single = trained + noise("loss") if fit.objective == "squares" else trained * np.exp(noise("loss"))
+    if "gap" in fit.noise:
+        single = single + gaps * np.exp(noise("gap"))
     tail = (1 - fit.level) / 2
-    low, high = np.quantile(alone, [tail, 1 - tail])
+    low, high = np.quantile(single, [tail, 1 - tail])
     law_low, law_high = np.quantile(losses, [tail, 1 - tail])
     return Forecast(
         inputs=dict(inputs),
@@ -156,11 +180,9 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
         confidence_low=float(law_low),
         confidence_high=float(law_high),
         level=fit.level,
-        beyond={
-            c: float(v) / fit.ranges[c][1]
-            for c, v in inputs.items()
-            if c in ("params", "tokens") and c in fit.ranges and not isinstance(v, str)
-        },
+        method=fit.method,
+        beyond={column: _beyond(column, value, fit.ranges) for column, value in inputs.items()},
+        count=fit.count,
         law=fit.law.name,
         rows_sha256=fit.provenance.rows_sha256,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -174,29 +196,53 @@ def load_forecast(path: str | os.PathLike[str]) -> Forecast:
         DataError: not a forecast, damaged, or of another version.
     """
     path = Path(path)
+    data = reading.read_json(
+        path,
+        "pinned forecast",
+        "bitlaw_forecast",
+        MAX_BYTES,
+        FORMAT,
+        "pin one with: bitlaw forecast FIT --pin",
+    )
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than a forecast can be")
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["bitlaw_forecast"] != FORMAT:
-            raise DataError(f"{path} was written by another version of bitlaw ({data['bitlaw_forecast']!r})")
-        inputs = {str(k): v if isinstance(v, str) else read_number(v) for k, v in data["inputs"].items()}
+        if _digest({k: v for k, v in data.items() if k != "sha256"}) != data["sha256"]:
+            raise DataError(
+                f"{path} was changed after it was pinned: its hash does not fit; make the forecast again"
+            )
+        inputs = {
+            reading.text(k): reading.text(v) if isinstance(v, str) else reading.number(v)
+            for k, v in data["inputs"].items()
+        }
+        low, high = reading.interval(data["low"], data["high"])
+        law_low, law_high = reading.interval(data["confidence_low"], data["confidence_high"])
         return Forecast(
             inputs=inputs,
-            loss=read_number(data["loss"]),
-            low=read_number(data["low"]),
-            high=read_number(data["high"]),
-            confidence_low=read_number(data["confidence_low"]),
-            confidence_high=read_number(data["confidence_high"]),
-            level=read_number(data["level"]),
-            beyond={str(k): read_number(v) for k, v in data["beyond"].items()},
-            law=str(data["law"]),
-            rows_sha256=str(data["rows_sha256"]),
-            made=str(data["made"]),
+            loss=reading.number(data["loss"]),
+            low=low,
+            high=high,
+            confidence_low=law_low,
+            confidence_high=law_high,
+            level=reading.share(data["level"]),
+            method=reading.text(data["method"], METHODS),
+            beyond={reading.text(k): reading.number(v, 1) for k, v in data["beyond"].items()},
+            count=reading.text(data["count"]),
+            law=reading.text(data["law"]),
+            rows_sha256=reading.text(data["rows_sha256"]),
+            made=reading.text(data["made"]),
         )
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, BitlawError) as error:
         raise DataError(f"{path} is not a pinned forecast ({error!r})") from error
+
+
+def _beyond(column: str, value: float | str, ranges: Mapping[str, tuple[float, float]]) -> float:
+    """How many times a value lies outside of what was fitted; unquantised parts lie inside."""
+    if isinstance(value, str) or column not in ranges or (column.endswith("_bits") and value >= UNQUANTIZED):
+        return 1.0
+    low, high = ranges[column]
+    return max(1.0, float(value) / high, low / float(value))
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -5,8 +5,8 @@ McCaffrey 2002), keep or flip their sign together, and the law is refitted. The 
 can vanish from a resample.
 `cluster`: whole clusters are drawn anew, with replacement within each size.
 `residual`: inflated residuals are drawn anew over all rows of a kind: it takes the noise to be the same everywhere.
-`student`: no refits: multivariate Student around the estimate, with the covariance of an M-estimator
-(Huber 1981, section 7.6) where every row is its own cluster, else the cluster sandwich (CR2).
+`student`: no refits, and so nothing of valleys that bend: multivariate Student around the estimate, with the covariance
+of an M-estimator (Huber 1981, section 7.6) where every row is its own cluster, else the cluster sandwich (CR2).
 
 `profile`: draws as by default, but each parameter's interval is where the objective, minimised over all others, rises
 by as much as Student's t allows; it follows bends and bounds that a symmetric interval cannot.
@@ -14,7 +14,7 @@ by as much as Student's t allows; it follows bends and bounds that a symmetric i
 The default is `residual` where every row is its own cluster and `wild` elsewhere: those whose coverage came
 out right (docs/coverage.md).
 
-Under a robust loss the curvature alone is never used: it covers far less than it says. Bootstrap draws
+Under a robust loss the curvature alone is never used: it covers far less than it says. Draws of `wild` and `residual`
 are stretched by sqrt(df / chi2_df), df = clusters - parameters, so that quantiles are Student's; residuals
 are stretched rather than estimates, so that every draw is a fit, bounds and all.
 """
@@ -27,11 +27,12 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from .objective import Array, Problem, student_quantile
-from .solve import Optimum, polish
+from .solve import EXACT, Optimum, polish
 
 Method: TypeAlias = Literal["residual", "wild", "cluster", "student", "profile"]
 METHODS: tuple[str, ...] = get_args(Method)
 NEAR = 1e-9  # predicted relative decrease at which a refit stops: below a thousandth of a standard error
+TIE = 0.2  # of a row's mean share of the objective
 MOST_NUMBERS = 150_000  # in the derivatives of one stack of refits: what a core keeps close
 
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
@@ -50,10 +51,25 @@ def degrees(problem: Problem) -> int:
 
 
 def draw(
-    method: Method, problem: Problem, optimum: Optimum, draws: int, rng: np.random.Generator
+    method: Method,
+    problem: Problem,
+    optimum: Optimum,
+    draws: int,
+    rng: np.random.Generator,
+    starts: Array | None = None,
 ) -> tuple[Array, int]:
-    """Return coordinates of draws (draws, f) around a single optimum, and the degrees of freedom."""
+    """Return coordinates of draws (draws, f) around a single optimum, and the degrees of freedom.
+
+    Args:
+        method: how.
+        problem: the objective.
+        optimum: a stack of one.
+        draws: how many.
+        rng: what draws.
+        starts: points that fit as well, where the rows leave some direction open (`valley`); the optimum is the first.
+    """
     u = optimum.u[:1]
+    starts = u if starts is None else starts
     values, slopes = problem.linearised(u)
     values, jacobian = values[0], slopes[0].T
     residual = values - problem.targets
@@ -62,10 +78,11 @@ def draw(
     if method == "profile":
         method = default_method(problem)
     if method == "student":
-        return _student(problem, u, covariance(problem, jacobian, residual), draws, df, rng), df
+        centres = starts[rng.integers(len(starts), size=draws)]
+        return _student(problem, centres, covariance(problem, jacobian, residual), df, rng), df
     if method == "cluster":
         weight = problem.weight * _resampled(problem, groups, member, draws, rng)
-        return _refits(problem, u, np.broadcast_to(problem.targets, weight.shape), weight), df
+        return _refits(problem, starts, np.broadcast_to(problem.targets, weight.shape), weight, rng), df
     stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
     if method == "wild":
         inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), member)
@@ -77,27 +94,38 @@ def draw(
         for block, part in problem.parts:
             noise[:, part] = rng.choice(inflated[part], size=(draws, len(block)))
     targets = values + stretch * noise
-    return _refits(problem, u, targets, np.broadcast_to(problem.weight, targets.shape)), df
+    return _refits(problem, starts, targets, np.broadcast_to(problem.weight, targets.shape), rng), df
 
 
-def _refits(problem: Problem, u: Array, targets: Array, weight: Array) -> Array:
-    size = max(1, MOST_NUMBERS // (targets.shape[1] * u.shape[1]))
-    parts = [slice(k, k + size) for k in range(0, len(targets), size)]
-    return np.concatenate(
-        [
-            polish(problem, np.repeat(u, len(targets[p]), axis=0), targets[p], weight[p], tolerance=NEAR).u
-            for p in parts
-        ]
-    )
-
-
-def _student(
-    problem: Problem, u: Array, covariance: Array, draws: int, df: int, rng: np.random.Generator
+def _refits(
+    problem: Problem, starts: Array, targets: Array, weight: Array, rng: np.random.Generator
 ) -> Array:
-    """Multivariate Student draws, kept inside the bounds."""
+    """Refit from the optimum and, where there are other points that fit as well, from one of them too.
+
+    The lower one is kept; where they do not differ by a tenth of a row's worth, it is the other one, which is as good.
+    """
+
+    def refit(u: Array) -> tuple[Array, Array]:
+        size = max(1, MOST_NUMBERS // targets.shape[1] // u.shape[1])
+        parts = [slice(k, k + size) for k in range(0, len(targets), size)]
+        found = [polish(problem, u[p], targets[p], weight[p], tolerance=NEAR) for p in parts]
+        return np.concatenate([f.u for f in found]), np.concatenate([f.cost for f in found])
+
+    u, cost = refit(np.repeat(starts[:1], len(targets), axis=0))
+    if len(starts) > 1:
+        other, other_cost = refit(starts[rng.integers(1, len(starts), size=len(targets))])
+        as_good = other_cost <= cost + TIE * np.maximum(cost, problem.cost(EXACT * targets, weight)) / len(
+            targets.T
+        )
+        u[as_good] = other[as_good]
+    return u
+
+
+def _student(problem: Problem, u: Array, covariance: Array, df: int, rng: np.random.Generator) -> Array:
+    """Multivariate Student draws around points (draws, f), kept inside the bounds."""
     value, vector = np.linalg.eigh(covariance)
-    normal = rng.standard_normal((draws, len(value))) * np.sqrt(np.maximum(value, 0.0))
-    stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
+    normal = rng.standard_normal(u.shape) * np.sqrt(np.maximum(value, 0.0))
+    stretch = np.sqrt(df / rng.chisquare(df, size=(len(u), 1)))
     moved: Array = np.clip(u + stretch * normal @ vector.T, problem.low, problem.high)
     return moved
 

@@ -96,7 +96,9 @@ def isoflop(
     0.5
     """
     if approach not in (1, 2):
-        raise ConfigError(f"approach must be 1 or 2, not {approach!r}; approach 3 is fit('chinchilla', runs)")
+        raise ConfigError(
+            f"approach must be 1 or 2, not {approach!r}; approach 3 is a fit of the law chinchilla"
+        )
     if not 0 < interval < 1 or draws < 0:
         raise ConfigError(
             f"interval must lie between 0 and 1 and draws be 0 or more, not {interval} and {draws}; try 0.9 and 400"
@@ -193,7 +195,7 @@ def _through(minima: Minima) -> Line:
         mend = "sizes on both sides of the best" if minima.valleys else "sizes, or longer training curves"
         raise FitError(
             f"{int(minima.ok.sum())} minima can be used and a power law needs 3 ({'; '.join(_flags(minima))}); "
-            f"add {mend}, or try fit('chinchilla', runs)"
+            f"add {mend}, or fit the law chinchilla"
         )
     return Line.through(np.log(minima.flops), np.log(minima.params), minima.weight)
 

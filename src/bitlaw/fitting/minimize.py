@@ -141,7 +141,7 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
         middle = (
             float(np.sqrt(np.average(own**2, weights=block.weight)))
             if problem.delta == np.inf
-            else robust_spread(own)
+            else robust_spread(own, block.weight)
         )
         sigmas.append(max(middle / np.sqrt(max(0.2, 1 - spent)), 1e-12))
     return replace(problem, sigma=tuple(sigmas))

@@ -30,9 +30,20 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 HUBER = 1.345  # 95 % efficient for normal noise (Huber 1981)
 
 
-def robust_spread(residuals: Array) -> float:
-    """Standard deviation of normal residuals, from their median size, which outliers do not move."""
-    return 1.4826 * float(np.median(np.abs(residuals)))
+def robust_spread(residuals: Array, weight: Array | None = None) -> float:
+    """Standard deviation of normal residuals, from their median size, which outliers do not move.
+
+    With weights, half of the weight lies on either side of the median.
+
+    >>> round(robust_spread(np.array([-1.0, 1.0, 9.0]), np.array([1.0, 1.0, 0.1])), 4)
+    1.4826
+    """
+    size = np.abs(residuals)
+    if weight is None or (weight == weight[0]).all():
+        return 1.4826 * float(np.median(size))
+    order = np.argsort(size)
+    below = np.cumsum(weight[order]) / weight.sum()
+    return 1.4826 * float(size[order][np.searchsorted(below, 0.5)])
 
 
 def student_quantile(df: int, share: float) -> float:
@@ -280,7 +291,3 @@ class Problem:
     def decentre(self, theta: Array) -> Array:
         """Turn parameters in centred units into the law's own."""
         return rescaled(self.law, theta, self.centre, +1)
-
-    def recentre(self, theta: Array) -> Array:
-        """Turn the law's own parameters into centred units."""
-        return rescaled(self.law, theta, self.centre, -1)

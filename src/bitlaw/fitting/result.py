@@ -20,18 +20,22 @@ from ..errors import BitlawError, DataError
 from ..files import whole
 from ..laws import Law, Parameter, from_spec
 from ..runs import Runs
-from .objective import Array, Block
+from . import reading
+from .intervals import METHODS
+from .objective import OBJECTIVES, Array, Block
 from .rows import Rows
 
 FORMAT = 2
 MAX_BYTES = 100 * 2**20
+KINDS = ("loss", "gap")  # of rows
+STATUSES = ("ok", "fixed", "at bound", "not identified")
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A parameter's value and interval.
 
-    `status` is `ok`, `fixed`, `at bound` or `not identified`.
+    `status` is one of `STATUSES`.
     """
 
     parameter: Parameter
@@ -150,12 +154,13 @@ class Fit:
         converged: whether the solver reached its tolerance.
         objective: what was minimised.
         cost: its value at the estimates, residuals on their own scale.
-        noise: estimated noise of each kind of row, on the scale of its residuals; empty where delta was given.
+        noise: noise of each kind of row estimated from its residuals, on their scale: relative for logarithms and gaps,
+            nats a token where raw losses were minimised.
         delta: Huber's delta where it was given.
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.
         count: convention by which N is counted.
-        ranges: lowest and highest params and tokens among the rows.
+        ranges: lowest and highest params, tokens and bits among the rows; of bits, where quantised.
         held_out: error on held-out rows, from a fit without them.
         provenance: where the rows came from.
     """
@@ -248,58 +253,32 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         DataError: not a fit, damaged, or of a newer version.
     """
     path = Path(path)
+    data = reading.read_json(
+        path, "fit", "bitlaw_fit", MAX_BYTES, FORMAT, "make it again with: bitlaw fit RUNS --save"
+    )
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(
-                f"{path} is larger than a fit can be; make it again with: bitlaw fit RUNS --save {path}"
-            )
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror or error}; make it with: bitlaw fit RUNS --save"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON, so it is not a fit: {error}") from error
-    try:
-        if data["bitlaw_fit"] != FORMAT:
-            raise DataError(
-                f"{path} was written by another version of bitlaw (format {data['bitlaw_fit']!r})"
-            )
         spec = dict(data["law"])
-        law = from_spec(spec).named(str(spec["name"]))
-        held = data["held_out"]
+        law = from_spec(spec).named(reading.text(spec["name"]))
+        held, made = data["held_out"], data["interval"]
         fit = Fit(
             law=law,
-            estimates=tuple(
-                Estimate(
-                    p,
-                    read_number(data["estimates"][p.name]["value"]),
-                    _bound(data["estimates"][p.name]["low"]),
-                    _bound(data["estimates"][p.name]["high"]),
-                    str(data["estimates"][p.name]["status"]),
-                )
-                for p in law.parameters
-            ),
-            draws=np.array([[read_number(x) for x in draw] for draw in data["draws"]]).reshape(
-                -1, len(law.parameters)
-            ),
-            level=read_number(data["interval"]["level"]),
-            method=str(data["interval"]["method"]),
-            df=int(data["interval"]["df"]),
-            notes=tuple(str(n) for n in data["notes"]),
-            converged=bool(data["converged"]),
-            objective=str(data["objective"]),
-            cost=read_number(data["cost"]),
-            noise={str(k): read_number(v) for k, v in data["noise"].items()},
-            delta=None if data["delta"] is None else read_number(data["delta"]),
-            rows={str(k): int(v) for k, v in data["rows"].items()},
-            clusters=int(data["clusters"]),
-            count=str(data["count"]),
-            ranges={
-                str(k): (read_number(low), read_number(high)) for k, (low, high) in data["ranges"].items()
-            },
+            estimates=tuple(_estimate(p, data["estimates"][p.name]) for p in law.parameters),
+            draws=np.array([[reading.number(x) for x in draw] for draw in data["draws"]]),
+            level=reading.share(made["level"]),
+            method=reading.text(made["method"], ("none", *METHODS)),
+            df=reading.whole(made["df"]),
+            notes=tuple(reading.text(n) for n in data["notes"]),
+            converged=reading.truth(data["converged"]),
+            objective=reading.text(data["objective"], OBJECTIVES),
+            cost=reading.number(data["cost"]),
+            noise={reading.text(k, KINDS): reading.number(v, 0) for k, v in data["noise"].items()},
+            delta=None if data["delta"] is None else reading.number(data["delta"], 0),
+            rows={reading.text(k, KINDS): reading.whole(v) for k, v in data["rows"].items()},
+            clusters=reading.whole(data["clusters"]),
+            count=reading.text(data["count"]),
+            ranges={reading.text(k): reading.interval(*pair) for k, pair in data["ranges"].items()},
             held_out=None if held is None else _held_out(held),
-            provenance=Provenance(**{k: str(v) for k, v in data["provenance"].items()}),
+            provenance=Provenance(**{k: reading.text(v) for k, v in data["provenance"].items()}),
         )
         _check_bounds(fit)
         return fit
@@ -313,8 +292,8 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
 
 def _check_bounds(fit: Fit) -> None:
     """Refuse constants that no fit could have given; linear ones are bounded by the rows, not by the law."""
-    if not len(fit.draws):
-        raise ValueError("it has no draws")
+    if fit.draws.ndim != 2 or fit.draws.shape[1] != len(fit.estimates):
+        raise ValueError(f"it has no draws of {len(fit.estimates)} parameters")
     linear = fit.law.compiled.total.linear
     for k, e in enumerate(fit.estimates):
         values = np.append(fit.draws[:, k], e.value)
@@ -324,34 +303,28 @@ def _check_bounds(fit: Fit) -> None:
             raise ValueError(f"{e.parameter.name} is out of bounds")
 
 
-def _held_out(data: Mapping[str, Any]) -> HeldOut:
-    return HeldOut(
-        split=str(data["split"]),
-        rows=int(data["rows"]),
-        outside=int(data["outside"]),
-        error=_bound(data["error"]),
-        bias=_bound(data["bias"]),
-        errors=tuple(_bound(x) for x in data["errors"]),
-        index=tuple(int(x) for x in data["index"]),
-        cluster=tuple(int(x) for x in data["cluster"]),
-        gap_rows=int(data["gap_rows"]),
-        gap_error=_bound(data["gap_error"]),
+def _estimate(parameter: Parameter, data: Mapping[str, Any]) -> Estimate:
+    low, high = reading.number_or_none(data["low"]), reading.number_or_none(data["high"])
+    if low > high:
+        raise ValueError(f"the interval of {parameter.name} ends before it begins")
+    return Estimate(
+        parameter, reading.number(data["value"]), low, high, reading.text(data["status"], STATUSES)
     )
 
 
-def read_number(value: Any) -> float:
-    """Check a number that a file gave.
-
-    Raises:
-        ValueError: not a finite number.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)
-
-
-def _bound(value: Any) -> float:
-    return math.nan if value is None else read_number(value)
+def _held_out(data: Mapping[str, Any]) -> HeldOut:
+    return HeldOut(
+        split=reading.text(data["split"]),
+        rows=reading.whole(data["rows"]),
+        outside=reading.whole(data["outside"]),
+        error=reading.number_or_none(data["error"]),
+        bias=reading.number_or_none(data["bias"]),
+        errors=tuple(reading.number_or_none(x) for x in data["errors"]),
+        index=tuple(reading.whole(x) for x in data["index"]),
+        cluster=tuple(reading.whole(x) for x in data["cluster"]),
+        gap_rows=reading.whole(data["gap_rows"]),
+        gap_error=reading.number_or_none(data["gap_error"]),
+    )
 
 
 def plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,10 @@ def select(
     cluster = _clusters(frame)
     weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
     spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
-    is_loss, is_gap = is_loss & (weight > 0), is_gap & (weight > 0)
+    keep &= weight > 0
+    is_loss, is_gap = is_loss & keep, is_gap & keep
+    if weights is None:
+        notes += _repeated(data, np.where(is_gap, gap, measured), is_loss | is_gap)
 
     def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
         whole = Block(
@@ -159,6 +162,18 @@ def select(
             "bits": np.min([columns[f"{part}_bits"] for part in (*PARTS, "post")], axis=0),
         },
     )
+
+
+def _repeated(data: dict[str, np.ndarray], measured: np.ndarray, used: NDArray[np.bool_]) -> list[str]:
+    """Say when rows are the same to the last digit: they are then no further evidence."""
+    table = np.stack([*data.values(), measured], axis=1)[used]
+    again = len(table) - len(np.unique(table, axis=0))
+    if not again:
+        return []
+    return [
+        f"{again} rows repeat another in all that the law reads and in what was measured; if they are the same runs, "
+        "drop them, for intervals count them as further evidence"
+    ]
 
 
 def _weights(runs: Runs, weights: ArrayLike | None) -> np.ndarray:
@@ -253,6 +268,11 @@ def _clusters(frame: pl.DataFrame) -> NDArray[np.int64]:
 
 def _one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
     sets = frame.filter(pl.Series(chosen))["eval_sha256"].unique()
+    if len(sets) == 2 and sets.null_count():
+        raise FitError(
+            "some rows say which set they were evaluated on (column eval_sha256) and some do not; fill it in for all, "
+            "or leave it out if it is one"
+        )
     if len(sets) > 1:
         raise FitError(
             f"the rows were evaluated on {len(sets)} different sets (column eval_sha256); their losses cannot be "

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FitError
 from ..laws import Law
+from ..laws.terms import TRAINED_PARTS
 from ..runs import Count, read_runs
 from .estimate import fit
 from .result import Fit, plain
@@ -37,7 +38,8 @@ class Shift:
 
     Attributes:
         fits: of arm a and arm b.
-        losses: relative change of the predicted loss, in the middle and at the far end of what both arms cover.
+        losses: relative change of the predicted loss in the middle and at the far end of what both arms cover, and
+            there with each part, and the weights after training, in the fewest bits or each format that both arms have.
         parameters: change of each parameter; of positive ones the change of the logarithm.
         level: of the intervals; those of `losses` hold all at once.
     """
@@ -68,7 +70,7 @@ class Shift:
         """Plain data; NaN becomes None."""
         return plain(
             {
-                "level": self.level,
+                "interval": {"level": self.level, "method": self.fits[0].method, "kind": "confidence"},
                 "verdict": self.verdict,
                 "losses": [vars(c) for c in self.losses],
                 "parameters": [vars(c) for c in self.parameters],
@@ -149,6 +151,9 @@ def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
         "the middle": {column: ends[0] for column, ends in places.items()},
         "the far end": {column: ends[1] for column, ends in places.items()},
     }
+    points |= {
+        f"the far end, {words}": {**points["the far end"], **setting} for words, setting in _settings(a, b)
+    }
     tail = (1 - level) / 2 / len(points)
     out = []
     for name, point in points.items():
@@ -156,12 +161,26 @@ def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
         values = [float(f.predict(**{c: v for c, v in point.items()})) for f in (a, b)]
         ratio = np.log(losses[1]) - np.log(losses[0])
         low, high = np.nanquantile(ratio, [tail, 1 - tail])
-        where = ", ".join(
-            f"{format_quantity(v)} {'parameters' if c == 'params' else 'tokens'}" for c, v in point.items()
-        )
+        units = (("params", "parameters"), ("tokens", "tokens"))
+        where = ", ".join(f"{format_quantity(point[c])} {unit}" for c, unit in units if c in point)
         change = np.log(values[1] / values[0])
         out.append(Change(f"{name} ({where})", values[0], values[1], float(change), float(low), float(high)))
     return tuple(out)
+
+
+def _settings(a: Fit, b: Fit) -> list[tuple[str, dict[str, Any]]]:
+    """Low precision that both arms have: in words, and as inputs of the law."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for i in a.law.inputs:
+        column, _, label = i.column.partition("=")
+        part = {**TRAINED_PARTS, "post": "weights after training"}.get(column.rpartition("_")[0], column)
+        if label:
+            found.append((f"{part} in {label}", {column: label}))
+        elif column.endswith("_bits") and all(column in f.ranges for f in (a, b)):
+            bits = max(f.ranges[column][0] for f in (a, b))
+            if bits <= min(f.ranges[column][1] for f in (a, b)):
+                found.append((f"{part} in {bits:g} bits", {column: bits}))
+    return found
 
 
 def _row(fit: Fit, point: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -93,6 +93,6 @@ def _ends(values: NDArray[np.float64], count: int, what: str) -> NDArray[np.bool
     if len(distinct) <= count + 1:
         raise FitError(
             f"cannot hold out {count} of {len(distinct)} {what} and fit on the rest; "
-            "use hold_out=None, or rows of more of them"
+            "hold nothing out, or add rows of more of them"
         )
     return np.asarray(values >= distinct[-count])

@@ -67,10 +67,11 @@ def fit_text(fit: Fit) -> str:
         )
     lines = []
     if fit.df:
-        lines.append(f"Intervals: confidence, {method_text(fit)}, Student with {fit.df} degrees of freedom.")
+        student = f", Student with {fit.df} degrees of freedom" if fit.method != "cluster" else ""
+        lines.append(f"Intervals: confidence, {method_text(fit)}{student}.")
     lines.append(objective_text(fit))
     if fit.held_out:
-        lines.append(held_out_text(fit.held_out))
+        lines.append(held_out_text(fit.held_out, alone=fit.law.loss == 0))
     lines += [f"Note: {note}." for note in fit.notes]
     return render(table, *lines)
 
@@ -101,15 +102,18 @@ def objective_text(fit: Fit) -> str:
     return f"Noise estimated from the residuals: {noise}. {how}."
 
 
-def held_out_text(held: HeldOut) -> str:
-    """A held-out error as a sentence."""
+def held_out_text(held: HeldOut, alone: bool = False) -> str:
+    """A held-out error as a sentence; `alone` where the law predicts gaps alone."""
+    what = "gaps" if alone else "losses"
     text = (
-        f"Held out, {held.split}: {held.rows} losses predicted with a mean absolute error of {held.error:.2%} "
+        f"Held out, {held.split}: {held.rows} {what} predicted with a mean absolute error of {held.error:.2%} "
         f"(bias {held.bias:+.2%})"
     )
     if held.outside:
         text += f", {held.outside} of them outside the law's domain"
-    if held.gap_rows:
+    if alone:
+        text += f", median {held.gap_error:.0%}"
+    elif held.gap_rows:
         text += f", {held.gap_rows} gaps with a median error of {held.gap_error:.0%}"
     return text + "."
 
@@ -132,6 +136,11 @@ def comparison_text(comparison: Comparison) -> str:
             cells = entry_cells(entry)
             table.add_row(*cells, *(["-" if entry.bic is None else f"{entry.bic:.1f}"] if criteria else []))
         parts += [table, ranking.verdict]
+    if comparison.rankings:
+        parts.append(
+            f"Intervals: {comparison.rankings[0].level:.0%} confidence, Student's t over clusters; those of how much "
+            "laws are worse than the best hold for all laws of a ranking at once."
+        )
     if comparison.left_out:
         parts.append("Left out:")
         parts += [f"  {name}: {reason}" for name, reason in comparison.left_out.items()]
@@ -170,7 +179,10 @@ def shift_text(shift: Shift) -> str:
     for c in shift.parameters:
         cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
         parameters.add_row(c.name, number(c.a), number(c.b), cells)
-    note = "Changes of positive parameters are of their logarithms; the intervals of parameters hold one at a time."
+    note = (
+        f"Intervals: confidence, {method_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
+        "parameters one at a time. Changes of positive parameters are of their logarithms."
+    )
     return render(losses, parameters, note, shift.verdict)
 
 
