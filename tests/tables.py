@@ -61,21 +61,20 @@ def gadre(folder: Path, dataset: str) -> Runs:
     )
 
 
-def quest(folder: Path, parts: tuple[str, ...] = ("w",), one_bit: str | None = None) -> Runs:
-    """Weights and activations at one number of bits, and bf16.
+def quest(folder: Path, parts: tuple[str, ...] = ("w",), one_bit: bool = True) -> Runs:
+    """Weights and activations at one number of bits, on half-integer grids, and bf16.
 
     Args:
         folder: of the public tables.
         parts: which of the two are said to be of low precision; with `w` alone an efficiency is of both, as the
             paper's is.
-        one_bit: the label that stands for one bit, which has no format of ours; None leaves those rows out.
+        one_bit: whether those of one bit are among them.
     """
     rows = []
     for raw in cells(folder, "quest_qat"):
         bits = int(float(raw["weight_bits"]))
-        label = one_bit if bits == 1 else f"int{bits}"
-        if raw["method_group"] in ("bf16", "quest_w=a_int") and label:
-            low = {f"{part}_format": label for part in parts} if bits < 16 else {}
+        if raw["method_group"] in ("bf16", "quest_w=a_int") and (one_bit or bits > 1):
+            low = {f"{part}_format": f"midrise{bits}" for part in parts} if bits < 16 else {}
             rows.append({**sizes(raw), "count": "non_embedding", "corpus": "c4", **low})
     return Runs.from_rows(rows)
 

@@ -11,11 +11,10 @@ import pytest
 from conftest import CELLS
 
 import bitlaw as bl
-from bitlaw import ConfigError, Runs
+from bitlaw import ConfigError, Runs, parse_format
 from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.objective import Block
 from bitlaw.fitting.rows import Rows, select
-from bitlaw.formats import Integer
 from bitlaw.formats.gaussian import effective_bits, gaussian_error
 from bitlaw.laws import LAWS, chinchilla, kaplan, outer, overtraining, published, saturating
 
@@ -278,8 +277,8 @@ def test_gaussian_errors_of_grids():
         half = np.arange(2**bits) - (2**bits - 1) / 2
         assert gaussian_error(half) == pytest.approx(expected, abs=2e-6)
     for bits, expected in {2: 0.1902, 3: 0.0469, 4: 0.0129}.items():
-        assert gaussian_error(Integer(bits).levels()[1:]) == pytest.approx(expected, abs=5.1e-5)
-    sequence = [effective_bits(Integer(b)) for b in range(2, 17)]
+        assert gaussian_error(parse_format(bits).values()[1:]) == pytest.approx(expected, abs=5.1e-5)
+    sequence = [effective_bits(parse_format(b)) for b in range(2, 17)]
     assert (np.diff(sequence) > 0.8).all()
     assert (np.diff(sequence) < 1.1).all()
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitlaw import ConfigError, Scheme, parse_format
-from bitlaw.formats import Integer, bits_per_weight
+from bitlaw.formats import Recipe
 from bitlaw.shapes import Shape, ladder_shape
 from bitlaw.units import format_quantity, parse_quantity
 
@@ -53,7 +53,7 @@ def test_quantities_survive_writing(value):
 @pytest.mark.parametrize("bits", range(2, 17))
 def test_integer_levels(bits):
     fmt = parse_format(f"int{bits}")
-    levels = fmt.levels()
+    levels = fmt.values()
     assert len(levels) == 2**bits
     assert (levels[0], levels[-1]) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     assert (np.diff(levels) == 1).all()
@@ -70,9 +70,9 @@ def test_impossible_formats_are_refused(name):
 def test_bits_per_weight_count_the_scales():
     """64 outputs x 128 inputs: 64 scales of 16 bits, or one."""
     total = 64 * 128 * 4 + 64 * 16
-    assert bits_per_weight(Integer(4), (64, 128)) == total / (64 * 128)
-    assert bits_per_weight(Integer(4), (64, 128), "tensor") == 4 + 16 / (64 * 128)
-    assert bits_per_weight(parse_format("bf16"), (64, 128)) == 16
+    assert Recipe.parse("int4", "channel").bits_per_weight((64, 128)) == total / (64 * 128)
+    assert Recipe.parse("int4").bits_per_weight((64, 128)) == 4 + 16 / (64 * 128)
+    assert Recipe.parse("bf16").bits_per_weight((64, 128)) == 16
 
 
 @pytest.mark.parametrize("name", ["16", "w4", "a8", "kv3", "w4a8kv6", "w2kv4"])

@@ -17,13 +17,12 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from bitlaw import ConfigError, DataError, Scheme, parse_format
-from bitlaw.formats import Integer
+from bitlaw.formats import Recipe
 from bitlaw.lab.corpus import batch, eval_windows, read_corpus
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.model.transformer import RMSNorm
-from bitlaw.lab.precision import apply_scheme, fake_quantize
+from bitlaw.lab.precision import apply_scheme, fake_quantize, quantize
 from bitlaw.lab.precision.layers import LowPrecisionLinear
-from bitlaw.lab.precision.quantizer import round_to_grid
 from bitlaw.lab.quantize import paired_gap, quantize_rtn, window_losses
 from bitlaw.lab.sweep import SweepConfig, trunks
 from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
@@ -62,42 +61,44 @@ def reference(x: np.ndarray, bits: int, channel: bool) -> np.ndarray:
 )
 def test_the_quantiser_equals_the_paper(x, bits, channel):
     x = np.where(np.abs(x) < 1e-30, 0, x).astype(np.float32)
-    ours = round_to_grid(torch.from_numpy(x), Integer(bits), "channel" if channel else "tensor").numpy()
+    ours = quantize(
+        torch.from_numpy(x), Recipe.parse(f"int{bits} {'channel' if channel else 'tensor'}")
+    ).numpy()
     assert np.array_equal(ours, reference(x, bits, channel))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, 16])
 def test_the_quantiser_is_idempotent_monotone_and_within_half_a_step(bits):
     x = torch.randn(2000, generator=torch.Generator().manual_seed(0)).sort().values
-    q = round_to_grid(x, Integer(bits))
-    step = x.abs().max() / Integer(bits).q_max
+    q = quantize(x, Recipe.parse(f"int{bits}"))
+    step = x.abs().max() / parse_format(bits).peak
     assert (q.diff() >= 0).all()
     assert ((q - x).abs() <= step / 2 * (1 + 1e-5)).all()
-    assert torch.allclose(round_to_grid(q, Integer(bits)), q, atol=1e-6)
+    assert torch.allclose(quantize(q, Recipe.parse(f"int{bits}")), q, atol=1e-6)
     assert len(q.unique()) <= 2**bits - 1
 
 
 def test_zeros_stay_zero_and_native_formats_change_nothing():
-    assert (round_to_grid(torch.zeros(3, 4), Integer(4), "channel") == 0).all()
+    assert (quantize(torch.zeros(3, 4), Recipe.parse("int4 channel")) == 0).all()
     x = torch.randn(3, 4)
-    assert fake_quantize(x, parse_format("bf16")) is x
+    assert fake_quantize(x, Recipe.parse("bf16")) is x
 
 
 def test_the_gradient_goes_straight_through():
     x = torch.randn(50, requires_grad=True)
     weight = torch.randn(50)
-    (fake_quantize(x, Integer(3)) * weight).sum().backward()
+    (fake_quantize(x, Recipe.parse("int3")) * weight).sum().backward()
     assert torch.equal(x.grad, weight)
 
 
 def test_low_precision_linear_against_finite_differences_of_its_surrogate():
     """The surrogate holds the rounding error of weight and input still and differentiates the rest."""
     torch.manual_seed(0)
-    layer = LowPrecisionLinear(nn.Linear(6, 5, bias=False).double(), Integer(4), Integer(5))
+    layer = LowPrecisionLinear(nn.Linear(6, 5, bias=False).double(), Scheme.parse("w4a5"))
     x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
     w = layer.weight
-    w_error = round_to_grid(w.detach(), Integer(4), "channel") - w.detach()
-    x_error = round_to_grid(x.detach(), Integer(5)) - x.detach()
+    w_error = quantize(w.detach(), Recipe.parse("int4 channel")) - w.detach()
+    x_error = quantize(x.detach(), Recipe.parse("int5")) - x.detach()
     out_weight = torch.randn(7, 5, dtype=torch.float64)
     (layer(x) * out_weight).sum().backward()
 
@@ -440,7 +441,7 @@ def test_schedules():
 def test_rounding_to_nearest_touches_only_the_blocks():
     model = Transformer(SHAPE, seed=1)
     before = copy.deepcopy(model.state_dict())
-    quantized = quantize_rtn(model, Integer(3))
+    quantized = quantize_rtn(model, Recipe.parse("int3 channel"))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     for name, value in quantized.state_dict().items():
         if name.startswith("blocks.") and value.ndim == 2:
@@ -455,9 +456,8 @@ def test_a_model_has_no_gap_to_itself_and_fewer_bits_a_larger_one(corpus, tmp_pa
     base = window_losses(end.model, x, y)
     same = paired_gap(window_losses(end.model, x, y), base)
     assert (same.gap, same.se) == (0, 0)
-    gaps = [
-        paired_gap(window_losses(quantize_rtn(end.model, Integer(b)), x, y), base).gap for b in (2, 3, 4, 8)
-    ]
+    rounded = [quantize_rtn(end.model, Recipe.parse(f"int{b} channel")) for b in (2, 3, 4, 8)]
+    gaps = [paired_gap(window_losses(model, x, y), base).gap for model in rounded]
     assert gaps[0] > gaps[1] > gaps[2] > abs(gaps[3])
 
 

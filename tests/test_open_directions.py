@@ -66,7 +66,7 @@ def test_a_floor_at_zero_can_leave_it():
 
 def test_quests_floor_is_not_called_known(public_data):
     law = chinchilla.with_precision(w="efficiency")
-    runs = tables.quest(public_data, one_bit="int16")
+    runs = tables.quest(public_data)
     floor = bl.fit(law, runs, objective="log-squares").estimates[0]
     assert floor.low < 1e-6 and floor.high > 0.3
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import BitlawError, ConfigError, StoreError, nearest
 from .files import read_toml, whole
-from .formats import Integer, parse_format
+from .formats import Native, parse_format
 from .runs import Runs, Store
 from .units import format_quantity, parse_quantity
 
@@ -59,8 +59,8 @@ class PlanConfig(BaseModel):
     @classmethod
     def _quantize_to(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if not isinstance(parse_format(name), Integer):
-                raise ValueError(f"{name!r} does not quantise anything; use int2 to int16")
+            if isinstance(parse_format(name), Native):
+                raise ValueError(f"{name!r} does not quantise anything; try int4")
         return names
 
 

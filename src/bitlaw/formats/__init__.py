@@ -1,29 +1,30 @@
 """Number formats as data, without torch: what a value may be, and how many bits it costs.
 
-`parse_format` reads a name; a `Format` knows its bits and, for integers, its grid; a `Scheme` says which
-format each part of a model has. The lab puts tensors onto these grids; the laws read the bits.
+`parse_format` reads a name and gives a grid; a `Recipe` says how a tensor is put onto it; a `Scheme` says which
+recipe each part of a model has. The lab puts tensors onto these grids; the laws read the bits.
 """
 
-from .format import (
-    UNQUANTIZED,
-    Format,
-    Granularity,
-    Integer,
-    Native,
-    bits_per_weight,
-    law_bits,
-    parse_format,
-)
+from .catalogue import FAMILIES, KUMAR_FLOATS, NAMED, UNQUANTIZED, law_bits, layout, parse_format
+from .grid import Codebook, Float, Format, Grid, Microscaled, Native, Uniform
+from .recipe import Granularity, Recipe
 from .scheme import Scheme
 
 __all__ = [
+    "FAMILIES",
+    "KUMAR_FLOATS",
+    "NAMED",
     "UNQUANTIZED",
+    "Codebook",
+    "Float",
     "Format",
     "Granularity",
-    "Integer",
+    "Grid",
+    "Microscaled",
     "Native",
+    "Recipe",
     "Scheme",
-    "bits_per_weight",
+    "Uniform",
     "law_bits",
+    "layout",
     "parse_format",
 ]

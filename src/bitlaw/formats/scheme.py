@@ -1,55 +1,100 @@
-"""A scheme: which format each part of a model is trained in."""
+"""A scheme: how each part of a model is held while it is trained."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
-from ..errors import ConfigError
-from .format import Format, Integer, Native, parse_format
+from ..errors import ConfigError, nearest
+from .grid import Native
+from .recipe import Granularity, Recipe
 
-_BF16 = Native("bf16", 16)
-_PART = re.compile(r"(kv|w|a)([0-9]+)")
+_SHORT = re.compile(r"(kv|w|a)([0-9]+)")
+
+
+def _part(granularity: Granularity, meaning: str) -> Recipe:
+    recipe: Recipe = field(
+        default=Recipe(Native("bf16", 16)), metadata={"granularity": granularity, "meaning": meaning}
+    )
+    return recipe
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """The format of weights (one scale per output channel), activations and KV cache (one per tensor).
+    """The recipe of each part; `bf16` means left alone.
 
-    These granularities are the paper's (Kumar et al. 2024, appendix I); `bf16` means left alone.
+    Where a recipe does not say what shares a scale, it is one for each output of weights and one for each tensor of
+    activations and of the KV cache, as in the paper (Kumar et al. 2024, appendix I).
 
-    >>> Scheme.parse("w4a8").name, Scheme.parse("16").name, Scheme(w=parse_format("int3")).w.bits
+    >>> Scheme.parse("w4a8").name, Scheme.parse("16").name, Scheme.parse("w3").w.format.bits
     ('w4a8', '16', 3)
+    >>> Scheme.parse("w=nvfp4, a=e4m3 token").name
+    'w=nvfp4, a=e4m3 token'
     """
 
-    w: Format = _BF16
-    a: Format = _BF16
-    kv: Format = _BF16
+    w: Recipe = _part("channel", "weights of the blocks' linear layers")
+    a: Recipe = _part("tensor", "activations that enter them")
+    kv: Recipe = _part("tensor", "keys and values, as a cache would hold them")
+    q: Recipe = _part("tensor", "queries")
+    emb: Recipe = _part("channel", "token embeddings, one scale for each token of the vocabulary")
+    head: Recipe = _part("channel", "weights of the output head")
+    grad_a: Recipe = _part("tensor", "gradients that flow back into linear layers")
+    grad_w: Recipe = _part("tensor", "gradients of weights")
 
     @property
     def name(self) -> str:
-        """The short name that `parse` reads: "w4", "a8", "w4a8kv6"; "16" when nothing is quantised."""
-        parts = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return "".join(f"{part}{fmt.bits}" for part, fmt in parts if isinstance(fmt, Integer)) or "16"
+        """What `parse` reads: "w4a8kv6" where all is the paper's, parts with recipes otherwise; "16" for none."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name).quantized}
+        short = "".join(f"{part}{recipe.format.bits:g}" for part, recipe in given.items())
+        if _SHORT.sub("", short) == "" and given and Scheme.parse(short) == self:
+            return short
+        words = {}
+        for part, recipe in given.items():
+            short = str(recipe).replace(f" {_USUAL[part]}", "", 1)
+            words[part] = short if Recipe.parse(short, _USUAL[part]) == recipe else str(recipe)
+        return ", ".join(f"{part}={text}" for part, text in words.items()) or "16"
 
     @property
     def quantized(self) -> bool:
         """Whether any part is trained in low precision."""
-        return self.name != "16"
+        return self != Scheme()
 
     @classmethod
     def parse(cls, text: str) -> Scheme:
-        """Read a short name; parts that are not named stay unquantised.
+        """Read parts with bits, or with recipes; parts that are not named stay unquantised.
+
+        Args:
+            text: like "w4", "w4a8kv6" (symmetric integers), "w=int3 group64 mse, kv=e4m3", or "16" for none.
 
         Raises:
-            ConfigError: an unknown part, a part named twice, or impossible bits.
+            ConfigError: an unknown part, a part named twice, or an impossible recipe.
         """
         if text in ("16", "bf16"):
             return cls()
-        parts = _PART.findall(text)
-        names = [part for part, _ in parts]
-        if "".join(p + b for p, b in parts) != text or not parts or len(set(names)) < len(names):
+        short = _SHORT.findall(text)
+        if "".join(p + b for p, b in short) == text and short:
+            pairs = [(part, f"int{bits}") for part, bits in short]
+        else:
+            pairs = [(p.strip(), r) for p, _, r in (item.partition("=") for item in text.split(","))]
+        if len({part for part, _ in pairs}) < len(pairs) or not all(r.strip() for _, r in pairs):
             raise ConfigError(
-                f"cannot read the scheme {text!r}; write parts with bits, like 'w4', 'a8', 'w4a8kv6', or '16'"
+                f"cannot read the scheme {text!r}; write parts with bits, like 'w4', 'a8', 'w4a8kv6', parts with "
+                "recipes, like 'w=int3 group64, a=e4m3 token', or '16'"
             )
-        return cls(**{part: parse_format(int(bits)) for part, bits in parts})
+        return cls.from_parts(dict(pairs))
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, str]) -> Scheme:
+        """Build a scheme from a recipe's text for each part.
+
+        Raises:
+            ConfigError: an unknown part or an impossible recipe.
+        """
+        for part in parts:
+            if part not in _USUAL:
+                raise ConfigError(f"a model has no part {part!r}; {nearest(part, _USUAL)}")
+        return cls(**{part: Recipe.parse(text, _USUAL[part]) for part, text in parts.items()})
+
+
+_USUAL: dict[str, Granularity] = {f.name: f.metadata["granularity"] for f in fields(Scheme)}

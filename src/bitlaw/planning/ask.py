@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError, LawError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED, Integer, law_bits, parse_format
+from ..formats import UNQUANTIZED, Native, law_bits, parse_format
 from ..laws import Published
 from ..units import parse_quantity
 from .answer import Plan
@@ -93,6 +93,6 @@ def _training_bits(bits: str | int) -> tuple[float, float]:
 
 def _post_bits(name: str | int) -> float:
     fmt = parse_format(name)
-    if not isinstance(fmt, Integer):
-        raise ConfigError(f"quantize_to {name!r} does not quantise anything; use int2 to int16")
+    if isinstance(fmt, Native):
+        raise ConfigError(f"quantize_to {name!r} does not quantise anything; try int4")
     return float(fmt.bits)

@@ -1,7 +1,7 @@
 """The one table where the two halves meet: its columns, its store, and its ways in and out."""
 
 from .exchange import read_runs, write_runs
-from .schema import COLUMNS, OVERVIEW, Column, Count, Runs
+from .schema import COLUMN, COLUMNS, OVERVIEW, Column, Count, Runs
 from .store import Store
 
-__all__ = ["COLUMNS", "OVERVIEW", "Column", "Count", "Runs", "Store", "read_runs", "write_runs"]
+__all__ = ["COLUMN", "COLUMNS", "OVERVIEW", "Column", "Count", "Runs", "Store", "read_runs", "write_runs"]

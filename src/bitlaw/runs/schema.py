@@ -8,7 +8,6 @@ wrong is a `status`, never a NaN.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,13 +15,12 @@ from typing import Any, Literal, TypeAlias
 import polars as pl
 
 from ..errors import ConfigError, DataError, nearest
-from ..formats import UNQUANTIZED, Format, law_bits, parse_format
+from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
 
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
 
-_FLOAT = re.compile(r"e(?P<exponent>[0-9]+)m(?P<mantissa>[0-9]+)")
 STATUSES = ("ok", "diverged", "failed")
 _DTYPE: dict[str, type[pl.DataType]] = {
     "text": pl.String,
@@ -82,7 +80,7 @@ def _format(part: str, meaning: str) -> Column:
 
 
 def _scale(part: str) -> Column:
-    choices = ("tensor", "channel")
+    choices = ("tensor", "channel", "token", "group", "block")
     return Column(f"{part}_granularity", "text", f"what shares one scale in `{part}_format`", choices=choices)
 
 
@@ -116,8 +114,11 @@ COLUMNS: tuple[Column, ...] = (
     _group("a"),
     _format("kv", "keys and values"),
     _scale("kv"),
+    _format("q", "queries"),
     _format("emb", "embeddings"),
-    _format("grad", "gradients"),
+    _format("head", "the output head"),
+    _format("grad", "gradients of activations"),
+    _format("grad_w", "gradients of weights"),
     Column("post_format", "format", "format the weights were quantised to after training; empty means none"),
     _scale("post"),
     _group("post"),
@@ -273,14 +274,8 @@ class Runs:
 
     def layout(self, part: str, field: Literal["exponent", "mantissa"]) -> pl.Series:
         """Bits of the exponent or mantissa of a part's format; NaN for integers, a million where unquantised."""
-
-        def bits(fmt: Format) -> float:
-            digits = _FLOAT.search(fmt.name)
-            if law_bits(fmt) == UNQUANTIZED:
-                return UNQUANTIZED
-            return float(digits[field]) if digits else math.nan
-
-        return self._of_format(part, bits)
+        place = ("exponent", "mantissa").index(field)
+        return self._of_format(part, lambda fmt: layout(fmt)[place])
 
     def group(self, part: str) -> pl.Series:
         """Elements that share one scale of a part (`w`, `a` or `post`); 2 where unquantised, for want of scales.

@@ -37,6 +37,7 @@ class Attention(nn.Module):
         self.heads = shape.heads
         self.norm = RMSNorm(shape.width)
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.queries = nn.Identity()
         self.cached_k = nn.Identity()  # what a KV cache would hold passes through these two
         self.cached_v = nn.Identity()
         self.out_norm = RMSNorm(shape.width)
@@ -47,9 +48,10 @@ class Attention(nn.Module):
         B, T, C = x_BTC.shape
         qkv = self.qkv(self.norm(x_BTC)).view(B, T, 3, self.heads, C // self.heads)
         q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4)
+        q_BHTK = self.queries(rotate(q_BHTK, rotation))
         k_BHTK = self.cached_k(rotate(k_BHTK, rotation))
         v_BHTK = self.cached_v(v_BHTK)
-        y_BHTK = F.scaled_dot_product_attention(rotate(q_BHTK, rotation), k_BHTK, v_BHTK, is_causal=True)
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
         return self.out(self.out_norm(y_BHTK.transpose(1, 2).reshape(B, T, C)))
 
 

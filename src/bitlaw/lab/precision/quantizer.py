@@ -1,8 +1,8 @@
-"""Round a tensor onto a format's grid and back: what the hardware would have computed with.
+"""Put a tensor on a format's grid and back: what the hardware would have computed with.
 
-    scale = q_max / max|x|,   x_hat = clamp(round(x * scale), q_min, q_max) / scale
+    scale = peak / max|x|,   x_hat = clamp(round(x * scale), low, high) / scale
 
-(Kumar et al. 2024, appendix D.1.) The maximum is over the whole tensor, or over each output channel.
+(Kumar et al. 2024, appendix D.1.) The maximum is over the numbers that share a scale.
 """
 
 from __future__ import annotations
@@ -10,37 +10,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...formats import Format, Granularity, Integer
+from ...formats import Microscaled, Native, Recipe, Uniform
+from .rotation import rotate
+from .rounding import round_values
+from .scales import block_scales, grouped, on_range, range_of, scale_of
 
 
-def fake_quantize(x: Tensor, fmt: Format, granularity: Granularity = "tensor") -> Tensor:
-    """Return x on the grid of a format, with the gradient passed straight through.
+def fake_quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -> Tensor:
+    """Return x on the grid of a recipe's format, with the gradient passed straight through.
 
     The forward value is rounded; the backward pass sees the identity (Bengio et al. 2013), so everything
     behind the quantiser trains in full precision.
 
     Args:
-        x: any tensor; for `channel`, its last dimension is reduced and every other index has a scale.
-        fmt: an integer format; native formats return x itself.
-        granularity: `tensor` or `channel`.
+        x: any tensor; groups lie along its last dimension, blocks along its last two.
+        recipe: format, groups, scales, rounding; a native format returns x itself.
+        chance: where stochastic rounding draws from; None for torch's own state.
 
-    >>> fake_quantize(torch.tensor([0.2, -0.9, 1.4]), Integer(3))
+    >>> fake_quantize(torch.tensor([0.2, -0.9, 1.4]), Recipe.parse("int3"))
     tensor([ 0.0000, -0.9333,  1.4000])
     """
-    return x + (round_to_grid(x.detach(), fmt, granularity) - x.detach()) if isinstance(fmt, Integer) else x
+    return x + (quantize(x.detach(), recipe, chance) - x.detach()) if recipe.quantized else x
 
 
-def round_to_grid(x: Tensor, fmt: Format, granularity: Granularity = "tensor") -> Tensor:
-    """Return x on the grid of a format; ties go to the even level; a group of zeros stays zero."""
-    if not isinstance(fmt, Integer):
+def quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -> Tensor:
+    """Return x on the grid of a recipe's format; ties go to the even value; a group of zeros stays zero."""
+    fmt = recipe.format
+    if isinstance(fmt, Native):
         return x
-    if granularity == "channel":
-        peak = x.abs().amax(-1, keepdim=True)
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return quantize(x.float(), recipe, chance).to(x.dtype)
+    if recipe.rotate:
+        x = rotate(x)
+    chance = (chance or torch.default_generator) if recipe.rounding == "stochastic" else None
+    split, dims, back = grouped(x, recipe)
+    if isinstance(fmt, Microscaled):
+        scale = block_scales(split, fmt)
+        y = round_values(split / scale, fmt, chance).mul_(scale)
+    elif isinstance(fmt, Uniform) and fmt.shifted:
+        y = on_range(split, *range_of(split, dims, recipe), fmt, chance)
     else:
-        low, high = torch.aminmax(x)  # much cheaper than abs().max() on a CPU
-        peak = torch.maximum(-low, high)
-    top = peak.new_tensor(
-        float(fmt.q_max)
-    )  # a Python number here would be multiplied by a rounded reciprocal
-    scale = top / peak.clamp_min(torch.finfo(x.dtype).tiny * fmt.q_max)
-    return (x * scale).round_().clamp_(fmt.q_min, fmt.q_max).div_(scale)
+        scale = scale_of(split, dims, recipe)
+        y = round_values(split * scale, fmt, chance).div_(scale)
+    return rotate(back(y), back=True) if recipe.rotate else back(y)

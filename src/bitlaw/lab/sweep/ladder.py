@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ...formats import Integer, Scheme, parse_format
+from ...formats import Native, Scheme, parse_format
 from ...shapes import ladder_shape
 from ..corpus import Corpus
 from ..train import TrunkConfig
@@ -40,8 +40,8 @@ class SweepConfig(BaseModel):
     @classmethod
     def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if not isinstance(parse_format(name), Integer):
-                raise ValueError(f"{name!r} does not quantise anything; use int2 to int16")
+            if isinstance(parse_format(name), Native):
+                raise ValueError(f"{name!r} does not quantise anything; try int4")
         return tuple(parse_format(name).name for name in names)
 
     @field_validator("schemes")

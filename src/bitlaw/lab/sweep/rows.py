@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...formats import Format, Integer, bits_per_weight, parse_format
+from ...formats import Microscaled, Recipe
+from ...runs import COLUMN
 from ..corpus import Corpus
 from ..quantize import paired_gap, quantize_rtn, window_losses
 from ..quantize.evaluate import EVAL_BATCH, mean_and_se
@@ -47,20 +48,19 @@ def end_rows(
     row["seconds"] = end.seconds + time.perf_counter() - clock
     rows = [row]
     for name in post_formats if not config.parts().quantized else ():
-        fmt = parse_format(name)
+        recipe = Recipe.parse(name, "channel")
         clock = time.perf_counter()
-        after_W = window_losses(quantize_rtn(end.model, fmt), inputs_WT, targets_WT)
+        after_W = window_losses(quantize_rtn(end.model, recipe), inputs_WT, targets_WT)
         gap = paired_gap(after_W, before_W)
         loss, loss_se = mean_and_se(after_W)
         seconds = time.perf_counter() - clock
         post = {
             **row,
-            "id": f"{row['id']}-rtn-{fmt.name}",
+            "id": f"{row['id']}-rtn-{name}",
             "parent": row["id"],
-            "post_format": fmt.name,
-            "post_granularity": "channel",
+            **held("post", recipe),
             "method": "rtn",
-            "bpw": _bits_per_weight(end.model, fmt),
+            "bpw": _bits_per_weight(end.model, recipe),
             "started": _ago(seconds),
             "seconds": seconds,
         }
@@ -117,16 +117,34 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -
         "started": _ago(end.seconds),
         "seconds": end.seconds,
     }
-    for part, granularity in (("w", "channel"), ("a", "tensor"), ("kv", "tensor")):
-        fmt: Format = getattr(scheme, part)
-        row[f"{part}_format"] = fmt.name
-        row[f"{part}_granularity"] = granularity if isinstance(fmt, Integer) else None
+    parts = {
+        "w": scheme.w,
+        "a": scheme.a,
+        "kv": scheme.kv,
+        "q": scheme.q,
+        "emb": scheme.emb,
+        "head": scheme.head,
+    }
+    for part, recipe in {**parts, "grad": scheme.grad_a, "grad_w": scheme.grad_w}.items():
+        row |= held(part, recipe)
     return row
 
 
-def _bits_per_weight(model: torch.nn.Module, fmt: Format) -> float:
+def held(part: str, recipe: Recipe) -> dict[str, Any]:
+    """How a part is held, as columns; those that the table does not have for it are left out."""
+    grouped = isinstance(recipe.format, Microscaled)
+    columns = {
+        "format": recipe.format.name,
+        "granularity": ("group" if grouped else recipe.granularity) if recipe.quantized else None,
+        "group": recipe.format.block if isinstance(recipe.format, Microscaled) else recipe.size,
+    }
+    named = {f"{part}_{name}": value for name, value in columns.items()}
+    return {name: value for name, value in named.items() if name in COLUMN}
+
+
+def _bits_per_weight(model: torch.nn.Module, recipe: Recipe) -> float:
     matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-    bits = sum(p.numel() * bits_per_weight(fmt, (p.shape[0], p.shape[1])) for p in matrices)
+    bits = sum(p.numel() * recipe.bits_per_weight((p.shape[0], p.shape[1])) for p in matrices)
     return bits / sum(p.numel() for p in matrices)
 
 

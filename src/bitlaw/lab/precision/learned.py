@@ -1,0 +1,54 @@
+"""Steps that are learned together with the weights (LSQ, Esser et al. 2020, 1902.08153)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...formats import Float, Recipe, Uniform
+from .rounding import round_values
+from .scales import grouped
+
+
+class LearnedQuantizer(nn.Module):
+    """Puts a tensor on a grid with one learned step for each group.
+
+        x_hat = s R(clip(x / s, low, high));   d x_hat / d s = R(x / s) - x / s inside, the end of the grid outside
+
+    and the gradient of s is divided by sqrt(numbers of the group x peak), as steps and weights should move alike.
+    Gradients of x pass straight through inside the grid, and stop outside. A tensor's step is set at the first
+    forward pass from its values then, 2 mean|x| / sqrt(peak).
+    """
+
+    def __init__(self, recipe: Recipe, like: Tensor | None = None) -> None:
+        super().__init__()
+        fmt = recipe.format
+        if not isinstance(fmt, (Uniform, Float)) or getattr(fmt, "shifted", False):
+            raise ConfigError(f"{fmt.name} has no step to learn; try int4 or e2m1")
+        if like is None and recipe.granularity != "tensor":
+            raise ConfigError(
+                f"a step can be learned for each {recipe.granularity} of weights only; for activations try "
+                f"'{fmt.name} tensor learned'"
+            )
+        self.recipe, self.grid = recipe, fmt
+        first = torch.zeros(()) if like is None else self._first(like.detach())
+        self.step = nn.Parameter(first)
+
+    def _first(self, x: Tensor) -> Tensor:
+        split, dims, _ = grouped(x, self.recipe)
+        mean = split.abs().mean(dims, keepdim=len(dims) < split.ndim)
+        return 2 * mean / math.sqrt(self.grid.peak)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round x."""
+        if not self.step.any():
+            with torch.no_grad():
+                self.step.copy_(self._first(x))
+        split, dims, back = grouped(x, self.recipe)
+        share = 1 / math.sqrt(split.numel() / self.step.numel() * self.grid.peak)
+        step = self.step * share + (self.step * (1 - share)).detach()
+        y = (split / step).clamp(-self.grid.peak, self.grid.peak)
+        return back((y + (round_values(y.detach(), self.grid) - y.detach())) * step)
