@@ -166,7 +166,7 @@ def test_quests_forms_on_held_out_sizes(public_data, parts):
 
 
 def test_two_bits_foretold_from_three_and_more(public_data):
-    """The curve over effective bits of their own grid is 0.9 % off; a table of efficiencies says nothing of a format not in it."""
+    """The curve over effective bits of their own grid is 0.9 % off; efficiencies are silent on new formats."""
     runs = tables.quest(public_data, ("w", "a"), one_bit=False)
     (ranking,) = bl.compare(runs, forms(("w", "a")), hold_out=bl.lowest_bits()).rankings
     found = {e.name: e.held_out for e in ranking.entries}

@@ -45,8 +45,8 @@ def quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -
     chance = (chance or torch.default_generator) if recipe.rounding == "stochastic" else None
     split, dims, back = grouped(x, recipe)
     if isinstance(fmt, Microscaled):
-        scale = block_scales(split, fmt)
-        y = round_values(split / scale, fmt, chance).mul_(scale)
+        there, back_again = block_scales(split, fmt)
+        y = round_values(split * there, fmt, chance).mul_(back_again)
     elif isinstance(fmt, Uniform) and fmt.shifted:
         y = on_range(split, *range_of(split, dims, recipe), fmt, chance)
     else:

@@ -15,7 +15,9 @@ _EXPONENT = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int
 
 
 def round_values(y: Tensor, grid: Grid, chance: torch.Generator | None = None) -> Tensor:
-    """Return y on a grid; ties go to the even neighbour, and what lies beyond the grid to its ends.
+    """Return y on a grid.
+
+    Ties go to the even neighbour (of half-integers: up), and what lies beyond the grid to its ends.
 
     Args:
         y: float32 or float64.
@@ -28,9 +30,9 @@ def round_values(y: Tensor, grid: Grid, chance: torch.Generator | None = None) -
     """
     whole: Round = torch.round if chance is None else partial(_by_chance, generator=chance)
     if isinstance(grid, Uniform):
-        offset = grid.low % 1
-        if offset:
-            return (whole(y - offset) + offset).clamp_(grid.low, grid.high)
+        if grid.low % 1:  # half-integers lie in the middle between integers
+            down = y.floor() if chance is None else whole(y - 0.5)
+            return down.add_(0.5).clamp_(grid.low, grid.high)
         return whole(y).clamp_(grid.low, grid.high)
     if isinstance(grid, Float):
         step = power_of_two(y).clamp_min_(2.0**grid.least_exponent).mul_(2.0**-grid.mantissa)

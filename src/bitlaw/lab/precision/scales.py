@@ -101,14 +101,18 @@ def on_range(
     return (round_values(x / step + zero, fmt, chance) - zero) * step
 
 
-def block_scales(x: Tensor, fmt: Microscaled) -> Tensor:
-    """What the numbers of each block are divided by (OCP MX 1.0, section 6.3; NVFP4)."""
+def block_scales(x: Tensor, fmt: Microscaled) -> tuple[Tensor, Tensor]:
+    """What the numbers of each block are multiplied by, and what values of the grid are (OCP MX 1.0, 6.3; NVFP4).
+
+    The former is the reciprocal of the latter but for rounding, which for NVFP4 is that of NVIDIA's kernels.
+    """
     peak = absmax(x, (-1,))
     if fmt.scale == "e8m0":
-        return (power_of_two(peak) * 2.0**-fmt.top_exponent).clamp_(*E8M0)
+        scale = (power_of_two(peak) * 2.0**-fmt.top_exponent).clamp_(*E8M0)
+        return 1 / scale, scale
     whole = peak.amax() / (
         fmt.scale.peak * fmt.peak
     )  # the scale of the tensor puts the largest scale at its peak
     whole = torch.where(whole > 0, whole, torch.ones_like(whole))
     scale = round_values((peak / fmt.peak / whole).clamp_min_(2.0**fmt.scale.least_exponent), fmt.scale)
-    return scale * whole
+    return (1 / whole) / scale, scale * whole
