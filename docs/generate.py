@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/laws.md and docs/schema.md.
+"""Write the pages that are made from the code: docs/formats.md, docs/laws.md and docs/schema.md.
 
     python docs/generate.py
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sympy as sp
 
+from bitlaw.formats.listing import listing
 from bitlaw.laws import LAWS, PUBLISHED, chain, compatible, downstream, floating, rules, trajectory
 from bitlaw.laws.law import BASE
 from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, Form
@@ -135,6 +136,34 @@ def schema() -> str:
     return "\n".join([NOTE, "# The run table\n", table(["column", "kind", "unit", "range", "meaning"], rows)])
 
 
+def formats() -> str:
+    """Every number format with its cost and its error."""
+    header = ["format", "bits", "bpw", "Gaussian error", "effective bits", "status", "meaning", "source"]
+    rows = []
+    for line in listing():
+        error = [f"{line.error:.3g}", f"{line.effective:.2f}"] if line.error else ["", ""]
+        rows.append(
+            [
+                f"`{line.name}`",
+                f"{line.bits:g}",
+                f"{line.bpw:.3f}",
+                *error,
+                line.status,
+                line.meaning,
+                line.source,
+            ]
+        )
+    text = (
+        "Bits are nominal, as laws read them; bpw are those of a packed 4096 x 4096 weight with its scales, one of 16 "
+        "bits for each output where the format has none of its own. The error is the mean squared error on Gaussian data of "
+        "unit variance, at the best scale, or with the scales that blocks would have; effective bits are log_1/4 of it "
+        "(Panferov et al. 2025, 2506.01863). Any `intB`, `uintB` and `midriseB` of up to 16 bits can be named, and any "
+        "`eXmY` with X up to 7. A recipe adds what shares a scale and how it is found: `int4 group128 mse`.\n"
+    )
+    return "\n".join([NOTE, "# Number formats\n", text, table(header, rows)])
+
+
 if __name__ == "__main__":
+    (HERE / "formats.md").write_text(formats())
     (HERE / "laws.md").write_text(laws())
     (HERE / "schema.md").write_text(schema())

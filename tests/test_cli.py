@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -115,7 +116,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
     runner = CliRunner()
     verbs = {c.name or c.callback.__name__ for c in app.registered_commands}
     groups = {g.name for g in app.registered_groups}
-    assert verbs == {"study", "fit", "plan", "report", *(verb.__name__ for verb in VERBS)}
+    assert verbs == {"study", "fit", "plan", "report", "formats", *(verb.__name__ for verb in VERBS)}
     assert groups == {"runs", "laws"}
     for verb in verbs:
         result = runner.invoke(app, [verb, "--help"])
@@ -146,6 +147,15 @@ def test_a_table_is_shown_and_converted(sweep, tmp_path):
         len(json.loads(bitlaw("runs", "show", "runs.parquet", "--json", "--rows", "3", cwd=tmp_path).stdout))
         == 3
     )
+
+
+def test_formats_are_listed():
+    listed = CliRunner().invoke(app, ["formats"]).output
+    for name in ("int4", "e4m3", "mxfp4", "nvfp4", "ternary", "midrise2"):
+        assert re.search(rf"^{name} ", listed, re.M)
+    found = {line["name"]: line for line in json.loads(CliRunner().invoke(app, ["formats", "--json"]).output)}
+    assert found["nvfp4"]["bpw"] == pytest.approx(4.5, abs=1e-4)
+    assert found["midrise2"]["status"] == "experimental"
 
 
 # ---- the verbs that judge

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError
 from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .formats import formats
 from .judge import VERBS
 from .look import laws_app, runs_app
 
@@ -228,7 +229,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in VERBS:
+for verb in (*VERBS, formats):
     app.command()(verb)
 
 

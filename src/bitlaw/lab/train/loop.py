@@ -64,7 +64,11 @@ class State:
         self.config, self.device, self.step = config, device, 0
         self.model = apply_scheme(Transformer(config.shape, config.seed), config.parts()).to(device)
         self.named = dict(self.model.named_parameters())
-        decayed = [p for name, p in self.named.items() if p.ndim == 2 and not name.startswith("embedding")]
+        decayed = [
+            p
+            for name, p in self.named.items()
+            if p.ndim == 2 and not name.startswith("embedding") and not name.endswith(".step")
+        ]
         others = [p for p in self.named.values() if all(p is not d for d in decayed)]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0}],
