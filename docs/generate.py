@@ -154,11 +154,12 @@ def formats() -> str:
             ]
         )
     text = (
-        "Bits are nominal, as laws read them; bpw are those of a packed 4096 x 4096 weight with its scales, one of 16 "
-        "bits for each output where the format has none of its own. The error is the mean squared error on Gaussian data "
-        "of unit variance, at the best scale, or with the scales that blocks would have; effective bits are log_1/4 of it "
-        "(Panferov et al. 2025, 2506.01863). Any `intB`, `uintB` and `midriseB` of up to 16 bits can be named, and any "
-        "`eXmY` with X up to 7. A recipe adds what shares a scale and how it is found: `int4 group128 mse`.\n"
+        "Bits are nominal, as laws read them; bpw are those of a packed 4096 x 4096 weight with its scales, "
+        "one of 16 bits for each output where the format has none of its own. The error is the mean squared "
+        "error on Gaussian data of unit variance, at the best scale, or with the scales that blocks would "
+        "have; effective bits are log_1/4 of it (Panferov et al. 2025, 2506.01863). Any `intB`, `uintB` and "
+        "`midriseB` of up to 16 bits can be named, and any `eXmY` with X up to 7. A recipe adds what shares a "
+        "scale and how it is found: `int4 group128 mse`.\n"
     )
     return "\n".join([NOTE, "# Number formats\n", text, table(header, rows)])
 
