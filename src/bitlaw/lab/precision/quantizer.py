@@ -10,10 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...formats import Microscaled, Native, Recipe, Uniform
+from ...formats import Microscaled, Native, Recipe
 from .rotation import rotate
-from .rounding import round_values
-from .scales import block_scales, grouped, on_range, range_of, scale_of
+from .scales import grouped, rounder, tensor_scale
 
 
 def fake_quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -> Tensor:
@@ -44,12 +43,6 @@ def quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -
         x = rotate(x)
     chance = (chance or torch.default_generator) if recipe.rounding == "stochastic" else None
     split, dims, back = grouped(x, recipe)
-    if isinstance(fmt, Microscaled):
-        there, back_again = block_scales(split, fmt)
-        y = round_values(split * there, fmt, chance).mul_(back_again)
-    elif isinstance(fmt, Uniform) and fmt.shifted:
-        y = on_range(split, *range_of(split, dims, recipe), fmt, chance)
-    else:
-        scale = scale_of(split, dims, recipe)
-        y = round_values(split * scale, fmt, chance).div_(scale)
-    return rotate(back(y), back=True) if recipe.rotate else back(y)
+    whole = tensor_scale(split, fmt) if isinstance(fmt, Microscaled) else x
+    y = back(rounder(split, dims, recipe, whole, chance)(split))
+    return rotate(y, back=True) if recipe.rotate else y

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...formats import Float, Microscaled, Recipe, Uniform
+from ...formats import Codebook, Float, Microscaled, Native, Recipe, Uniform
 from ...formats.gaussian import gaussian_scale
 from .rounding import power_of_two, round_values
 
@@ -53,7 +53,7 @@ def absmax(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def scale_of(x: Tensor, dims: tuple[int, ...], recipe: Recipe) -> Tensor:
     """The scale of each group of a symmetric grid; a group of zeros stays zero."""
     fmt = recipe.format
-    assert isinstance(fmt, (Uniform, Float)) or hasattr(fmt, "levels")
+    assert isinstance(fmt, (Uniform, Float, Codebook))
     if recipe.scale == "absmean":
         peak = x.abs().mean(dims, keepdim=True)
     elif recipe.scale == "gaussian":
@@ -101,7 +101,16 @@ def on_range(
     return (round_values(x / step + zero, fmt, chance) - zero) * step
 
 
-def block_scales(x: Tensor, fmt: Microscaled) -> tuple[Tensor, Tensor]:
+def tensor_scale(x: Tensor, fmt: Microscaled) -> Tensor:
+    """The scale of a whole tensor: it puts the largest scale of a block at its peak. One where blocks need none."""
+    one = x.new_ones(())
+    if fmt.scale == "e8m0":
+        return one
+    whole = absmax(x, tuple(range(x.ndim))) / (fmt.scale.peak * fmt.peak)
+    return torch.where(whole > 0, whole, one)
+
+
+def block_scales(x: Tensor, fmt: Microscaled, whole: Tensor) -> tuple[Tensor, Tensor]:
     """What the numbers of each block are multiplied by, and what values of the grid are (OCP MX 1.0, 6.3; NVFP4).
 
     The former is the reciprocal of the latter but for rounding, which for NVFP4 is that of NVIDIA's kernels.
@@ -110,9 +119,29 @@ def block_scales(x: Tensor, fmt: Microscaled) -> tuple[Tensor, Tensor]:
     if fmt.scale == "e8m0":
         scale = (power_of_two(peak) * 2.0**-fmt.top_exponent).clamp_(*E8M0)
         return 1 / scale, scale
-    whole = peak.amax() / (
-        fmt.scale.peak * fmt.peak
-    )  # the scale of the tensor puts the largest scale at its peak
-    whole = torch.where(whole > 0, whole, torch.ones_like(whole))
     scale = round_values((peak / fmt.peak / whole).clamp_min_(2.0**fmt.scale.least_exponent), fmt.scale)
     return (1 / whole) / scale, scale * whole
+
+
+def rounder(
+    x: Tensor, dims: tuple[int, ...], recipe: Recipe, whole: Tensor, chance: torch.Generator | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Find the scales of groups, and return what rounds tensors of the same groups by them.
+
+    Args:
+        x: numbers in groups.
+        dims: along which the groups lie.
+        recipe: format and how scales are found.
+        whole: scale of the tensor that the groups are of; read by formats that have one.
+        chance: for stochastic rounding.
+    """
+    fmt = recipe.format
+    if isinstance(fmt, Microscaled):
+        there, back = block_scales(x, fmt, whole)
+        return lambda y: round_values(y * there, fmt, chance).mul_(back)
+    if isinstance(fmt, Uniform) and fmt.shifted:
+        step, zero = range_of(x, dims, recipe)
+        return lambda y: on_range(y, step, zero, fmt, chance)
+    assert not isinstance(fmt, Native)
+    scale = scale_of(x, dims, recipe)
+    return lambda y: round_values(y * scale, fmt, chance).div_(scale)
