@@ -7,33 +7,19 @@ A test checks that they are what the code says.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import sympy as sp
 
 from bitlaw.formats.listing import listing
-from bitlaw.laws import LAWS, PUBLISHED, chain, compatible, downstream, floating, rules, trajectory
+from bitlaw.laws import BESIDE, INCOMPLETE, LAWS, PUBLISHED, chain, compatible
 from bitlaw.laws.law import BASE
-from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, Form
+from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, WHOLE, Form
 from bitlaw.runs import COLUMNS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; edit there. -->\n"
-
-
-#: Functions beside the laws, in the order they are listed.
-BESIDE = (
-    trajectory.critical_batch,
-    trajectory.least_steps,
-    trajectory.least_tokens,
-    trajectory.steps_to,
-    trajectory.tokens_to,
-    floating.best_layout,
-    floating.critical_tokens,
-    floating.best_bits,
-    downstream.bits_per_byte,
-    rules.qat_fraction,
-)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -56,6 +42,12 @@ def row(name: str, kind: str, form: Form) -> list[str]:
     return [name, kind, (form.make.__doc__ or "").splitlines()[0], ", ".join(bases) + parts]
 
 
+def equation(short: str, expression: sp.Expr) -> str:
+    """LaTeX of an equation, with the million bits of unquantised rows in words."""
+    text = sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False))
+    return re.sub(rf"for\}}\\: ([^&]*?) < {WHOLE:.1f}", r"for quantised}\\: \1", text)
+
+
 def source(function: object) -> str:
     """What a function's docstring gives as its source."""
     _, found, rest = (function.__doc__ or "").partition("Source: ")
@@ -74,6 +66,10 @@ def laws() -> str:
         "A law that reads a loss is a link, which `chain` puts after a law of the loss: "
         '`chain(get("gadre-error"), chinchilla)` is error on tasks, as a function of N and D.\n'
     )
+    out.append(
+        "Bounds hold what is searched. A parameter that enters the loss linearly, like E, A and B, is solved for "
+        "instead, as the best value of zero or more, and fits do not hold it to its bounds.\n"
+    )
     out.append("Not here: mixtures of experts and distillation, whose constants we know from memory only.\n")
     forms = [row(name, "precision", form) for name, form in PRECISION.items()]
     forms += [row(name, "gap", form) for name, form in GAP.items()]
@@ -88,7 +84,7 @@ def laws() -> str:
         if law.target != "loss":
             out.append(f"Predicts `{law.target}`, {TARGETS[law.target][1]}.\n")
         for short, expression in law.display().items():
-            out.append(f"$${sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False))}$$\n")
+            out.append(f"$${equation(short, expression)}$$\n")
         rows = [
             [
                 f"`{p.name}`",
@@ -118,6 +114,11 @@ def laws() -> str:
     for p in PUBLISHED.values():
         out += [f"### {p.name}\n", f"{p.source}. Regime: {p.regime}.\n"]
         out.append(table(["parameter", "value"], [[f"`{k}`", f"{v:g}"] for k, v in p.values.items()]))
+    out.append("## Constants published in part\n")
+    out.append("They say how a law bends; what is missing must be fitted.\n")
+    for x in INCOMPLETE:
+        out += [f"### {x.law}: {x.setting}\n", f"{x.source}. Regime: {x.regime}. {x.missing}.\n"]
+        out.append(table(["parameter", "value"], [[f"`{k}`", f"{v:g}"] for k, v in x.values.items()]))
     return "\n".join(out)
 
 

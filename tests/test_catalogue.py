@@ -38,6 +38,7 @@ SENSIBLE = {
     "K": 3.0,
     "kappa": 2.5,
     "F": 0.4,
+    "Lm": 1.0,
     "C": 1.4,
     "C_T": 0.05,
     "gamma_D": 0.5,
@@ -53,6 +54,7 @@ OWN = {
     "saturating": {"N_c": 3e8, "D_c": 5e9},
     "trajectory": {"N_c": 1.5e14, "alpha_N": 0.076, "S_c": 2.6e3, "alpha_S": 0.67, "B_star": 1.7e8, "alpha_B": 0.205},
     "broken": {"b": 500.0, "c_0": 0.3, "c_1": 0.25, "d_1": 3e9, "f_1": 0.3},
+    "broken-size": {"b": 500.0, "c_0": 0.3, "c_1": 0.25, "d_1": 3e8, "f_1": 0.3},
     "floating-point": {"k_w": 2e-4, "delta_w": 3.2, "nu_w": 2.9, "alpha": 0.24, "beta": 0.5, "A": 70.0, "B": 6e4},
     "additive-granular": {"k": 0.2, "gamma_N": 0.25, "gamma_D": 0.1, "gamma_G": 0.7},
     "gadre-error": {"epsilon": 0.85, "k": 2.1, "gamma": 0.73},
@@ -92,6 +94,8 @@ def cells(law):
         ]
     if law.name == "broken":
         return [{"tokens": float(d)} for d in np.geomspace(1e7, 1e12, 60)]
+    if law.name == "broken-size":
+        return [{"params": float(n), "tokens": 1e11} for n in np.geomspace(1e6, 1e11, 60)]
     if law.name == "gadre-error":
         return [{"tokens": 1e9, "loss": float(x)} for x in np.linspace(2.2, 5.5, 30)]
     if law.name == "task-accuracy":
@@ -106,6 +110,8 @@ def cells(law):
     else:
         kinds += [{f"{part}_format": f"int{b}"} for part in law.parts for b in (2, 3, 4, 6, 8)]
     kinds += [{"w_format": "int3", "a_format": "int4", "kv_format": "int4"}] if "kv" in law.parts else []
+    if law.name == "capacity-sparse":
+        kinds = [{**kind, "w_sparsity": s} for kind in kinds for s in (0.0, 0.5, 0.75)]
     if law.spec.gap:
         kinds += [{"post_format": f"int{b}"} for b in (2, 3, 4)]
     if "unified" in (law.spec.gap or ""):
@@ -223,8 +229,11 @@ def test_kaplan_in_its_limits():
 
 
 def test_repeated_data_as_published():
-    """The authors' own check value, 2.2256440890, is of N = 2.8B, D = 9e9 with their code's rounding of E."""
+    """The check values of the authors' README, of 25B distinct tokens, and that repeating is worth less."""
     p = published("muennighoff-2023")
+    for n, d, golden in ((6.34e9, 242e9, 2.2256440890), (8.67e9, 178e9, 2.2269634075)):
+        found = float(p.law.predict(p.values, params=n, tokens=d, unique_tokens=25e9))
+        assert found == pytest.approx(golden, abs=1e-5)
     fresh = float(p.law.predict(p.values, params=2.8e9, tokens=5.5e10, unique_tokens=5.5e10))
     repeated = float(p.law.predict(p.values, params=2.8e9, tokens=5.5e10, unique_tokens=5.5e9))
     more = float(p.law.predict(p.values, params=2.8e9, tokens=5.5e11, unique_tokens=5.5e9))

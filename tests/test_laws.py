@@ -225,7 +225,7 @@ def test_jacobians_agree_with_mpmath(name, data):
     units = {None: 1, "params": 3e7, "tokens": 2e9, "params/tokens": 1}
     theta = point(law, data.draw) * [units[p.scale_of] for p in law.parameters]
     row = {"params": 3e7, "tokens": 2e9, "w_bits": 6.0, "a_bits": 7.0, "kv_bits": 5.0, "post_bits": 4.0}
-    row |= {"unique_tokens": 1e9, "w_capacity": 3.1, "a_capacity": 4.0, "kv_capacity": 2.2}
+    row |= {"w_sparsity": 0.5, "unique_tokens": 1e9, "w_capacity": 3.1, "a_capacity": 4.0, "kv_capacity": 2.2}
     row |= {"w_exponent": 4.0, "w_mantissa": 3.0, "w_group": 64.0, "a_group": 128.0, "post_group": 32.0}
     row |= {"steps": 4e3, "batch_tokens": 5e5, "loss": 3.1, "calibration_samples": 128.0}
     row |= {i.column: 1.0 for i in law.inputs if i.label == "int4"}

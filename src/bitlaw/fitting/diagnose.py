@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..formats import UNQUANTIZED
+from ..laws import Law
 from ..laws.terms import TRAINED_PARTS
 from ..units import format_quantity
 from .intervals import covariance
@@ -16,7 +17,6 @@ from .solve import polish
 from .valley import flat
 
 FAR = 5.0  # noise away from a fit without the row, at which a row is named
-FLOORS = ("E", "L_inf")  # names of the loss that is left with unlimited size and data
 EXACT = 1e-8  # noise of rows that were computed rather than measured
 SURE = 0.01  # chance that residuals without structure would be said to have some
 
@@ -100,17 +100,22 @@ def at_bounds(problem: Problem, u: Array) -> dict[str, str]:
     return out
 
 
-def floorless(values: Mapping[str, float], lowest: float) -> set[str]:
+def floors(law: Law) -> set[str]:
+    """Parameters that are the loss left with unlimited size and data."""
+    return {*law.floors, "L_inf"} & {*law.names}
+
+
+def floorless(law: Law, values: Mapping[str, float], lowest: float) -> set[str]:
     """Parameters that stand for the floor and have run to zero."""
-    return {name for name in FLOORS if name in values and values[name] < 0.1 * lowest}
+    return {name for name in floors(law) if values[name] < 0.1 * lowest}
 
 
 def suspicious(
-    values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], lowest: float
+    law: Law, values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], lowest: float
 ) -> list[str]:
     """Sentences about values that should make one think: no floor, and efficiencies above one."""
     out = []
-    for name in sorted(floorless(values, lowest)):
+    for name in sorted(floorless(law, values, lowest)):
         out.append(
             f"{name} runs to zero ({values[name]:.2g} nats against a lowest loss of {lowest:.3g}): the rows tell "
             "no floor, so the exponents are too low and far extrapolation is too optimistic; factors of precision "

@@ -13,10 +13,10 @@ from ..errors import ConfigError, nearest
 from ..laws import Law, Published, get
 from ..runs import Count, read_runs
 from .diagnose import (
-    FLOORS,
     at_bounds,
     barely_trained,
     floorless,
+    floors,
     influential,
     structure,
     suspicious,
@@ -167,8 +167,10 @@ def fit(
         if rows.loss
         else 0.0
     )
-    notes += suspicious(by_name, dict(zip(rows.law.names, map(tuple, ends.tolist()), strict=True)), lowest)
-    weak |= floorless(by_name, lowest)
+    notes += suspicious(
+        rows.law, by_name, dict(zip(rows.law.names, map(tuple, ends.tolist()), strict=True)), lowest
+    )
+    weak |= floorless(rows.law, by_name, lowest)
     if df and method == "profile":
         ends[problem.free] = _profiled(problem, optimum, interval)
     estimates = _estimates(problem, theta, ends, weak, bounds, notes, bool(df))
@@ -260,7 +262,11 @@ def _estimates(
             notes.append(f"{name} ran to its {bounds[name]} bound: the rows do not hold it back")
         elif name in weak:
             status = "not identified"
-        elif drawn and parameter.positive and high > (SPAN_OF_FLOOR if name in FLOORS else SPAN) * low:
+        elif (
+            drawn
+            and parameter.positive
+            and high > (SPAN_OF_FLOOR if name in floors(problem.law) else SPAN) * low
+        ):
             status = "not identified"
             notes.append(
                 f"{name} by itself is not identified, its interval spans a factor of {high / low:.0f}: its term is "

@@ -97,7 +97,7 @@ def isoflop(
     """
     if approach not in (1, 2):
         raise ConfigError(
-            f"approach must be 1 or 2, not {approach!r}; approach 3 is a fit of the law chinchilla"
+            f"approach must be 1 or 2, not {approach!r}; approach 3 is fit, of the law chinchilla"
         )
     if not 0 < interval < 1 or draws < 0:
         raise ConfigError(
@@ -164,7 +164,7 @@ def isoflop(
 def _read(runs: Runs, count: Count) -> tuple[Sweep, Rows, list[str]]:
     """The rows of one precision, as a sweep and as a law reads them, and what was left out."""
     table = runs.filter(pl.col("post_format").is_null())
-    parts = (*TRAINED_PARTS, "emb")
+    parts = tuple(TRAINED_PARTS)
     low = np.any([(table.bits(part) < UNQUANTIZED).to_numpy() for part in parts], axis=0)
     after = len(runs) - len(table)
     notes = [f"{after} rows quantised after training are left out"] if after else []

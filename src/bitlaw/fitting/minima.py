@@ -186,7 +186,8 @@ def group(
     if len(groups) < 3:
         raise FitError(
             f"{len(groups)} budgets have {LEAST_SIZES} sizes within {tolerance:.0%} of one compute, and a power law "
-            "needs 3: these rows are no isoFLOP sweep; raise the tolerance, try approach 1, or fit the law chinchilla"
+            "needs 3: these rows are no isoFLOP sweep; raise the tolerance, try approach=1 "
+            "(--approach 1), or fit the law chinchilla"
         )
     lost = len(log_c) - sum(len(rows) for _, rows in groups)
     notes = [f"{lost} rows belong to no budget with {LEAST_SIZES} sizes and are left out"] if lost else []

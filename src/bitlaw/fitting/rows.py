@@ -75,12 +75,15 @@ def select(
         else frame["params"].cast(pl.Float64).fill_null(float("nan"))
     )
     columns = {"params": sizes.to_numpy(), "tokens": frame["tokens"].to_numpy()}
-    columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "emb", "post")}
-    low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "emb", "post")}
+    columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "post")}
+    low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "post")}
     notes = _warnings(frame, len(runs) - len(ok))
     general = len(notes)
 
-    law, dropped = _restrict(law, {part: bool(rows.any()) for part, rows in low.items()})
+    sparse = (frame["w_sparsity"].fill_null(0.0) > 0).to_numpy()
+    varies = {part: bool(rows.any()) for part, rows in low.items()}
+    reads_sparsity = "w_sparsity" in law.columns
+    law, dropped = _restrict(law, varies | {"w": varies["w"] or (reads_sparsity and bool(sparse.any()))})
     notes += dropped
     law = law.for_labels({c: _labels(frame, c, low[c.partition("_")[0]]) for c in law.label_columns})
     unread = [
@@ -98,6 +101,9 @@ def select(
             notes.append(
                 f"{int(low[part].sum())} rows with {what} of low precision are left out: this law does not read it"
             )
+    if sparse.any() and not reads_sparsity:
+        keep &= ~sparse
+        notes.append(f"{int(sparse.sum())} rows with sparse weights are left out: this law does not read it")
     quantized = low["post"]
     if law.gap == 0 and not any(c.startswith("post_") for c in law.columns) and quantized.any():
         keep &= ~quantized

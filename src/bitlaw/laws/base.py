@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy as sp
 
 from .law import BASE, D, Law, LawSpec, N
-from .terms import Input, Parameter, Source
+from .terms import Condition, Input, Parameter, Source
 
 E, A, B, alpha, beta, g = sp.symbols("E A B alpha beta g")
 N_c, D_c, L_inf, a = sp.symbols("N_c D_c L_inf a")
@@ -27,8 +27,9 @@ def _base(
     parameters: tuple[Parameter, ...],
     source: Source,
     inputs: tuple[Input, ...] = (_SIZE, _DATA),
+    conditions: tuple[Condition, ...] = (),
 ) -> Law:
-    law = Law(name, loss, inputs, parameters, source, LawSpec(base=name))
+    law = Law(name, loss, inputs, parameters, source, LawSpec(base=name), conditions=conditions)
     BASE[name] = law
     return law
 
@@ -83,7 +84,11 @@ saturating = _base(
         _BETA,
         Parameter(a, 0.05, 3, (0.2, 1.2), "", "sharpness of the crossing"),
     ),
-    Source("after Droppo & Elibol 2021, Scaling Laws for Acoustic Models", "2106.09488"),
+    Source(
+        "after Droppo & Elibol 2021, Scaling Laws for Acoustic Models",
+        "2106.09488",
+        "the form is from memory and was not checked against the paper",
+    ),
 )
 
 #: Chinchilla with alpha = beta in compute and tokens per parameter: over-trained models lie on parallels.
@@ -127,22 +132,35 @@ data_constrained = _base(
     ),
     Source("Muennighoff et al. 2023", "2305.16264"),
     (_SIZE, _DATA, Input(U, "unique_tokens", "distinct training tokens")),
+    (
+        Condition(
+            (1 + 1e-9) * D - U, "unique_tokens may not exceed tokens: nothing unique is left out of them"
+        ),
+    ),
 )
 
-#: One size of model along its tokens: two power laws, joined at d_1 tokens over a stretch that f_1 sets.
-broken = _base(
-    "broken",
-    E + b * D**-c_0 * (1 + (D / d_1) ** (1 / f_1)) ** (-c_1 * f_1),
-    (
-        _E,
-        Parameter(b, 1e-9, 1e30, (1e-3, 1e9), "nats/token", "what data can gain, at D = 1 (the paper's b)"),
-        Parameter(c_0, -1, 3, (0.05, 1), "", "how fast data pays before the break"),
-        Parameter(c_1, -3, 3, (-0.5, 0.5), "", "how much faster it pays after the break"),
-        Parameter(d_1, 1e-6, 1e6, (0.03, 30), "tokens", "where the break is", scale_of="tokens"),
-        Parameter(f_1, 0.02, 5, (0.05, 1), "", "how wide the break is: 0 is a corner"),
-    ),
-    Source(
-        "Caballero et al. 2022, Broken Neural Scaling Laws", "2210.14891", "one break; E is the paper's a"
-    ),
-    (_DATA,),
-)
+
+def _broken(name: str, x: sp.Symbol, of: Input, what: str) -> Law:
+    """Two power laws in one quantity, joined at d_1 over a stretch that f_1 sets."""
+    return _base(
+        name,
+        E + b * x**-c_0 * (1 + (x / d_1) ** (1 / f_1)) ** (-c_1 * f_1),
+        (
+            _E,
+            Parameter(b, 1e-9, 1e30, (1e-3, 1e9), "nats/token", f"what {what} can gain, at {x} = 1 (the paper's b)"),
+            Parameter(c_0, -1, 3, (0.05, 1), "", f"how fast {what} pays before the break"),
+            Parameter(c_1, -3, 3, (-0.5, 0.5), "", "how much faster it pays after the break"),
+            Parameter(d_1, 1e-6, 1e6, (0.03, 30), of.column.replace("params", "parameters"), "where the break is",
+                      scale_of=of.column),
+            Parameter(f_1, 0.02, 5, (0.05, 1), "", "how wide the break is: 0 is a corner"),
+        ),
+        Source(
+            "Caballero et al. 2022, Broken Neural Scaling Laws", "2210.14891", "one break; E is the paper's a"
+        ),
+        (of,),
+    )  # fmt: skip
+
+
+#: One size of model along its tokens, or one number of tokens along sizes.
+broken = _broken("broken", D, _DATA, "data")
+broken_size = _broken("broken-size", N, _SIZE, "size")

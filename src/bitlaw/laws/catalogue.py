@@ -9,7 +9,17 @@ from . import floating as _floating  # noqa: F401  (fills the register of precis
 from . import gap as _gap  # noqa: F401  (fills the register of gap forms)
 from . import precision as _precision  # noqa: F401  (fills the register of precision forms)
 from . import trajectory as _trajectory
-from .base import broken, chinchilla, data_constrained, kaplan, nothing, outer, overtraining, saturating
+from .base import (
+    broken,
+    broken_size,
+    chinchilla,
+    data_constrained,
+    kaplan,
+    nothing,
+    outer,
+    overtraining,
+    saturating,
+)
 from .downstream import gadre_error, task_accuracy
 from .law import BASE, Law
 from .terms import GAP, PRECISION, Source, look_up
@@ -22,7 +32,7 @@ def _every_part(form: str) -> Law:
 
 
 kumar = _every_part("kumar").with_gap("kumar").tie(beta="alpha")
-kumar = kumar.named("kumar", Source(_KUMAR, "2411.04330", "F2 and eq. 2"))
+kumar = kumar.named("kumar", Source(_KUMAR, "2411.04330", "eq. 4 with the offsets of appendix K, and eq. 2"))
 kumar_untied = _every_part("kumar").with_gap("kumar")
 kumar_untied = kumar_untied.named("kumar-untied", Source(_KUMAR, "2411.04330", "with alpha and beta free"))
 kumar_unified = _every_part("kumar").with_gap("kumar-unified").tie(beta="alpha")
@@ -38,8 +48,11 @@ _TABLE_1 = (
     "multiplicative-power",
 )
 _rejected = [
-    _every_part(form).tie(beta="alpha").named(form, Source(_KUMAR, "2411.04330", "table 1"))
-    for form in ("kumar-without-offset", *_TABLE_1)
+    _every_part(form).tie(beta="alpha").named(form, Source(_KUMAR, "2411.04330", where))
+    for form, where in (
+        ("kumar-without-offset", "eq. 4 as printed"),
+        *((form, "table 1") for form in _TABLE_1),
+    )
 ]
 efficiency = _every_part("efficiency").named(
     "efficiency", Source("Frantar et al. 2025; Panferov et al. 2025 (QuEST)", "2502.16440; 2502.05003")
@@ -48,6 +61,14 @@ capacity = _every_part("capacity").named(
     "capacity",
     Source(
         "Panferov et al. 2025, Unified Scaling Laws for Compressed Representations", "2506.01863", "table 4"
+    ),
+)
+capacity_sparse = chinchilla.with_precision(w="capacity-sparse", a="capacity").named(
+    "capacity-sparse",
+    Source(
+        "Panferov et al. 2025, Unified Scaling Laws for Compressed Representations",
+        "2506.01863",
+        "table 4, with sparse weights and the prefactor",
     ),
 )
 quartet = outer.with_precision(w="efficiency", grad="efficiency").named(
@@ -67,7 +88,7 @@ _gaps_alone = [
 ]
 floating_point = chinchilla.with_precision(w="floating-point").named(
     "floating-point",
-    Source("Sun et al. 2025, Scaling Laws for Floating-Point Quantization Training", "2501.02423", "eq. 26"),
+    Source("Sun et al. 2025, Scaling Laws for Floating-Point Quantization Training", "2501.02423"),
 )
 additive_granular = chinchilla.with_precision(w="additive-granular", a="additive-granular").named(
     "additive-granular",
@@ -93,6 +114,7 @@ LAWS: dict[str, Law] = {
         *_rejected,
         efficiency,
         capacity,
+        capacity_sparse,
         quartet,
         qid,
         qid_per_format,
@@ -101,6 +123,7 @@ LAWS: dict[str, Law] = {
         additive_granular,
         _trajectory.law,
         broken,
+        broken_size,
         gadre_error,
         task_accuracy,
     )
@@ -115,6 +138,9 @@ def compatible(base: Law | str, precision: Mapping[str, str] | None = None, gap:
         precision: the form for each part, like `{"w": "kumar"}`.
         gap: the form of the gap.
 
+    Returns:
+        The reason, or nothing.
+
     Raises:
         ConfigError: a base or form that does not exist.
 
@@ -123,7 +149,8 @@ def compatible(base: Law | str, precision: Mapping[str, str] | None = None, gap:
     >>> compatible("broken", {"w": "kumar"})
     "the form 'kumar' does not go with broken: it needs N, and that law does not read params"
     """
-    law: Law = look_up(BASE, base, "base law") if isinstance(base, str) else base
+    bases = {name: law for name, law in BASE.items() if law.target == "loss" or name == base}
+    law: Law = look_up(bases, base, "base law") if isinstance(base, str) else base
     for form in (precision or {}).values():
         look_up(PRECISION, form, "precision form")
     if gap is not None:

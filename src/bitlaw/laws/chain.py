@@ -34,7 +34,11 @@ def chain(link: Law, law: Law) -> Law:
     >>> round(float(both.predict({**law.values, **link.values}, params=7e9, tokens=1.4e11)), 3)
     0.478
     """
-    shared = sorted(set(link.names) & set(law.names))
+    for one in (link, law):
+        if not hasattr(one, "loss"):
+            raise ConfigError(f"a chain is made of laws, not of a {type(one).__name__}; take its law, `.law`")
+    shared = sorted({i.symbol.name for i in link.inputs} & set(law.names))
+    shared += sorted(set(link.names) & {*law.names, *(i.symbol.name for i in law.inputs)})
     read = [i.symbol for i in link.inputs if i.column == "loss"]
     if not read:
         raise ConfigError(f"{link.name} cannot follow a law: it reads no loss")
@@ -44,7 +48,9 @@ def chain(link: Law, law: Law) -> Law:
             f"predict the loss first, and give it to {link.name}"
         )
     if shared:
-        raise ConfigError(f"{link.name} cannot follow {law.name}: both have {', '.join(shared)}")
+        raise ConfigError(
+            f"{link.name} cannot follow {law.name}: both have {', '.join(shared)}; rename it in a law of your own"
+        )
     before, whole = (link.loss.subs(read[0], loss) for loss in (law.loss, law.loss + law.gap))
     return replace(
         law,

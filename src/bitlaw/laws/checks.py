@@ -1,10 +1,13 @@
-"""Checks of plain data from a stranger's file; each error names the place and shows the value, shortened."""
+"""Checks of what strangers give, in files or as arguments; each error names the place and shows the value."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, nearest
 
@@ -77,3 +80,41 @@ def shown(value: Any) -> str:
         return f"a{'n' * isinstance(value, int)} {type(value).__name__}"
     short = ascii(value[:60] if isinstance(value, str) else value)
     return short if len(short) <= 60 else short[:57] + "..."
+
+
+def positive(**values: ArrayLike) -> list[NDArray[np.float64]]:
+    """Read arguments as arrays of positive numbers, in their order.
+
+    Raises:
+        ConfigError: one that is no number, not finite, or not positive.
+    """
+    return [numbers(name, value, above=0.0) for name, value in values.items()]
+
+
+def numbers(name: str, value: ArrayLike, above: float | None = None) -> NDArray[np.float64]:
+    """Read an argument as an array of finite numbers, zero or more, or `above` a bound.
+
+    Raises:
+        ConfigError: one that is no number, not finite, or too small.
+    """
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be a number, not {shown(value)}; write 8B as 8e9") from error
+    inside = np.isfinite(array) & (array >= 0 if above is None else array > above)
+    if not inside.all():
+        limit = "zero or more" if above is None else f"above {above:g}" if above else "positive"
+        raise ConfigError(f"{name} must be {limit}, and finite, not {array[~inside].flat[0]:g}")
+    return array
+
+
+def constants(given: Mapping[str, float], *names: str) -> list[float]:
+    """Read a law's constants by name.
+
+    Raises:
+        ConfigError: one is missing: these are constants of another law.
+    """
+    if not isinstance(given, Mapping) or (missing := [name for name in names if name not in given]):
+        lack = ", ".join(names if not isinstance(given, Mapping) else missing)
+        raise ConfigError(f"these constants lack {lack}; give those of the law that this function is of")
+    return [float(given[name]) for name in names]

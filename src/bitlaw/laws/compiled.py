@@ -7,7 +7,9 @@ A law may give its loss by an equation, L = f(L); that is solved to rounding, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +40,9 @@ class Together:
         if self._function is None:
             arguments = [*self._parameters, *self._inputs.values()]
             # Dummies, so that no name from a file stands in the code that sympy writes.
-            self._function = sp.lambdify(arguments, self._expressions, "numpy", cse=True, dummify=True)
+            self._function = sp.lambdify(
+                arguments, self._expressions, [{"erfinv": _erfinv}, "numpy"], cse=True, dummify=True
+            )
         theta = np.asarray(theta, dtype=float)
         rows = [data[name] for name in self._inputs]
         stacked = theta.ndim > 1
@@ -185,6 +189,17 @@ class Compiled:
         for condition in conditions:
             inside = inside & (condition > 0)
         return np.where(inside, value, np.inf)
+
+
+@np.vectorize
+def _erfinv(share: float) -> float:
+    """The inverse of the error function, which NumPy has not; at 0 and 1 as its limits are."""
+    if not 0 < share < 1:
+        return math.copysign(math.inf, share) if abs(share) == 1 else (0.0 if share == 0 else math.nan)
+    return _NORMAL.inv_cdf((1 + share) / 2) / math.sqrt(2)
+
+
+_NORMAL = NormalDist()
 
 
 def _linear(expression: sp.Expr, parameters: Sequence[sp.Symbol]) -> tuple[int, ...]:

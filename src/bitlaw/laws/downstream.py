@@ -8,10 +8,9 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ConfigError
-from ..formats import UNQUANTIZED
+from .checks import positive
 from .law import BASE, Law, LawSpec, N
-from .terms import LOSS, Condition, Input, Parameter, Source
+from .terms import LOSS, WHOLE, Condition, Input, Parameter, Source
 
 epsilon, k, gamma = sp.symbols("epsilon k gamma")
 A, P_post, G_post, C_b = sp.symbols("A P_post G_post C_b")
@@ -32,10 +31,8 @@ gadre_error = Law(
     target="error",
 )
 
-#: Accuracy after quantising the weights, by task family: every kind of task has constants of its own. As
-#: quoted by a secondary source, alpha, beta, gamma, delta are -.359, -1.067, -.032, .073 for general tasks
-#: (adjusted R2 .95) and -.315, -.964, -.040, .064 for memorisation (.94), of GPTQ on Qwen3 0.6B to 14B and
-#: Llama 3 1B to 8B at 3, 4 and 8 bits; A is not published, so there are no constants to plan with.
+#: Accuracy after quantising the weights, by task family: every kind of task has constants of its own. A is not
+#: published, so there are no constants to plan with; the exponents stand in `incomplete.INCOMPLETE`.
 task_accuracy = Law(
     "task-accuracy",
     A * N**alpha * sp.log(P_post, 2) ** beta * sp.log(C_b, 2) ** gamma * G_post**delta,
@@ -56,9 +53,9 @@ task_accuracy = Law(
            "as quoted by a secondary source"),
     LawSpec(base="task-accuracy"),
     conditions=(
-        Condition(UNQUANTIZED / 2 - P_post, "this law is of models whose weights were quantised after training"),
+        Condition(WHOLE - P_post, "this law is of models whose weights were quantised after training"),
         Condition(P_post - 1, "this law needs more than one bit: log2 of one is zero"),
-        Condition(C_b - 1, "this law needs two calibration texts or more: log2 of one is zero"),
+        Condition(C_b - 1.5, "this law needs two calibration texts or more: log2 of one is zero"),
     ),
     target="neg_log_accuracy",
 )  # fmt: skip
@@ -79,17 +76,13 @@ def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.flo
         Bits a byte.
 
     Raises:
-        ConfigError: bytes a token that are not positive.
+        ConfigError: a loss or bytes a token that are not positive.
 
     Source: the definition of the units.
 
     >>> round(float(bits_per_byte(2.7726, 4)), 3)
     1.0
     """
-    per = np.asarray(bytes_per_token, dtype=float)
-    if not (per > 0).all():
-        raise ConfigError(
-            "bytes_per_token must be positive; count the bytes and tokens of the evaluation text"
-        )
-    bits: NDArray[np.float64] = np.asarray(loss, dtype=float) / (math.log(2) * per)
+    loss, per = positive(loss=loss, bytes_per_token=bytes_per_token)
+    bits: NDArray[np.float64] = loss / (math.log(2) * per)
     return bits

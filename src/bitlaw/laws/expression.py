@@ -18,7 +18,7 @@ import sympy as sp
 from sympy.printing.precedence import PRECEDENCE
 
 from ..errors import ConfigError, nearest
-from ..formats import UNQUANTIZED
+from .terms import WHOLE
 
 MAX_TEXT, MAX_NODES, MAX_DEPTH = 2000, 300, 20
 LARGEST = 1e12  # of a number in the text, or computed from such numbers alone
@@ -47,13 +47,20 @@ class Plain(sp.Function):  # type: ignore[misc]
     def _numpycode(self, printer: Any) -> str:
         return f"{printer._module_format('numpy.' + self.numpy)}({', '.join(map(printer._print, self.args))})"
 
+    def _javascript(self, printer: Any) -> str:
+        name = {"maximum": "max", "minimum": "min", "power": "pow"}.get(self.numpy, self.numpy)
+        return f"Math.{name}({', '.join(map(printer._print, self.args))})"
+
 
 class Quantized(Plain):
     """1 where a column of bits says that a part is quantised, 0 elsewhere."""
 
     def _numpycode(self, printer: Any) -> str:
         step, bits = printer._module_format("numpy.heaviside"), printer._print(self.args[0])
-        return f"{step}({UNQUANTIZED / 2!r} - {bits}, 0.0)"
+        return f"{step}({WHOLE!r} - {bits}, 0.0)"
+
+    def _javascript(self, printer: Any) -> str:
+        return f"({printer._print(self.args[0])} < {WHOLE!r} ? 1 : 0)"
 
 
 class Power(Plain):
@@ -64,7 +71,12 @@ class Power(Plain):
     def _sympystr(self, printer: Any, *_: Any) -> Any:
         return printer._print(sp.Pow(*self.args, evaluate=False))
 
-    _latex = _mathml_presentation = _sympystr
+    _mathml_presentation = _sympystr
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        """LaTeX; `exp` is a power that this one is raised to."""
+        whole = printer._print(sp.Pow(*self.args, evaluate=False))
+        return whole if exp is None else rf"\left({whole}\right)^{{{exp}}}"
 
 
 def _plain(name: str, numpy: str, nargs: int = 1) -> Any:

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import LawError
 from ..formats import UNQUANTIZED
+from .checks import constants as named
+from .checks import numbers, positive
 from .law import D, Law, N
 from .terms import PRECISION, Form, Input, Parameter, Term, at_least_two, group_input, only_quantized
 
@@ -27,7 +29,7 @@ Array = NDArray[np.float64]
 def floating_point(part: str, law: Law) -> Term:
     """L + k (D^beta / N^alpha) log2(G) / [(e + 1/2)^delta (m + 1/2)^nu], by bits of exponent and mantissa.
 
-    (Sun et al. 2025, 2501.02423, equation 26.) Integers have neither: rows that hold any are not read.
+    (Sun et al. 2025, 2501.02423.) Integers have neither: rows that hold any are not read.
     """
     e, m, G, k, delta, nu = sp.symbols(f"e_{part} m_{part} G_{part} k_{part} delta_{part} nu_{part}")
     penalty = k * D ** sp.Symbol("beta") / N ** sp.Symbol("alpha") * sp.log(G, 2)
@@ -64,6 +66,7 @@ def best_layout(bits: ArrayLike, constants: Mapping[str, float]) -> tuple[Array,
 
     Raises:
         LawError: too few bits for both to be zero or more.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Sun et al. 2025 (2501.02423), as quoted by a secondary source.
 
@@ -72,8 +75,8 @@ def best_layout(bits: ArrayLike, constants: Mapping[str, float]) -> tuple[Array,
     >>> e.round(2).tolist(), m.round(2).tolist()
     ([1.58, 3.66, 7.81], [1.42, 3.34, 7.19])
     """
-    delta, nu = constants["delta_w"], constants["nu_w"]
-    P = np.asarray(bits, dtype=float)
+    delta, nu = named(constants, "delta_w", "nu_w")
+    (P,) = positive(bits=bits)
     e, m = delta * P / (delta + nu) - 0.5, nu * P / (delta + nu) - 0.5
     if not ((e >= 0) & (m >= 0)).all():
         raise LawError("these are too few bits for a sign, an exponent and a mantissa; ask for two or more")
@@ -103,6 +106,7 @@ def critical_tokens(
 
     Raises:
         LawError: a group of one element.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Sun et al. 2025 (2501.02423), as quoted by a secondary source; derived again from the law.
 
@@ -110,12 +114,13 @@ def critical_tokens(
     >>> f"{critical_tokens(1e9, 4, 3, 128, published('sun-2025').values):.2g}"
     '2.7e+13'
     """
-    c, G = constants, np.asarray(group, dtype=float)
+    B, alpha, beta, k, delta, nu = named(constants, "B", "alpha", "beta", "k_w", "delta_w", "nu_w")
+    size, G = positive(params=params, group=group)
+    e, m = numbers("exponent", exponent), numbers("mantissa", mantissa)
     if not (G > 1).all():
         raise LawError("a group of one element costs nothing by this law; ask for two or more")
-    worth = (np.asarray(exponent) + 0.5) ** c["delta_w"] * (np.asarray(mantissa) + 0.5) ** c["nu_w"]
-    square = c["B"] * np.asarray(params, dtype=float) ** c["alpha"] * worth / (c["k_w"] * np.log2(G))
-    tokens: Array = square ** (1 / (2 * c["beta"]))
+    square = B * size**alpha * (e + 0.5) ** delta * (m + 0.5) ** nu / (k * np.log2(G))
+    tokens: Array = square ** (1 / (2 * beta))
     return tokens
 
 
@@ -135,6 +140,7 @@ def best_bits(tokens: ArrayLike, group: ArrayLike, constants: Mapping[str, float
 
     Raises:
         LawError: a group of one element.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: derived by us from the law of Sun et al. 2025 (2501.02423); it gives their 4 to 8 bits for 0.1T
     to 100T tokens.
@@ -143,12 +149,11 @@ def best_bits(tokens: ArrayLike, group: ArrayLike, constants: Mapping[str, float
     >>> best_bits([1e11, 1e14], 128, published("sun-2025").values).round(2).tolist()
     [4.27, 7.62]
     """
-    c, G = constants, np.asarray(group, dtype=float)
+    A, alpha, beta, k, delta, nu = named(constants, "A", "alpha", "beta", "k_w", "delta_w", "nu_w")
+    data, G = positive(tokens=tokens, group=group)
     if not (G > 1).all():
         raise LawError("a group of one element costs nothing by this law; ask for two or more")
-    delta, nu = c["delta_w"], c["nu_w"]
     split = (delta / (delta + nu)) ** delta * (nu / (delta + nu)) ** nu
-    penalty = c["k_w"] * np.asarray(tokens, dtype=float) ** c["beta"] * np.log2(G)
-    power = (delta + nu - c["alpha"]) * penalty / (c["alpha"] * c["A"] * split)
+    power = (delta + nu - alpha) * k * data**beta * np.log2(G) / (alpha * A * split)
     bits: Array = power ** (1 / (delta + nu))
     return bits

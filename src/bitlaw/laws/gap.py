@@ -9,9 +9,11 @@ import sympy as sp
 
 from .law import D, Law, N
 from .terms import (
+    FORWARD,
     GAP,
     PRECISION,
     TRAINED_PARTS,
+    WHOLE,
     Condition,
     Form,
     Input,
@@ -60,10 +62,17 @@ def _trained_unquantised(law: Law) -> tuple[Condition, ...]:
         "quantised further, use the law 'kumar-unified'"
     )
     trained = [i.symbol for i in _inputs(law) if i is not _POST]
-    return tuple(Condition(sp.Max(P, P_post) - 1000, sentence) for P in trained)
+    return tuple(Condition(sp.Max(P, P_post) - WHOLE, sentence) for P in trained)
+
+
+def _forward_only(law: Law) -> str:
+    others = [TRAINED_PARTS[part] for part in law.parts if part not in FORWARD]
+    return f"its gap knows no {' or '.join(others)} of low precision" if others else ""
 
 
 def _every_part_scales_n(law: Law) -> str:
+    if reason := _forward_only(law):
+        return reason
     still = [
         form for part, form in law.spec.precision if PRECISION[form].make(part, law).n_factor == sp.Integer(1)
     ]
@@ -91,7 +100,7 @@ def _unified(law: Law, size: sp.Expr) -> Term:
         parameters.append(Parameter(C, 0.01, 50, (0.1, 3), "1/bit", meaning))
         conditions.append(
             Condition(
-                sp.Max(P - P_post, P_post - 1000)
+                sp.Max(P - P_post, P_post - WHOLE)
                 + 1e-9,  # never trained below P_post; or not quantised at all
                 f"the weights were quantised to more bits than the {part} part was trained in; the law speaks "
                 "of P_post at or below every training precision only",
@@ -146,7 +155,7 @@ def per_format(law: Law) -> Term:
 GAP |= {
     "kumar": Form(kumar),
     "kumar-unified": Form(kumar_unified, asks=_every_part_scales_n),
-    "kumar-unified-n": Form(kumar_unified_n),
+    "kumar-unified-n": Form(kumar_unified_n, asks=_forward_only),
     "qid": Form(qid),
     "per-format": Form(per_format),
 }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, LawError, nearest
-from .chain import chain
+from .arrange import arrange, constants, told
+from .spec import BASE as BASE
+from .spec import READERS as READERS
+from .spec import LawSpec as LawSpec
+from .spec import from_spec as from_spec
 from .terms import (
     GAP,
     LOSS,
@@ -33,35 +36,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 N, D = sp.symbols("N D")
-
-
-@dataclass(frozen=True)
-class LawSpec:
-    """How a law was put together; enough to make it again, and safe to read from a file.
-
-    `link` is the law that reads the loss of this one. `labels` lists, for parameters that have one value
-    per label, the labels of each column. `own` is a user's own law in full, as JSON text, in place of a base.
-    """
-
-    base: str
-    precision: tuple[tuple[str, str], ...] = ()
-    gap: str | None = None
-    link: str | None = None
-    ties: tuple[tuple[str, str], ...] = ()
-    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    own: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data for a JSON file."""
-        return {
-            "base": self.base,
-            "precision": dict(self.precision),
-            "gap": self.gap,
-            "link": self.link,
-            "ties": dict(self.ties),
-            "labels": {column: list(labels) for column, labels in self.labels},
-            "own": json.loads(self.own) if self.own else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -90,7 +64,19 @@ class Law:
     # ---- building laws from laws
 
     def named(self, name: str, source: Source | None = None) -> Law:
-        """Return the same law under a name of its own."""
+        """Return the same law under a name of its own.
+
+        Args:
+            name: the new name.
+            source: where it comes from, if that is new too.
+
+        Returns:
+            The law, which is the same but for these.
+
+        >>> from bitlaw.laws import chinchilla
+        >>> chinchilla.named("mine").name
+        'mine'
+        """
         return replace(self, name=name, source=source or self.source)
 
     def with_precision(self, **parts: str) -> Law:
@@ -99,9 +85,16 @@ class Law:
         Args:
             **parts: the form for each part, like `w="kumar"`.
 
+        Returns:
+            The law with these terms; its name says so.
+
         Raises:
             ConfigError: an unknown part or form, a form that does not fit the law, or a law that has
                 precision terms already.
+
+        >>> from bitlaw.laws import chinchilla
+        >>> chinchilla.with_precision(w="kumar-without-offset").n_eff
+        N*(1 - exp(-P_w/gamma_w))
         """
         if self.spec.precision or self.gap != 0:
             raise ConfigError(f"{self.name} has precision or gap terms already; start from its base law")
@@ -130,8 +123,18 @@ class Law:
     def with_gap(self, form: str) -> Law:
         """Add what quantising the weights after training costs.
 
+        Args:
+            form: its name, like "kumar".
+
+        Returns:
+            The law with this gap.
+
         Raises:
             ConfigError: an unknown form, one that does not fit the law, or a law that has a gap already.
+
+        >>> from bitlaw.laws import chinchilla
+        >>> chinchilla.with_gap("kumar").gap
+        C_T*D**gamma_D*exp(-P_post/gamma_post + b)/N**gamma_N
         """
         if self.gap != 0:
             raise ConfigError(f"{self.name} has a gap already; start from the law without it")
@@ -140,28 +143,49 @@ class Law:
         return law._taking(term)
 
     def _taking(self, term: Term) -> Law:
-        """Take over a term's inputs, parameters and conditions; those of one name are one."""
+        """Take over a term's inputs, parameters and conditions; what several parts share stands once."""
+        known = {p.name: p for p in self.parameters}
+        for p in term.parameters:
+            if known.get(p.name, p) != p:
+                raise ConfigError(f"two terms mean different things by {p.name}; give these parts one form")
         return replace(
             self,
             inputs=self.inputs + tuple(i for i in term.inputs if i.column not in self.columns),
-            parameters=self.parameters + tuple(p for p in term.parameters if p.name not in self.names),
+            parameters=self.parameters + tuple(p for p in term.parameters if p.name not in known),
             conditions=self.conditions + term.conditions,
         )
 
     def tie(self, **ties: str) -> Law:
-        """Make parameters equal to others: `tie(beta="alpha")` leaves one exponent.
+        """Make parameters equal to others.
+
+        Args:
+            **ties: for each parameter that goes, the one that takes its place.
+
+        Returns:
+            The law without the parameters that went.
 
         Raises:
-            ConfigError: an unknown parameter.
+            ConfigError: an unknown parameter, one tied to itself, or to one that goes too.
+
+        >>> from bitlaw.laws import chinchilla
+        >>> chinchilla.tie(beta="alpha").names
+        ('E', 'A', 'B', 'alpha')
         """
-        for each in (*ties, *ties.values()):
-            if each not in self.names:
-                raise ConfigError(f"{self.name} has no parameter {each!r}; {nearest(each, self.names)}")
+        for name, other in ties.items():
+            for each in (name, other):
+                if each not in self.names:
+                    raise ConfigError(
+                        f"{self.name} has no parameter {each!r}; {nearest(str(each), self.names)}"
+                    )
+            if other in ties:
+                what = "itself" if other == name else f"{other!r}, which is tied itself"
+                raise ConfigError(f"{name!r} cannot be tied to {what}; tie it to a parameter that stays")
         law = self._substituted({sp.Symbol(name): sp.Symbol(other) for name, other in ties.items()})
+        earlier = tuple((name, ties.get(other, other)) for name, other in self.spec.ties)
         return replace(
             law,
             parameters=tuple(p for p in self.parameters if p.name not in ties),
-            spec=replace(self.spec, ties=self.spec.ties + tuple(ties.items())),
+            spec=replace(self.spec, ties=earlier + tuple(ties.items())),
         )
 
     def for_labels(self, labels: Mapping[str, tuple[str, ...] | list[str]]) -> Law:
@@ -188,7 +212,9 @@ class Law:
             for label in labels.get(p.per, ()):
                 own = replace(p, symbol=sp.Symbol(f"{p.name}[{label}]"), per=None)
                 marker = f"{p.per}={label}"
-                inputs[marker] = Input(sp.Symbol(marker), marker, f"whether {p.per} is {label}", default=0.0)
+                if marker not in inputs:  # a law of one's own may read it already, under a symbol of its own
+                    meaning = f"whether {p.per} is {label}"
+                    inputs[marker] = Input(sp.Symbol(marker), marker, meaning, default=0.0)
                 value = value + inputs[marker].symbol * (own.symbol - p.neutral)
                 parameters.append(own)
             swap[p.symbol] = value
@@ -246,6 +272,20 @@ class Law:
             dict.fromkeys([p for p, _ in self.spec.precision] + [p for p in TRAINED_PARTS if p in own])
         )
 
+    @cached_property
+    def floors(self) -> tuple[str, ...]:
+        """Names of the parameters that are a term of the loss by themselves: what is left with all else at zero.
+
+        >>> from bitlaw.laws import chinchilla, saturating
+        >>> chinchilla.floors, saturating.floors
+        (('E',), ())
+        """
+        if self.implicit or self.target != "loss":
+            return ()
+        alone = set(sp.Add.make_args(self.loss))
+        rest = self.loss - sum(alone & {p.symbol for p in self.parameters})
+        return tuple(p.name for p in self.parameters if p.symbol in alone and not rest.has(p.symbol))
+
     @property
     def label_columns(self) -> set[str]:
         """Columns whose labels have parameters of their own, not given yet."""
@@ -268,21 +308,8 @@ class Law:
         return Compiled(self)
 
     def vector(self, values: Mapping[str, float]) -> Array:
-        """Put named parameter values in order.
-
-        Raises:
-            ConfigError: a value is missing, not finite, or of an unknown parameter.
-        """
-        for name in values:
-            if name not in self.names:
-                raise ConfigError(f"{self.name} has no parameter {name!r}; {nearest(name, self.names)}")
-        missing = [name for name in self.names if name not in values]
-        if missing:
-            raise ConfigError(f"{self.name} needs a value for {', '.join(missing)}")
-        vector = np.array([float(values[name]) for name in self.names])
-        if not np.isfinite(vector).all():
-            raise ConfigError(f"the constants of {self.name} must be finite")
-        return vector
+        """Put named parameter values in order; as the function `constants`."""
+        return constants(self, values)
 
     def predict(self, values: Mapping[str, float] | Array, **inputs: ArrayLike) -> Array:
         """Predict the loss, quantisation after training included, in nats a token, or the law's other target.
@@ -305,49 +332,42 @@ class Law:
         return self._evaluate("total", values, inputs)
 
     def predict_gap(self, values: Mapping[str, float] | Array, **inputs: ArrayLike) -> Array:
-        """Predict only what quantisation after training adds, in nats a token; as `predict`."""
+        """Predict only what quantisation after training adds, in nats a token.
+
+        Args:
+            values: as `predict` takes them.
+            **inputs: as `predict` takes them.
+
+        Returns:
+            The gap, zero where nothing was quantised after training.
+
+        Raises:
+            LawError: somewhere outside the law's domain.
+            ConfigError: an input that the law does not know, or one it needs and was not given.
+
+        >>> from bitlaw.laws import published
+        >>> kumar = published("kumar-2024")
+        >>> round(float(kumar.law.predict_gap(kumar.values, params=30e6, tokens=26e9, post_bits=4)), 4)
+        0.1078
+        """
         return self._evaluate("gap", values, inputs)
 
     def _evaluate(
         self, what: str, values: Mapping[str, float] | Array, inputs: Mapping[str, ArrayLike]
     ) -> Array:
         compiled = self.compiled
-        theta = values if isinstance(values, np.ndarray) else self.vector(values)
+        theta = constants(self, values)
         data = self.arrange(inputs)
         for condition, holds in zip(self.conditions, compiled.holds(theta, data), strict=True):
             if not holds.all():
                 raise LawError(condition.sentence)
+        told(self, inputs, data, TRAINED_PARTS)
         function = compiled.total if what == "total" else compiled.gap
         return function(theta, data)
 
     def arrange(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
-        """Broadcast inputs by column name, with defaults for those left out.
-
-        Raises:
-            ConfigError: an unknown input, or one missing that has no default.
-        """
-        columns = {i.column: i for i in self.inputs}
-        labelled = {i.column.partition("=")[0] for i in self.inputs if i.label is not None}
-        for name in inputs:
-            if name not in columns and name not in labelled:
-                raise ConfigError(
-                    f"{self.name} does not read {name!r}; {nearest(name, {*columns, *labelled})}"
-                )
-        given = {}
-        for name, item in columns.items():
-            column = name.partition("=")[0]
-            if item.label is not None and column in inputs:
-                given[name] = (np.asarray(inputs[column]) == item.label).astype(float)
-                continue
-            value = inputs.get(name, item.default)
-            if value is None:
-                raise ConfigError(f"{self.name} needs {name}: {item.meaning}")
-            given[name] = np.asarray(value, dtype=float)
-            inside = given[name] >= 0 if item.zero else given[name] > 0
-            if not inside.all() and item.label is None:
-                raise ConfigError(f"{name} must be {'zero or more' if item.zero else 'positive'}")
-        arrays = np.broadcast_arrays(*given.values())
-        return dict(zip(given, arrays, strict=True))
+        """Broadcast inputs by column name, with defaults for those left out; as the function `arrange`."""
+        return arrange(self, inputs)
 
     def display(self) -> dict[str, sp.Expr]:
         """The law as people write it: the loss, or the gap alone, and the effective quantities it abbreviates."""
@@ -360,33 +380,3 @@ class Law:
         for name, full in shorts.items():
             loss = loss.subs(full, sp.Symbol(name))
         return {TARGETS[self.target][0] if self.loss != 0 else "gap": loss, **shorts}
-
-
-def from_spec(spec: Mapping[str, Any]) -> Law:
-    """Make a law from the plain data of `LawSpec.as_json`; names are looked up, nothing is evaluated.
-
-    Raises:
-        ConfigError: a name that is not known, or data of the wrong shape.
-    """
-    try:
-        own = spec.get("own")
-        law: Law = look_up(BASE, spec["base"], "base law") if own is None else READERS["own"](own)
-        if spec["precision"]:
-            law = law.with_precision(**spec["precision"])
-        if spec["gap"] is not None:
-            law = law.with_gap(spec["gap"])
-        if spec.get("link") is not None:
-            law = chain(look_up(BASE, spec["link"], "link"), law)
-        if spec["ties"]:
-            law = law.tie(**spec["ties"])
-        labels = {str(c): tuple(str(label) for label in names) for c, names in spec["labels"].items()}
-        return law.for_labels(labels) if labels else law
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"this is not the description of a law ({error}); it may be of another version"
-        ) from error
-
-
-BASE: dict[str, Law] = {}
-#: How a law that a spec holds in full is read; `own` puts its strict reader here.
-READERS: dict[str, Callable[[Mapping[str, Any]], Law]] = {}

@@ -34,12 +34,13 @@ from ..formats.gaussian import LOSSLESS
 from . import checks
 from .catalogue import LAWS
 from .expression import NAMES, read_expression
-from .law import READERS, Law, LawSpec
+from .law import BASE, READERS, Law, LawSpec
+from .published import PUBLISHED
 from .terms import LOSS, TRAINED_PARTS, Condition, Input, Parameter, Source, only_quantized
 
 MAX_BYTES = 64_000
 MOST = {"parameters": 40, "inputs": 40, "conditions": 20}
-PARTS = (*TRAINED_PARTS, "emb", "post")
+PARTS = (*TRAINED_PARTS, "post")
 #: Read without being declared.
 DEFAULT = {
     "N": Input(sp.Symbol("N"), "params", "model size, parameters"),
@@ -119,12 +120,18 @@ def law_from_data(data: Mapping[str, Any]) -> Law:
     """
     checks.table(data, "the law", *_LAW)
     name = checks.name(data["name"], "name", _TITLE, "letters, digits, '.', '-' and '_'")
-    if name in LAWS:
+    if name.lower() in {*LAWS, *BASE, *PUBLISHED}:
         raise ConfigError(f"name: {name!r} is a law of bitlaw itself; choose another name")
     given = {key: _few(data, key, list if key == "conditions" else Mapping) for key in MOST}
     inputs = DEFAULT | {key: _input(key, column) for key, column in given["inputs"].items()}
     parameters = {key: _parameter(key, table, inputs) for key, table in given["parameters"].items()}
     symbols = {key: item.symbol for key, item in (*inputs.items(), *parameters.items())}
+    columns: dict[str, str] = {}
+    for key, item in inputs.items():
+        if columns.setdefault(item.column, key) != key:
+            raise ConfigError(
+                f"inputs.{key}: {item.column} is {columns[item.column]} already; use that symbol for both"
+            )
     bits = {key for key, item in inputs.items() if item.column.endswith("_bits")}
 
     def expression(text: Any, place: str) -> sp.Expr:

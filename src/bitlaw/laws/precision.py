@@ -13,6 +13,7 @@ import sympy as sp
 from ..formats.gaussian import LOSSLESS
 from .law import D, Law, N
 from .terms import (
+    FORWARD,
     PRECISION,
     TRAINED_PARTS,
     Condition,
@@ -28,21 +29,22 @@ from .terms import (
 
 
 def _exponential(
-    part: str, tag: str = "", offset: bool = True
+    part: str, tag: str = "", offset: bool = True, what: str = "parameters"
 ) -> tuple[sp.Expr, tuple[Parameter, ...], Condition]:
     """1 - exp(-P / gamma + n), its parameters, and the condition that it be positive."""
     P, gamma, n = sp.symbols(f"P_{part} gamma_{part}{tag} n_{part}{tag}")
-    what = TRAINED_PARTS[part]
     phi = 1 - sp.exp(-P / gamma + (n if offset else 0))
+    of, also = TRAINED_PARTS[part], "" if what == "parameters" else f", in their factor on {what}"
     parameters: tuple[Parameter, ...] = (
-        Parameter(gamma, 0.05, 20, (0.3, 6), "bits", f"bits of {what} that cut the shortfall by e"),
+        Parameter(gamma, 0.05, 20, (0.3, 6), "bits", f"bits of {of} that cut the shortfall by e{also}"),
     )
     if offset:
-        meaning = f"offset of {what}: the factor is zero at gamma * n bits"
+        meaning = f"offset of {of}: the factor is zero at gamma * n bits{also}"
         parameters += (Parameter(n, -5, 8, (-1, 2.5), "", meaning),)
+    exponent, end = (f" + {n}", f"{gamma} * {n}") if offset else ("", "zero")
     sentence = (
-        f"the {what} have too few bits for this law: its factor 1 - exp(-P/gamma_{part} + n_{part}) is not "
-        f"positive at or below gamma_{part} * n_{part} bits; use more bits"
+        f"the {of} have too few bits for this law: its factor 1 - exp(-P/{gamma}{exponent}) is not "
+        f"positive at or below {end} bits; use more bits"
     )
     return phi, parameters, Condition(phi, sentence)
 
@@ -63,36 +65,36 @@ def kumar(part: str, law: Law) -> Term:
 
 
 def kumar_without_offset(part: str, law: Law) -> Term:
-    """N_eff = N (1 - exp(-P / gamma)), as the main text of Kumar et al. prints it (equation 3)."""
+    """N_eff = N (1 - exp(-P / gamma)), as the main text of Kumar et al. prints it (equations 3 and 4)."""
     phi, parameters, condition = _exponential(part, offset=False)
     return Term((_bits(part),), parameters, (condition,), n_factor=phi)
 
 
 def effective_data(part: str, law: Law) -> Term:
     """D_eff = D (1 - exp(-P / gamma + n)): tried and rejected by Kumar et al. (table 1)."""
-    phi, parameters, condition = _exponential(part)
+    phi, parameters, condition = _exponential(part, what="tokens")
     return Term((_bits(part),), parameters, (condition,), d_factor=phi)
 
 
 def effective_both(part: str, law: Law) -> Term:
     """N and D shrink by one factor: tried and rejected by Kumar et al. (table 1)."""
-    phi, parameters, condition = _exponential(part)
+    phi, parameters, condition = _exponential(part, what="parameters and tokens")
     return Term((_bits(part),), parameters, (condition,), n_factor=phi, d_factor=phi)
 
 
 def effective_both_untied(part: str, law: Law) -> Term:
     """N and D shrink by factors of their own: the best of table 1, rejected for its extra parameters."""
     size, of_size, condition_n = _exponential(part)
-    data, of_data, condition_d = _exponential(part, tag="_D")
+    data, of_data, condition_d = _exponential(part, tag="_D", what="tokens")
     conditions = (condition_n, condition_d)
     return Term((_bits(part),), of_size + of_data, conditions, n_factor=size, d_factor=data)
 
 
-def _power(part: str) -> tuple[sp.Symbol, sp.Expr, tuple[Parameter, ...]]:
+def _power(part: str, unit: str) -> tuple[sp.Symbol, sp.Expr, tuple[Parameter, ...]]:
     P, K, kappa = sp.symbols(f"P_{part} K_{part} kappa_{part}")
     what = TRAINED_PARTS[part]
     parameters = (
-        Parameter(K, 1e-6, 1e6, (1e-2, 1e2), "nats/token", f"cost of one-bit {what}"),
+        Parameter(K, 1e-6, 1e6, (1e-2, 1e2), unit, f"cost of one-bit {what}"),
         Parameter(kappa, 0.05, 20, (0.5, 6), "", f"how fast bits of {what} pay"),
     )
     return P, K * P**-kappa, parameters
@@ -100,7 +102,7 @@ def _power(part: str) -> tuple[sp.Symbol, sp.Expr, tuple[Parameter, ...]]:
 
 def additive_power(part: str, law: Law) -> Term:
     """L + K P^-kappa: tried and rejected by Kumar et al. (table 1)."""
-    P, term, parameters = _power(part)
+    P, term, parameters = _power(part, "nats/token")
     return Term((_bits(part),), parameters, added=only_quantized(P, term))
 
 
@@ -109,7 +111,7 @@ def multiplicative_power(part: str, law: Law) -> Term:
 
     Written as a factor (1 + K P^-kappa)^(-1/alpha) on N, so that it composes like the others.
     """
-    P, term, parameters = _power(part)
+    P, term, parameters = _power(part, "")  # a share of A N^-alpha, which has the unit
     factor = only_quantized(P, (1 + term) ** (-1 / sp.Symbol("alpha")), otherwise=1)
     return Term((_bits(part),), parameters, n_factor=factor)
 
@@ -148,6 +150,36 @@ def capacity(part: str, law: Law) -> Term:
     )
 
 
+def capacity_sparse(part: str, law: Law) -> Term:
+    """N_eff = N Lm tanh(F x)^C tanh(F x_s)^C: capacity where weights are quantised, sparse, or both.
+
+    Factors multiply (Panferov et al. 2025, 2506.01863): x is of the format, as in `capacity`, and x_s =
+    log_{1/4} of what is lost of N(0, 1) when its smallest values, a share s, are set to zero. That is
+    s - 2 y exp(-y^2) / sqrt(pi) with y = erfinv(s). Lm is of quantised weights: below one for biased ways
+    of training, like LSQ; one in the paper's default, at which fits hold it.
+    """
+    quantised = capacity(part, law)
+    x, s, F, C, Lm = sp.symbols(f"x_{part} s_{part} F C Lm")
+    y = sp.erfinv(s)
+    lost = s - 2 * y * sp.exp(-(y**2)) / sp.sqrt(sp.pi)
+    kept = sp.Piecewise(
+        (sp.tanh(F * sp.log(lost) / sp.log(sp.Rational(1, 4))) ** C, s > 0), (sp.Integer(1), True)
+    )
+    prefactor = sp.Piecewise((Lm, x < LOSSLESS / 2), (sp.Integer(1), True))
+    return Term(
+        inputs=(
+            *quantised.inputs,
+            Input(s, f"{part}_sparsity", f"share of the {TRAINED_PARTS[part]} that is zero", 0.0, zero=True),
+        ),
+        parameters=(
+            *quantised.parameters,
+            Parameter(Lm, 0.01, 2, (0.5, 1), "", "capacity at many bits; the paper's default", 1.0),
+        ),
+        conditions=(Condition(1 - s, "a share of zeros lies between 0 and 1; use 0.5 for half of them"),),
+        n_factor=quantised.n_factor * prefactor * kept,
+    )
+
+
 def additive_granular(part: str, law: Law) -> Term:
     """L + k D^gamma_D (log2 G)^gamma_G / N^gamma_N, by format, with G elements to a scale (Chen et al. 2025).
 
@@ -171,14 +203,17 @@ def additive_granular(part: str, law: Law) -> Term:
 
 
 PRECISION |= {
-    "kumar": Form(kumar),
-    "kumar-without-offset": Form(kumar_without_offset),
-    "effective-data": Form(effective_data),
-    "effective-both": Form(effective_both),
-    "effective-both-untied": Form(effective_both_untied),
-    "additive-power": Form(additive_power),
-    "multiplicative-power": Form(multiplicative_power, bases=("chinchilla", "outer", "data-constrained")),
+    "kumar": Form(kumar, parts=FORWARD),
+    "kumar-without-offset": Form(kumar_without_offset, parts=FORWARD),
+    "effective-data": Form(effective_data, parts=FORWARD),
+    "effective-both": Form(effective_both, parts=FORWARD),
+    "effective-both-untied": Form(effective_both_untied, parts=FORWARD),
+    "additive-power": Form(additive_power, parts=FORWARD),
+    "multiplicative-power": Form(
+        multiplicative_power, bases=("chinchilla", "outer", "data-constrained"), parts=FORWARD
+    ),
     "efficiency": Form(efficiency),
-    "capacity": Form(capacity),
+    "capacity": Form(capacity, parts=FORWARD),
+    "capacity-sparse": Form(capacity_sparse, parts=("w",)),
     "additive-granular": Form(additive_granular, parts=("w", "a")),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import ConfigError, nearest
 from . import trajectory
 from .base import chinchilla, data_constrained, kaplan, outer, overtraining
-from .catalogue import floating_point, kumar
+from .catalogue import LAWS, floating_point, kumar
 from .downstream import gadre_error
 from .law import Law
 from .terms import Source
@@ -35,6 +35,9 @@ class Published:
     fitted: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
+CORPORA = {"c4": "C4", "redpajama": "RedPajama", "refinedweb": "RefinedWeb"}
+
+
 def _gadre(corpus: str, E: float, p: float, q: float, eta: float) -> Published:
     """Constants refitted to the published runs; they give every printed error of the paper."""
     return Published(
@@ -42,7 +45,7 @@ def _gadre(corpus: str, E: float, p: float, q: float, eta: float) -> Published:
         law=overtraining,
         values={"E": E, "p": p, "q": q, "eta": eta},
         source=Source("Gadre et al. 2024", "2403.08540", "refitted to their public runs"),
-        regime=f"11M to 411M parameters (embeddings included), 20 to 320 tokens a parameter, {corpus}",
+        regime=f"11M to 411M parameters (embeddings included), 20 to 320 tokens a parameter, {CORPORA[corpus]}",
         fitted={"params": (1.06e7, 4.12e8), "tokens": (2.1e8, 8.3e9)},
     )
 
@@ -54,7 +57,7 @@ def _gadre_error(corpus: str, epsilon: float, k: float, gamma: float) -> Publish
         law=gadre_error,
         values={"epsilon": epsilon, "k": k, "gamma": gamma},
         source=Source("Gadre et al. 2024", "2403.08540", "refitted to their public runs"),
-        regime=f"11M to 1.4B parameters trained on {corpus}; loss on C4, mean top-1 error over 17 tasks",
+        regime=f"11M to 1.4B parameters trained on {CORPORA[corpus]}; loss on C4, mean top-1 error over 17 tasks",
         fitted={"loss": (2.65, 5.4)},
     )
 
@@ -84,7 +87,39 @@ def _chen(
     )  # fmt: skip
 
 
-_QUEST = chinchilla.with_precision(w="efficiency").for_labels({"w_format": ("int2", "int3", "int4", "int8")})
+def _quest(
+    ending: str, what: str, where: str, efficiencies: Mapping[str, float], regime: str = ""
+) -> Published:
+    return Published(
+        name=f"quest-2025{ending}",
+        law=chinchilla.with_precision(w="efficiency").for_labels({"w_format": tuple(efficiencies)}),
+        values={
+            **{"E": 0.00142, "A": 8.134, "B": 86.41, "alpha": 0.06273, "beta": 0.2413},
+            **{f"eff_w[{label}]": value for label, value in efficiencies.items()},
+        },
+        source=Source("Panferov et al. 2025 (QuEST)", "2502.05003", where),
+        regime=f"30M to 800M non-embedding parameters, about 100 tokens a parameter, C4; {what}; E is not identified"
+        f"{regime}",
+        fitted={"params": (30e6, 800e6)},
+    )
+
+
+_QUARTET = {"E": 1.35, "A": 1.52e5, "B": 5.25e5, "alpha": 0.589, "beta": 0.544, "g": 0.274}
+_QUARTET_RUNS = "30M to 200M non-embedding parameters, 25 to 800 tokens a parameter, C4"
+
+
+def _quartet(ending: str, what: str, forward: float, backward: float) -> Published:
+    labels = {"w_format": ("mxfp4",), "grad_format": ("mxfp4",)}
+    return Published(
+        name=f"quartet-2025-mxfp4{ending}",
+        law=outer.with_precision(w="efficiency", grad="efficiency").for_labels(labels),
+        values={**_QUARTET, "eff_w[mxfp4]": forward, "eff_grad[mxfp4]": backward},
+        source=Source("Castro et al. 2025 (Quartet)", "2505.14669", "table 6 and its efficiencies"),
+        regime=f"{_QUARTET_RUNS}; MXFP4 in the whole forward pass (w_format) and backward pass (grad_format), {what}",
+        fitted={"params": (30e6, 200e6)},
+    )
+
+
 _ALL = (
     Published(
         name="kumar-2024",
@@ -118,6 +153,15 @@ _ALL = (
         },
     ),
     Published(
+        name="kumar-2024-float",
+        law=chinchilla.with_precision(w="kumar").tie(beta="alpha"),
+        values={"E": 2.7648, "A": 4299.0, "B": 18060.0, "alpha": 0.4965, "gamma_w": 2.8111, "n_w": 0.1240},
+        source=Source("Kumar et al. 2024, Scaling Laws for Precision", "2411.04330", "appendix N, the base of table 2"),
+        regime="140 runs with weights, and nothing else, in floating point of 3 to 12 bits, sign included; exponent "
+        "and mantissa grow together; the sign of the offset is our reading",
+        fitted={"params": (30e6, 220e6), "tokens": (1.5e9, 26e9), "w_bits": (3, 12)},
+    ),
+    Published(
         name="chinchilla-2022",
         law=chinchilla,
         values={"E": 1.6934, "A": 406.4, "B": 410.7, "alpha": 0.33917, "beta": 0.28491},
@@ -144,9 +188,9 @@ _ALL = (
         name="muennighoff-2023",
         law=data_constrained,
         values={
-            "E": 1.8691,
-            "A": 520.83,
-            "B": 1487.67,
+            "E": 1.869144,
+            "A": 520.825,
+            "B": 1487.716,
             "alpha": 0.3526596,
             "R_D": 15.387756,
             "R_N": 5.309743,
@@ -162,30 +206,32 @@ _ALL = (
     Published(
         name="quartet-2025",
         law=outer,
-        values={"E": 1.35, "A": 1.52e5, "B": 5.25e5, "alpha": 0.589, "beta": 0.544, "g": 0.274},
+        values=_QUARTET,
         source=Source("Castro et al. 2025 (Quartet)", "2505.14669", "table 6, the base at 16 bits"),
-        regime="30M to 200M non-embedding parameters, 25 to 800 tokens a parameter, C4",
+        regime=_QUARTET_RUNS,
         fitted={"params": (30e6, 200e6)},
     ),
-    Published(
-        name="quest-2025",
-        law=_QUEST,
-        values={
-            "E": 0.00142,
-            "A": 8.134,
-            "B": 86.41,
-            "alpha": 0.06273,
-            "beta": 0.2413,
-            "eff_w[int2]": 0.1519,
-            "eff_w[int3]": 0.4331,
-            "eff_w[int4]": 0.6918,
-            "eff_w[int8]": 1.0162,
-        },
-        source=Source(
-            "Panferov et al. 2025 (QuEST)", "2502.05003", "authors' notebook; weights and activations"
-        ),
-        regime="30M to 800M non-embedding parameters, about 100 tokens a parameter; E is not identified",
-        fitted={"params": (30e6, 800e6)},
+    _quartet("", "by Quartet, as measured end to end at 30M", 0.65, 0.95),
+    _quartet("-rtn", "rounding to nearest, absmax scales, each pass measured by itself", 0.59, 0.93),
+    _quartet("-sr", "stochastic rounding, absmax scales, each pass measured by itself", 0.42, 0.88),
+    _quartet("-quest", "by QuEST's quantiser, each pass measured by itself", 0.64, 0.83),
+    _quest(
+        "", "weights and activations in one format", "authors' notebook; weights and activations",
+        {"binary": 0.0205, "int2": 0.1519, "int3": 0.4331, "int4": 0.6918, "int8": 1.0162, "e2m1": 0.6296},
+    ),
+    _quest(
+        "-weights", "weights only", "authors' notebook; weights only",
+        {"binary": 0.1384, "int2": 0.4137, "int3": 0.6531, "int4": 0.8404},
+    ),
+    _quest(
+        "-no-hadamard", "weights and activations in one format, without the Hadamard transform",
+        "authors' notebook; without Hadamard",
+        {"binary": 0.0156, "int2": 0.0784, "int3": 0.3221, "int4": 0.6033, "int8": 0.9376},
+    ),
+    _quest(
+        "-lsq", "weights and activations in one format, trained by LSQ instead of QuEST",
+        "table 2 for LSQ; the base from the authors' notebook",
+        {"int2": 0.12, "int3": 0.32, "int4": 0.56, "int8": 0.87},
     ),
     Published(
         name="qid-2024",
@@ -225,7 +271,7 @@ _ALL = (
         source=Source(
             "Ouyang et al. 2024", "2411.17691", "recovered from its table of tokens to a gap of 0.2"
         ),
-        regime="as qid-2024, one law a format",
+        regime="Pythia 160M to 12B, checkpoints of 1B to 206B tokens, GPTQ to 2, 3 and 4 bits, one law a format",
         fitted={"params": (160e6, 12e9), "tokens": (1e9, 2.06e11)},
     ),
     Published(
@@ -283,7 +329,7 @@ PUBLISHED: dict[str, Published] = {p.name: p for p in _ALL}
 
 
 def published(name: str) -> Published:
-    """Return published constants by name.
+    """Return published constants by name, in small or capital letters.
 
     Raises:
         ConfigError: no such name.
@@ -291,6 +337,13 @@ def published(name: str) -> Published:
     >>> published("kumar-2024").values["gamma_w"]
     2.6745
     """
-    if name not in PUBLISHED:
-        raise ConfigError(f"there are no published constants {name!r}; {nearest(name, PUBLISHED)}")
-    return PUBLISHED[name]
+    folded = name.lower() if isinstance(name, str) else name
+    if folded in PUBLISHED:
+        return PUBLISHED[folded]
+    if folded in LAWS:
+        raise ConfigError(
+            f"{folded!r} is a law without constants; fit it, or name constants, which `bitlaw laws list` lists"
+        )
+    raise ConfigError(
+        f"there are no published constants {name!r}; {nearest(str(folded), [*PUBLISHED, *LAWS])}"
+    )

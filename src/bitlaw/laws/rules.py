@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import LawError
+from .checks import positive
 
 #: The one constant of `qat_fraction`; its mean absolute error in the share is .091.
 QAT_CONSTANT = 6.7297
@@ -30,6 +31,7 @@ def qat_fraction(params: ArrayLike, tokens: ArrayLike, bits: ArrayLike) -> NDArr
 
     Raises:
         LawError: no more than one token per byte, where the rule says nothing.
+        ConfigError: numbers that are not positive.
 
     Source: Dremov et al. 2025, Compute-Optimal Quantization-Aware Training (2509.22935), as quoted by a
     secondary source. 757 runs of 86M to 2.2B parameters, 2.3B to 1.4T tokens, weights of 1, 2, 4 and 6 bits.
@@ -37,7 +39,8 @@ def qat_fraction(params: ArrayLike, tokens: ArrayLike, bits: ArrayLike) -> NDArr
     >>> qat_fraction(params=1e9, tokens=1e11, bits=4).round(2).tolist()
     0.28
     """
-    per_byte = np.asarray(tokens, dtype=float) / (np.asarray(params, dtype=float) * np.asarray(bits) / 8)
+    size, data, width = positive(params=params, tokens=tokens, bits=bits)
+    per_byte = data / (size * width / 8)
     if not (per_byte > 1).all():
         raise LawError(
             f"the rule speaks of more than one token per byte of the quantised model, not "

@@ -21,13 +21,21 @@ if TYPE_CHECKING:
 #: The loss itself, in laws that give it by an equation L = f(L).
 LOSS = sp.Symbol("L")
 #: Parts that can be trained in low precision, as laws know them.
-TRAINED_PARTS = {"w": "weights", "a": "activations", "kv": "keys and values", "grad": "gradients"}
+TRAINED_PARTS = {
+    "w": "weights",
+    "a": "activations",
+    "kv": "keys and values",
+    "emb": "embeddings",
+    "grad": "gradients",
+}
 #: What laws may predict: its symbol and unit.
 TARGETS = {
     "loss": ("L", "nats/token"),
     "error": ("Err", "share of answers that are wrong"),
     "neg_log_accuracy": ("-ln Acc", "of accuracy above chance, (Acc - chance) / (1 - chance)"),
 }
+#: Those of the forward pass, for which most forms are stated.
+FORWARD = ("w", "a", "kv", "emb")
 #: Parts of the forward pass, whose bits a plan chooses.
 PARTS = {part: TRAINED_PARTS[part] for part in ("w", "a", "kv")}
 
@@ -182,6 +190,12 @@ def _read_off(term: Term, law: Law) -> str:
     for i in term.inputs:
         if columns.get(i.column, i.symbol) != i.symbol:
             return f"it reads {i.column} as {i.symbol}, and that law as {columns[i.column]}"
+    taken = {i.symbol: i.column for i in law.inputs} | {p.symbol: "a parameter" for p in law.parameters}
+    letters: tuple[Input | Parameter, ...] = (*term.inputs, *term.parameters)
+    for mine in letters:  # one letter with two meanings would become one
+        what = mine.column if isinstance(mine, Input) else ""
+        if taken.get(mine.symbol, what) != what:
+            return f"both have {mine.symbol}, which is {taken[mine.symbol]} of that law; rename it there"
     for symbol, column, factor in ((N, "params", term.n_factor), (D, "tokens", term.d_factor)):
         if column not in columns and (factor != 1 or symbol in used):
             return f"it needs {symbol}, and that law does not read {column}"
@@ -210,12 +224,16 @@ def group_input(part: str) -> Input:
 
 def at_least_two(G: sp.Symbol) -> Condition:
     """Groups of one element have no scale to share, and log2 of one is zero."""
-    return Condition(G - 1, "a group that shares one scale has two elements or more")
+    return Condition(G - 1.5, "a group that shares one scale has two elements or more")
+
+
+#: More bits than this are unquantised: half-way, on a scale of such numbers, to what unquantised rows read.
+WHOLE = UNQUANTIZED / 2
 
 
 def only_quantized(P: sp.Symbol, expression: sp.Expr, otherwise: float = 0) -> sp.Expr:
     """An expression where P is quantised; elsewhere a constant, exactly and with no derivative."""
-    return sp.Piecewise((expression, P < UNQUANTIZED / 2), (sp.Integer(int(otherwise)), True))
+    return sp.Piecewise((expression, P < WHOLE), (sp.Integer(int(otherwise)), True))
 
 
 def look_up(registry: Mapping[str, Any], name: str, what: str) -> Any:

@@ -21,6 +21,8 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import LawError
+from .checks import constants as named
+from .checks import numbers, positive
 from .law import BASE, Law, LawSpec, N
 from .terms import LOSS, Input, Parameter, Source
 
@@ -65,6 +67,7 @@ def critical_batch(loss: ArrayLike, constants: Constants) -> Array:
 
     Raises:
         LawError: a loss that is not positive.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Kaplan et al. 2020 (2001.08361), after McCandlish et al. 2018.
 
@@ -72,10 +75,11 @@ def critical_batch(loss: ArrayLike, constants: Constants) -> Array:
     >>> f"{critical_batch(2.5, published('kaplan-2020-trajectory').values):.3g}"
     '2.55e+06'
     """
-    loss = np.asarray(loss, dtype=float)
-    if not (loss > 0).all():
+    B_star, alpha_B = named(constants, "B_star", "alpha_B")
+    L = numbers("loss", loss, above=-np.inf)
+    if not (L > 0).all():
         raise LawError("a loss must be positive to have a critical batch")
-    critical: Array = constants["B_star"] * loss ** (-1 / constants["alpha_B"])
+    critical: Array = B_star * L ** (-1 / alpha_B)
     return critical
 
 
@@ -94,6 +98,7 @@ def least_steps(loss: ArrayLike, params: ArrayLike, constants: Constants) -> Arr
 
     Raises:
         LawError: a loss that a model of this size never reaches.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Kaplan et al. 2020 (2001.08361), solved for S_min.
 
@@ -101,14 +106,16 @@ def least_steps(loss: ArrayLike, params: ArrayLike, constants: Constants) -> Arr
     >>> f"{least_steps(2.5, 1e9, published('kaplan-2020-trajectory').values):.0f}"
     '24925'
     """
-    end = (constants["N_c"] / np.asarray(params, dtype=float)) ** constants["alpha_N"]
-    left = np.asarray(loss, dtype=float) - end
+    N_c, alpha_N, S_c, alpha_S = named(constants, "N_c", "alpha_N", "S_c", "alpha_S")
+    (size,) = positive(params=params)
+    end = (N_c / size) ** alpha_N
+    left = numbers("loss", loss, above=-np.inf) - end
     if not (left > 0).all():
         raise LawError(
             f"a model of this size ends at a loss of {float(np.max(end)):.4g} by this law, however long it is "
             "trained; ask for a higher loss, or a larger model"
         )
-    steps: Array = constants["S_c"] * left ** (-1 / constants["alpha_S"])
+    steps: Array = S_c * left ** (-1 / alpha_S)
     return steps
 
 
@@ -127,6 +134,7 @@ def least_tokens(loss: ArrayLike, params: ArrayLike, constants: Constants) -> Ar
 
     Raises:
         LawError: a loss that a model of this size never reaches.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Kaplan et al. 2020 (2001.08361).
 
@@ -155,6 +163,7 @@ def steps_to(loss: ArrayLike, params: ArrayLike, batch_tokens: ArrayLike, consta
 
     Raises:
         LawError: a loss that a model of this size never reaches.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Kaplan et al. 2020 (2001.08361).
 
@@ -164,7 +173,8 @@ def steps_to(loss: ArrayLike, params: ArrayLike, batch_tokens: ArrayLike, consta
     >>> f"{law.predict(k, params=1e9, steps=steps, batch_tokens=5e5):.6f}"
     '2.500000'
     """
-    share = critical_batch(loss, constants) / np.asarray(batch_tokens, dtype=float)
+    (batch,) = positive(batch_tokens=batch_tokens)
+    share = critical_batch(loss, constants) / batch
     steps: Array = least_steps(loss, params, constants) * (1 + share)
     return steps
 
@@ -185,6 +195,7 @@ def tokens_to(loss: ArrayLike, params: ArrayLike, batch_tokens: ArrayLike, const
 
     Raises:
         LawError: a loss that a model of this size never reaches.
+        ConfigError: numbers that mean nothing, or constants of another law.
 
     Source: Kaplan et al. 2020 (2001.08361).
 

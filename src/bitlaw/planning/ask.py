@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError, LawError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED, Native, law_bits, parse_format
+from ..formats import UNQUANTIZED, Format, Native, law_bits, parse_format
 from ..laws import Published
 from ..units import parse_quantity
 from .answer import Plan
@@ -64,6 +64,10 @@ def plan(
         raise ConfigError(f"tolerance must lie between 0 and 1, not {tolerance}; try 0.01")
     if post is not None and source.law.gap == 0:
         raise LawError(f"{source.name} says nothing about quantisation after training; use a law with a gap")
+    source = source.told(
+        None if bits is None else _training_format(bits).name,
+        None if quantize_to is None else parse_format(quantize_to).name,
+    )
     if flops is None:
         if size is None or post is None:
             raise ConfigError(
@@ -81,13 +85,28 @@ def plan(
         fixed_bits = (UNQUANTIZED, 16.0)
     if not source.reads_bits and fixed_bits is None:
         fixed_bits = (UNQUANTIZED, 16.0)
-        source = source.noting("the law has no precision terms, so training at 16 bits is assumed")
+        source = source.noting(_unread(source))
+    elif fixed_bits is not None and fixed_bits[0] < UNQUANTIZED and not source.law.parts:
+        source = source.noting(
+            "the law has no precision terms: bits count in the cost, and lose nothing by it"
+        )
     return Search(source, flops, size, data, fixed_bits, post, max_bits).plan(interval, tolerance)
+
+
+def _unread(source: Source) -> str:
+    known = dict.fromkeys(name for _, labels in source.law.spec.labels for name in labels)
+    if not source.law.parts or not known:
+        return "the law has no precision terms, so training at 16 bits is assumed"
+    return f"training at 16 bits is assumed: the law has constants for {', '.join(known)}; name one with bits"
+
+
+def _training_format(bits: str | int) -> Format:
+    return parse_format("bf16" if str(bits).strip() == "16" else bits)
 
 
 def _training_bits(bits: str | int) -> tuple[float, float]:
     """Bits as the law reads them, and as the cost counts them; a plain 16 means unquantised."""
-    fmt = parse_format("bf16" if str(bits).strip() == "16" else bits)
+    fmt = _training_format(bits)
     return law_bits(fmt), float(fmt.bits)
 
 

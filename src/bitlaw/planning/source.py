@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED
+from ..formats import UNQUANTIZED, law_bits, parse_format
+from ..formats.gaussian import effective_bits
 from ..laws import Law, Published, published
 from ..units import format_quantity
 from .answer import Answer
@@ -29,6 +30,7 @@ class Source:
     drawn: bool
     ranges: dict[str, tuple[float, float]]
     notes: tuple[str, ...]
+    formats: Mapping[str, str] = field(default_factory=dict)  # named for training, and for after it
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:
@@ -63,7 +65,33 @@ class Source:
 
     def noting(self, note: str) -> Source:
         """The same with one more note."""
-        return Source(self.name, self.law, self.theta, self.drawn, self.ranges, (*self.notes, note))
+        return replace(self, notes=(*self.notes, note))
+
+    def told(self, training: str | None, post: str | None) -> Source:
+        """The same for formats that are named in training and after it: laws read labels, or grids, of them.
+
+        Raises:
+            ConfigError: a law with constants of other formats, or one that reads what no format's name tells.
+        """
+        named = {part: training for part in self.law.parts} | {"post": post}
+        low = {
+            part: name for part, name in named.items() if name and law_bits(parse_format(name)) < UNQUANTIZED
+        }
+        for column, known in self.law.spec.labels:
+            name = low.get(column.removesuffix("_format"))
+            if name and name not in known:
+                raise ConfigError(
+                    f"{self.name.partition(' (')[0]} has no constants for {column} {name}; it has {', '.join(known)}"
+                )
+        for column in self.law.columns:
+            part, _, kind = column.rpartition("_")
+            known_bits = part in self.law.parts and training is None and self.reads_bits
+            if kind in _UNTOLD and (part in low or known_bits):
+                raise ConfigError(
+                    f"{self.name.partition(' (')[0]} reads {column}, which a plan is not told; plan with it at bf16, "
+                    "or ask its `predict` about each choice"
+                )
+        return replace(self, formats=low)
 
     def loss(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
         """Loss at a point for each vector of constants (S,); infinite outside the law's domain."""
@@ -86,6 +114,13 @@ class Source:
         columns = {"params": params, "tokens": tokens, "unique_tokens": tokens}
         columns |= {f"{part}_bits": bits for part in self.law.parts}
         columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
+        for i in self.law.inputs:
+            head, _, label = i.column.partition("=")
+            part, _, kind = head.rpartition("_")
+            if label and part in self.formats and kind == "format":
+                columns[i.column] = np.full(len(theta), float(self.formats[part] == label))
+            if kind == "capacity" and part in self.formats:
+                columns[i.column] = np.full(len(theta), effective_bits(parse_format(self.formats[part])))
         for i in self.law.inputs:  # whatever else the law reads is left unquantised
             if i.column not in columns and i.default is not None:
                 columns[i.column] = np.full(len(theta), i.default)
@@ -93,8 +128,9 @@ class Source:
 
     def floor(self, theta: Array) -> Array:
         """The irreducible loss of each vector of constants."""
-        names = [n for n in ("E", "L_inf") if n in self.law.names]
-        return theta[:, self.law.names.index(names[0])] if names else np.zeros(len(theta))
+        names = self.law.floors or (("L_inf",) if self.law.spec.base == "saturating" else ())
+        floor: Array = theta[:, [self.law.names.index(name) for name in names]].sum(axis=1)
+        return floor
 
     @property
     def reads_bits(self) -> bool:
@@ -132,23 +168,29 @@ class Source:
         return notes
 
 
+#: What a format's name does not tell of its grid, by the end of a column's name.
+_UNTOLD = ("group", "exponent", "mantissa")
+
+
 def plannable(law: Law) -> None:
     """Refuse laws that say nothing of the loss at a size and a number of tokens.
 
     Raises:
         ConfigError: such a law.
     """
-    known = {"params", "tokens", "unique_tokens"}
-    unknown = [i.column for i in law.inputs if i.default is None and i.column not in known]
-    if law.target != "loss" or law.loss == 0 or unknown or not known & set(law.columns):
-        reason = (
-            f"it predicts {law.target if law.loss != 0 else 'the gap alone'}"
-            if law.target != "loss" or law.loss == 0
-            else f"it reads {', '.join(unknown) or 'no size'}"
-        )
+    if reason := why_not_plannable(law):
         raise ConfigError(
             f"{law.name} cannot be planned with: {reason}; use a law of size and tokens, like chinchilla"
         )
+
+
+def why_not_plannable(law: Law) -> str:
+    """Why a law says nothing of the loss at a size and a number of tokens; empty where it does."""
+    known = {"params", "tokens", "unique_tokens"}
+    unknown = [i.column for i in law.inputs if i.default is None and i.column not in known]
+    if law.target != "loss" or law.loss == 0:
+        return f"it predicts {law.target if law.loss != 0 else 'the gap alone'}"
+    return "" if known & set(law.columns) and not unknown else f"it reads {', '.join(unknown) or 'no size'}"
 
 
 def answer(
