@@ -194,12 +194,19 @@ def page(sweeps: int, found: list[tuple[str, str, str, np.ndarray]]) -> str:
         lines += [
             "## Designs that leave a direction open\n",
             "Along one budget, or one ratio of tokens to parameters, the floor or a whole term may be absent. "
-            "Parameters are then said not to be identified; intervals should hold the truth no less often than said.\n",
+            "Parameters are then said not to be identified, and intervals may be wider than they need be; counts "
+            "below the band, where they are still too narrow, are in bold.\n",
             "| design | method | " + " | ".join(QUANTITIES) + " |",
             "|---|---|---|---|---|",
         ]
         for _, design, method, share in opened:
-            cells = [" ".join(f"{x:.3f}" for x in column) for column in share.T]
+            cells = [
+                " ".join(
+                    f"**{x:.3f}**" if x < level - width[level] else f"{x:.3f}"
+                    for x, level in zip(column, LEVELS, strict=True)
+                )
+                for column in share.T
+            ]
             lines.append(f"| {design} | {method} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)

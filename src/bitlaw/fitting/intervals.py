@@ -27,12 +27,13 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from .objective import Array, Problem, student_quantile
-from .solve import EXACT, Optimum, polish
+from .solve import EXACT, Optimum, bends_at, polish
 
 Method: TypeAlias = Literal["residual", "wild", "cluster", "student", "profile"]
 METHODS: tuple[str, ...] = get_args(Method)
 NEAR = 1e-9  # predicted relative decrease at which a refit stops: below a thousandth of a standard error
 TIE = 0.2  # of a row's mean share of the objective
+TOGETHER = 12  # rounds of a stack, after which the few refits of all stacks that still move go on as one
 MOST_NUMBERS = 150_000  # in the derivatives of one stack of refits: what a core keeps close
 
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
@@ -105,13 +106,18 @@ def _refits(
     The lower one is kept; where they do not differ by a tenth of a row's worth, it is the other one, which is as good.
     """
 
-    def refit(u: Array) -> tuple[Array, Array]:
+    def refit(u: Array, bends: Array | None = None) -> tuple[Array, Array]:
         size = max(1, MOST_NUMBERS // targets.shape[1] // u.shape[1])
         parts = [slice(k, k + size) for k in range(0, len(targets), size)]
-        found = [polish(problem, u[p], targets[p], weight[p], tolerance=NEAR) for p in parts]
-        return np.concatenate([f.u for f in found]), np.concatenate([f.cost for f in found])
+        found = [polish(problem, u[p], targets[p], weight[p], TOGETHER, NEAR, bends) for p in parts]
+        where, cost = np.concatenate([f.u for f in found]), np.concatenate([f.cost for f in found])
+        late = np.flatnonzero(~np.concatenate([f.converged for f in found]))
+        if len(late):
+            last = polish(problem, where[late], targets[late], weight[late], tolerance=NEAR)
+            where[late], cost[late] = last.u, last.cost
+        return where, cost
 
-    u, cost = refit(np.repeat(starts[:1], len(targets), axis=0))
+    u, cost = refit(np.repeat(starts[:1], len(targets), axis=0), bends_at(problem, starts[0]))
     if len(starts) > 1:
         other, other_cost = refit(starts[rng.integers(1, len(starts), size=len(targets))])
         as_good = other_cost <= cost + TIE * np.maximum(cost, problem.cost(EXACT * targets, weight)) / len(

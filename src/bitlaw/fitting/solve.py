@@ -99,6 +99,7 @@ def polish(
     weight: Array | None = None,
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
+    bends: Array | None = None,
 ) -> Optimum:
     """Minimise the objective from each point of a stack.
 
@@ -109,6 +110,7 @@ def polish(
         weight: how much each row counts, (n,) or one set for each point (S, n).
         iterations: at most this many.
         tolerance: predicted decrease, as a share of the objective, at which to stop.
+        bends: second derivatives of the predictions (f, f, n) near all of the stack, if they are known already.
     """
     low, high = problem.low, problem.high
     rows = len(problem.scales)
@@ -131,7 +133,9 @@ def polish(
         if since < 0:
             gram = _gram(points.slopes, pull)
         else:
-            if since % KEEP == 0:
+            if bends is not None:
+                curvature[run] = np.tensordot(pull * points.residual, bends, axes=(1, 2))
+            elif since % KEEP == 0:
                 curvature[run] = _curvature(problem, points.u, pull * points.residual, gradient)
             gram = _gram(points.slopes, points.weight * inlying) + curvature[run]
             poor = ~_definite(gram)
@@ -167,6 +171,13 @@ def polish(
         if not keep.all():
             points = points.take(keep)
     return best
+
+
+def bends_at(problem: Problem, u: Array) -> Array:
+    """Second derivatives of the predictions by the coordinates (f, f, n) at one point (f,)."""
+    here, there = problem.linearised(u)[1], problem.linearised(u + NUDGE * np.eye(len(u)))[1]
+    bends: Array = (there - here) / NUDGE
+    return 0.5 * (bends + np.swapaxes(bends, 0, 1))
 
 
 def _length(step: Array) -> Array:
