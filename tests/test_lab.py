@@ -23,7 +23,7 @@ from bitlaw.lab.model import Transformer
 from bitlaw.lab.model.transformer import RMSNorm
 from bitlaw.lab.precision import apply_scheme, fake_quantize, quantize
 from bitlaw.lab.precision.layers import LowPrecisionLinear
-from bitlaw.lab.quantize import paired_gap, quantize_rtn, window_losses
+from bitlaw.lab.quantize import paired_gap, quantize_model, window_losses
 from bitlaw.lab.sweep import SweepConfig, trunks
 from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
 from bitlaw.shapes import Shape, ladder_shape
@@ -441,7 +441,7 @@ def test_schedules():
 def test_rounding_to_nearest_touches_only_the_blocks():
     model = Transformer(SHAPE, seed=1)
     before = copy.deepcopy(model.state_dict())
-    quantized = quantize_rtn(model, Recipe.parse("int3 channel"))
+    quantized = quantize_model(model, Recipe.parse("int3 channel"))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     for name, value in quantized.state_dict().items():
         if name.startswith("blocks.") and value.ndim == 2:
@@ -456,7 +456,7 @@ def test_a_model_has_no_gap_to_itself_and_fewer_bits_a_larger_one(corpus, tmp_pa
     base = window_losses(end.model, x, y)
     same = paired_gap(window_losses(end.model, x, y), base)
     assert (same.gap, same.se) == (0, 0)
-    rounded = [quantize_rtn(end.model, Recipe.parse(f"int{b} channel")) for b in (2, 3, 4, 8)]
+    rounded = [quantize_model(end.model, Recipe.parse(f"int{b} channel")) for b in (2, 3, 4, 8)]
     gaps = [paired_gap(window_losses(model, x, y), base).gap for model in rounded]
     assert gaps[0] > gaps[1] > gaps[2] > abs(gaps[3])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...formats import Microscaled, Recipe
 from ...runs import COLUMN
 from ..corpus import Corpus
-from ..quantize import paired_gap, quantize_rtn, window_losses
+from ..quantize import paired_gap, quantize_model, window_losses
 from ..quantize.evaluate import EVAL_BATCH, mean_and_se
 from ..train import End, TrunkConfig
 
@@ -50,7 +50,7 @@ def end_rows(
     for name in post_formats if not config.parts().quantized else ():
         recipe = Recipe.parse(name, "channel")
         clock = time.perf_counter()
-        after_W = window_losses(quantize_rtn(end.model, recipe), inputs_WT, targets_WT)
+        after_W = window_losses(quantize_model(end.model, recipe), inputs_WT, targets_WT)
         gap = paired_gap(after_W, before_W)
         loss, loss_se = mean_and_se(after_W)
         seconds = time.perf_counter() - clock
