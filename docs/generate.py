@@ -14,7 +14,7 @@ import sympy as sp
 
 from bitlaw.formats.listing import listing
 from bitlaw.laws import BESIDE, INCOMPLETE, LAWS, PUBLISHED, chain, compatible
-from bitlaw.laws.law import BASE
+from bitlaw.laws.spec import BASE
 from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, WHOLE, Form
 from bitlaw.runs import COLUMNS
 

@@ -314,7 +314,9 @@ def test_training_learns(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("schedule_", ["constant", "cosine"])
-@pytest.mark.parametrize("scheme", ["16", "w3a4kv4"])
+@pytest.mark.parametrize(
+    "scheme", ["16", "w3a4kv4", "w=int4 learned, a=int6 learned, grad_a=int8 stochastic"]
+)
 def test_stopping_and_resuming_anywhere_changes_no_bit(corpus, tmp_path, schedule_, scheme):
     cfg = config(corpus, schedule=schedule_, scheme=scheme)
     straight = ends(cfg, corpus, tmp_path / "straight")

@@ -22,7 +22,7 @@ from bitlaw.laws import (
     published,
     rules,
 )
-from bitlaw.laws.law import BASE
+from bitlaw.laws.spec import BASE
 from bitlaw.laws.terms import GAP, LOSS, PRECISION
 
 SUN = published("sun-2025")

@@ -164,6 +164,11 @@ def test_queries_are_rounded_after_they_are_turned():
     assert torch.equal(after, quantize(before, Recipe.parse("int3")))
 
 
+def test_learned_steps_are_of_models_and_not_of_tensors():
+    with pytest.raises(ConfigError, match="learned with a model"):
+        quantize(torch.randn(3, 4), Recipe.parse("int4 learned"))
+
+
 # ---- schemes
 
 

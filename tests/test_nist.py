@@ -17,7 +17,8 @@ import sympy as sp
 from bitlaw.fitting.intervals import covariance
 from bitlaw.fitting.objective import Block, Problem
 from bitlaw.fitting.solve import polish
-from bitlaw.laws.law import Law, LawSpec
+from bitlaw.laws.law import Law
+from bitlaw.laws.spec import LawSpec
 from bitlaw.laws.terms import Input, Parameter, Source
 
 DIGITS = 6  # of every parameter and every standard error, from both starts

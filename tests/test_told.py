@@ -185,7 +185,12 @@ def test_plans_read_labels_of_formats():
 
 
 def test_floors_are_terms_by_themselves():
-    assert (kumar.floors, outer.floors, saturating.floors, LAWS["kaplan"].floors) == (("E",), ("E",), (), ())
+    assert (kumar.floors, outer.floors, saturating.floors, LAWS["kaplan"].floors) == (
+        ("E",),
+        ("E",),
+        ("L_inf",),
+        (),
+    )
     assert LAWS["trajectory"].floors == LAWS["gadre-error"].floors == ()
     assert own("E * N**-alpha + A + B * D**-beta").floors == ("A",)
     assert own("E + A * N**-alpha * E + B * D**-beta").floors == ()

@@ -204,6 +204,13 @@ def laws_show(
 
 def _say(text: str, indent: int = 2) -> None:
     """Print text in lines of 100 characters."""
-    start = len(text) - len(text.lstrip())
-    print(textwrap.fill(text.lstrip(), 100, initial_indent=" " * start, subsequent_indent=" " * indent,
-                        drop_whitespace=True, break_long_words=False, break_on_hyphens=False))  # fmt: skip
+    first = text[: len(text) - len(text.lstrip())]
+    lines = textwrap.wrap(
+        text.lstrip(),
+        100,
+        initial_indent=first,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    print("\n".join(lines))

@@ -171,8 +171,13 @@ def all_for(runs: Any, count: Count = "as_given", what: What = "loss") -> tuple[
     Returns:
         The laws, and for every other law why not.
     """
-    table = _rows_of(read_runs(runs), what)
-    chosen: list[Law] = []
+    carried, why = _carried(_rows_of(read_runs(runs), what), count, what)
+    return [LAWS[name] for name, _ in carried], why
+
+
+def _carried(table: Runs, count: Count, what: What) -> tuple[list[tuple[str, Rows]], dict[str, str]]:
+    """Laws of the catalogue with the rows that they read, and for every other law why it is not among them."""
+    chosen: list[tuple[str, Rows]] = []
     why: dict[str, str] = {}
     seen: dict[Any, str] = {}
     for law in LAWS.values():
@@ -194,7 +199,7 @@ def all_for(runs: Any, count: Count = "as_given", what: What = "loss") -> tuple[
             why[law.name] = f"too few rows for its {free} parameters"
         else:
             seen[key] = law.name
-            chosen.append(law)
+            chosen.append((law.name, reduced))
     return chosen, why
 
 
@@ -241,21 +246,21 @@ def compare(
     table = _rows_of(read_runs(runs), what)
     left_out: dict[str, str] = {}
     if laws is None:
-        chosen, left_out = all_for(table, count, what)
+        selected, left_out = _carried(table, count, what)
         splits: Sequence[Split] = (largest(), longest(), lowest_bits())
     else:
         chosen = [get(each) if isinstance(each, str) else each for each in laws]
+        selected = [(law.name, select(law, table, count)) for law in chosen]
         splits = (largest(),)
     if hold_out is not None:
         splits = (hold_out,) if isinstance(hold_out, Split) else tuple(hold_out)
-    if not chosen:
+    if not selected:
         raise FitError(
             "there is nothing to compare; name at least one law"
             if laws is not None
             else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
         )
     rankings = []
-    selected = [(law.name, select(law, table, count)) for law in chosen]  # compiled once for all splits
     for split in splits:
         try:
             rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out))

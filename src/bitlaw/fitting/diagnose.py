@@ -100,14 +100,9 @@ def at_bounds(problem: Problem, u: Array) -> dict[str, str]:
     return out
 
 
-def floors(law: Law) -> set[str]:
-    """Parameters that are the loss left with unlimited size and data."""
-    return {*law.floors, "L_inf"} & {*law.names}
-
-
 def floorless(law: Law, values: Mapping[str, float], lowest: float) -> set[str]:
     """Parameters that stand for the floor and have run to zero."""
-    return {name for name in floors(law) if values[name] < 0.1 * lowest}
+    return {name for name in law.floors if values[name] < 0.1 * lowest}
 
 
 def suspicious(

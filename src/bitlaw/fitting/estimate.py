@@ -16,7 +16,6 @@ from .diagnose import (
     at_bounds,
     barely_trained,
     floorless,
-    floors,
     influential,
     structure,
     suspicious,
@@ -265,7 +264,7 @@ def _estimates(
         elif (
             drawn
             and parameter.positive
-            and high > (SPAN_OF_FLOOR if name in floors(problem.law) else SPAN) * low
+            and high > (SPAN_OF_FLOOR if name in problem.law.floors else SPAN) * low
         ):
             status = "not identified"
             notes.append(

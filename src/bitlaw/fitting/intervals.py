@@ -83,7 +83,7 @@ def draw(
         return _student(problem, centres, covariance(problem, jacobian, residual), df, rng), df
     if method == "cluster":
         weight = problem.weight * _resampled(problem, groups, member, draws, rng)
-        return _refits(problem, starts, np.broadcast_to(problem.targets, weight.shape), weight, rng), df
+        return refits(problem, starts, np.broadcast_to(problem.targets, weight.shape), weight, rng), df
     stretch = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
     if method == "wild":
         inflated = _inflate(residual, jacobian, problem.weight * problem.irls(residual), member)
@@ -95,15 +95,13 @@ def draw(
         for block, part in problem.parts:
             noise[:, part] = rng.choice(inflated[part], size=(draws, len(block)))
     targets = values + stretch * noise
-    return _refits(problem, starts, targets, np.broadcast_to(problem.weight, targets.shape), rng), df
+    return refits(problem, starts, targets, np.broadcast_to(problem.weight, targets.shape), rng), df
 
 
-def _refits(
-    problem: Problem, starts: Array, targets: Array, weight: Array, rng: np.random.Generator
-) -> Array:
+def refits(problem: Problem, starts: Array, targets: Array, weight: Array, rng: np.random.Generator) -> Array:
     """Refit from the optimum and, where there are other points that fit as well, from one of them too.
 
-    The lower one is kept; where they do not differ by a tenth of a row's worth, it is the other one, which is as good.
+    The lower one is kept; where they hardly differ (`TIE`), it is the other one, which is as good.
     """
 
     def refit(u: Array, bends: Array | None = None) -> tuple[Array, Array]:
@@ -120,9 +118,8 @@ def _refits(
     u, cost = refit(np.repeat(starts[:1], len(targets), axis=0), bends_at(problem, starts[0]))
     if len(starts) > 1:
         other, other_cost = refit(starts[rng.integers(1, len(starts), size=len(targets))])
-        as_good = other_cost <= cost + TIE * np.maximum(cost, problem.cost(EXACT * targets, weight)) / len(
-            targets.T
-        )
+        mean_share = np.maximum(cost, problem.cost(EXACT * targets, weight)) / targets.shape[1]
+        as_good = other_cost <= cost + TIE * mean_share
         u[as_good] = other[as_good]
     return u
 

@@ -14,7 +14,7 @@ ROUNDING = 1e-12  # of the best known direction, below which one is known by rou
 THROWN = 96  # points that are thrown into the valley
 SLACK = 1e-6  # predicted relative decrease at which a thrown point has come to rest
 FAINT = 1e-3  # of the loss: a linear term smaller than this is as good as none
-SURE = 0.95  # quantile of Student's t that says how much worse a point of the valley may fit
+WORSE = 0.95  # quantile of Student's t that says how much worse a point of the valley may fit
 
 
 def flat(problem: Problem, u: Array) -> Array:
@@ -59,5 +59,5 @@ def valley(problem: Problem, optimum: Optimum, df: int, rng: np.random.Generator
     thrown[:, weak] = rng.uniform(low[weak], high[weak], size=(THROWN, len(weak)))
     found = polish(problem, thrown, tolerance=SLACK)
     here = polish(problem, u)  # its objective need not be the one that was minimised
-    limit = here.cost[0] + 0.5 * student_quantile(df, SURE) ** 2
+    limit = here.cost[0] + 0.5 * student_quantile(df, WORSE) ** 2
     return np.concatenate([u, found.u[found.cost <= limit]])

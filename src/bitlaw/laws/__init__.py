@@ -16,9 +16,10 @@ from .base import broken, broken_size, chinchilla, data_constrained, kaplan, out
 from .catalogue import LAWS, compatible, kumar, kumar_unified
 from .chain import chain
 from .incomplete import INCOMPLETE, Incomplete
-from .law import Law, LawSpec, from_spec
+from .law import Law
 from .own import law_from_data, read_law
 from .published import PUBLISHED, Published, published
+from .spec import LawSpec, from_spec
 from .terms import Condition, Input, Parameter, Source
 
 

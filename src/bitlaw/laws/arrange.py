@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, nearest
+from ..formats import NAMED, Native
 from ..formats.gaussian import LOSSLESS
+from . import checks
 from .terms import WHOLE
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 #: Labels of formats that count as unquantised, absent ones among them.
-NEUTRAL = (None, "", "bf16", "fp16", "fp32")
+NEUTRAL = (None, "", *(name for name, entry in NAMED.items() if isinstance(entry.format, Native)))
 #: What is read of a part's grid, by the end of the column's name: values from here on say unquantised.
 _LIMITS = {"bits": WHOLE, "exponent": WHOLE, "mantissa": WHOLE, "capacity": LOSSLESS / 2}
 _GRID = ("exponent", "mantissa", "capacity", "group")
@@ -59,7 +61,7 @@ def arrange(law: Law, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
         value = inputs.get(name, item.default)
         if value is None:
             raise ConfigError(f"{law.name} needs {name}: {item.meaning}")
-        given[name] = _numbers(name, value)
+        given[name] = checks.array(name, value)
         inside = given[name] >= 0 if item.zero else given[name] > 0
         if not inside.all() and item.label is None:
             raise ConfigError(f"{name} must be {'zero or more' if item.zero else 'positive'}")
@@ -123,16 +125,6 @@ def _labels(law: Law, column: str, values: ArrayLike) -> NDArray[np.object_]:
                     "and bf16 for unquantised"
                 )
     return labels
-
-
-def _numbers(name: str, value: ArrayLike) -> Array:
-    try:
-        return np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        shown = ascii(value)[:60]
-        raise ConfigError(
-            f"{name} must be a number or an array of them, not {shown}; write 8B as 8e9"
-        ) from error
 
 
 def constants(law: Law, values: Mapping[str, float] | Array) -> Array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sympy as sp
 
-from .law import BASE, D, Law, LawSpec, N
+from .law import D, Law, N
+from .spec import BASE, LawSpec
 from .terms import Condition, Input, Parameter, Source
 
 E, A, B, alpha, beta, g = sp.symbols("E A B alpha beta g")

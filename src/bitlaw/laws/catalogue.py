@@ -21,7 +21,8 @@ from .base import (
     saturating,
 )
 from .downstream import gadre_error, task_accuracy
-from .law import BASE, Law
+from .law import Law
+from .spec import BASE
 from .terms import GAP, PRECISION, Source, look_up
 
 _KUMAR = "Kumar et al. 2024, Scaling Laws for Precision"

@@ -97,15 +97,26 @@ def numbers(name: str, value: ArrayLike, above: float | None = None) -> NDArray[
     Raises:
         ConfigError: one that is no number, not finite, or too small.
     """
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be a number, not {shown(value)}; write 8B as 8e9") from error
-    inside = np.isfinite(array) & (array >= 0 if above is None else array > above)
+    given = array(name, value)
+    inside = np.isfinite(given) & (given >= 0 if above is None else given > above)
     if not inside.all():
         limit = "zero or more" if above is None else f"above {above:g}" if above else "positive"
-        raise ConfigError(f"{name} must be {limit}, and finite, not {array[~inside].flat[0]:g}")
-    return array
+        raise ConfigError(f"{name} must be {limit}, and finite, not {given[~inside].flat[0]:g}")
+    return given
+
+
+def array(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Read an argument as an array of numbers.
+
+    Raises:
+        ConfigError: one that is no number.
+    """
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} must be a number or an array of them, not {shown(value)}; write 8B as 8e9"
+        ) from error
 
 
 def constants(given: Mapping[str, float], *names: str) -> list[float]:

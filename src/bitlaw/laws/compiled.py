@@ -7,9 +7,7 @@ A law may give its loss by an equation, L = f(L); that is solved to rounding, an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,15 +189,12 @@ class Compiled:
         return np.where(inside, value, np.inf)
 
 
-@np.vectorize
-def _erfinv(share: float) -> float:
-    """The inverse of the error function, which NumPy has not; at 0 and 1 as its limits are."""
-    if not 0 < share < 1:
-        return math.copysign(math.inf, share) if abs(share) == 1 else (0.0 if share == 0 else math.nan)
-    return _NORMAL.inv_cdf((1 + share) / 2) / math.sqrt(2)
+def _erfinv(share: Array) -> Array:
+    """The inverse of the error function, which NumPy has not."""
+    from scipy.special import erfinv
 
-
-_NORMAL = NormalDist()
+    inverse: Array = erfinv(share)
+    return inverse
 
 
 def _linear(expression: sp.Expr, parameters: Sequence[sp.Symbol]) -> tuple[int, ...]:

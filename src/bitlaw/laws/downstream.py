@@ -9,7 +9,8 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import positive
-from .law import BASE, Law, LawSpec, N
+from .law import Law, N
+from .spec import BASE, LawSpec
 from .terms import LOSS, WHOLE, Condition, Input, Parameter, Source
 
 epsilon, k, gamma = sp.symbols("epsilon k gamma")

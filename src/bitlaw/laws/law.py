@@ -13,10 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, LawError, nearest
 from .arrange import arrange, constants, told
-from .spec import BASE as BASE
-from .spec import READERS as READERS
-from .spec import LawSpec as LawSpec
-from .spec import from_spec as from_spec
+from .spec import LawSpec
 from .terms import (
     GAP,
     LOSS,
@@ -274,12 +271,17 @@ class Law:
 
     @cached_property
     def floors(self) -> tuple[str, ...]:
-        """Names of the parameters that are a term of the loss by themselves: what is left with all else at zero.
+        """Names of the parameters that are what is left of the loss with unlimited size and data.
+
+        These are the ones that are a term of the loss by themselves, and L_inf of the saturating law, whose terms
+        stand in a power.
 
         >>> from bitlaw.laws import chinchilla, saturating
         >>> chinchilla.floors, saturating.floors
-        (('E',), ())
+        (('E',), ('L_inf',))
         """
+        if self.spec.base == "saturating":
+            return ("L_inf",)
         if self.implicit or self.target != "loss":
             return ()
         alone = set(sp.Add.make_args(self.loss))

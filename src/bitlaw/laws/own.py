@@ -34,8 +34,9 @@ from ..formats.gaussian import LOSSLESS
 from . import checks
 from .catalogue import LAWS
 from .expression import NAMES, read_expression
-from .law import BASE, READERS, Law, LawSpec
+from .law import Law
 from .published import PUBLISHED
+from .spec import BASE, READERS, LawSpec
 from .terms import LOSS, TRAINED_PARTS, Condition, Input, Parameter, Source, only_quantized
 
 MAX_BYTES = 64_000

@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import LawError
 from .checks import constants as named
 from .checks import numbers, positive
-from .law import BASE, Law, LawSpec, N
+from .law import Law, N
+from .spec import BASE, LawSpec
 from .terms import LOSS, Input, Parameter, Source
 
 Array = NDArray[np.float64]

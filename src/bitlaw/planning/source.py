@@ -128,8 +128,7 @@ class Source:
 
     def floor(self, theta: Array) -> Array:
         """The irreducible loss of each vector of constants."""
-        names = self.law.floors or (("L_inf",) if self.law.spec.base == "saturating" else ())
-        floor: Array = theta[:, [self.law.names.index(name) for name in names]].sum(axis=1)
+        floor: Array = theta[:, [self.law.names.index(name) for name in self.law.floors]].sum(axis=1)
         return floor
 
     @property

@@ -27,10 +27,12 @@ def window_losses(model: Transformer, inputs_WT: Tensor, targets_WT: Tensor) -> 
     """Return the mean loss of each window (W,), in nats a token, as float64."""
     device = next(model.parameters()).device
     losses = []
-    for x_BT, y_BT in zip(inputs_WT.split(EVAL_BATCH), targets_WT.split(EVAL_BATCH), strict=True):
-        logits_BTV = model(x_BT.to(device))
-        loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2), y_BT.to(device), reduction="none")
-        losses.append(loss_BT.double().mean(dim=1).cpu())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # for models that round by chance
+        for x_BT, y_BT in zip(inputs_WT.split(EVAL_BATCH), targets_WT.split(EVAL_BATCH), strict=True):
+            logits_BTV = model(x_BT.to(device))
+            loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2), y_BT.to(device), reduction="none")
+            losses.append(loss_BT.double().mean(dim=1).cpu())
     return torch.cat(losses)
 
 

@@ -84,6 +84,8 @@ class State:
         Raises:
             Diverged: before the update, if the gradient is not finite.
         """
+        # Rounding by chance is a function of the step too, so that a run that is resumed is the same run.
+        torch.manual_seed((self.config.seed << 32) + self.step)
         logits_BTV = self.model(tokens_BT.to(self.device))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self.device).flatten())
         loss.backward()
