@@ -65,7 +65,7 @@ def test_gptq_by_its_definition():
     damped = h + 0.01 * h.diagonal().mean() * torch.eye(24, dtype=torch.float64)
     recipe = Recipe.parse("int3 channel")
     scale = 3 / weight.abs().amax(1, keepdim=True)
-    left, fixed = list(torch.argsort(h.diagonal(), descending=True)), []
+    left, fixed = torch.argsort(h.diagonal(), descending=True).tolist(), []
     w, q = weight.double().clone(), torch.zeros(6, 24, dtype=torch.float64)
     while left:
         i = left.pop(0)
