@@ -18,12 +18,20 @@ from torch import nn
 
 from bitlaw import ConfigError, DataError, Scheme, parse_format
 from bitlaw.formats import Recipe
-from bitlaw.lab.corpus import batch, eval_windows, read_corpus
+from bitlaw.lab.corpus import batch, read_corpus, spread_windows
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.model.transformer import RMSNorm
 from bitlaw.lab.precision import apply_scheme, fake_quantize, quantize
 from bitlaw.lab.precision.layers import LowPrecisionLinear
-from bitlaw.lab.quantize import paired_gap, quantize_model, window_losses
+from bitlaw.lab.quantize import (
+    Reference,
+    Setting,
+    clustered_mean,
+    logits,
+    quantize_model,
+    token_losses,
+    try_settings,
+)
 from bitlaw.lab.sweep import SweepConfig, trunks
 from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
 from bitlaw.shapes import Shape, ladder_shape
@@ -226,9 +234,9 @@ def corpus():
 
 
 def test_the_default_corpus_is_real_and_split_by_document(corpus):
-    assert len(corpus.train) > 5e6
-    assert 0.005 < len(corpus.held_out) / len(corpus.train) < 0.1
-    assert b"import" in bytes(corpus.train[:100_000])
+    assert len(corpus.train.tokens) > 5e6
+    assert 0.005 < len(corpus.evaluation.tokens) / len(corpus.train.tokens) < 0.1
+    assert b"import" in bytes(corpus.train.tokens[:100_000])
 
 
 def test_a_batch_is_a_pure_function(corpus):
@@ -244,19 +252,34 @@ def test_an_epoch_visits_every_window_once(tmp_path):
     text = bytes(np.random.default_rng(0).integers(32, 127, 70_000, dtype=np.uint8))
     (tmp_path / "a.txt").write_bytes(text)
     corpus = read_corpus(str(tmp_path))
-    windows = (len(corpus.train) - 1) // 64
+    windows = (len(corpus.train.tokens) - 1) // 64
     steps = windows // 8
     rows = torch.cat([batch(corpus, 0, step, 8, 64)[0] for step in range(steps)])
     assert len(rows.unique(dim=0)) == steps * 8
 
 
 def test_evaluation_text_is_not_training_text(corpus):
-    x, _, digest = eval_windows(corpus, 8192, 128)
-    assert x.shape == (64, 128)
-    assert digest == eval_windows(corpus, 8192, 128)[2]
-    train = bytes(corpus.train)
-    found = sum(bytes(row.numpy().astype(np.uint8)) in train for row in x)
+    windows = spread_windows(corpus.evaluation, 8192, 128)
+    assert windows.inputs.shape == (64, 128)
+    assert windows.sha256 == spread_windows(corpus.evaluation, 8192, 128).sha256
+    seen = bytes(corpus.train.tokens) + bytes(corpus.calibration.tokens)
+    found = sum(bytes(row.numpy().astype(np.uint8)) in seen for row in windows.inputs)
     assert found <= 7  # tables of encodings repeat whole passages from file to file
+
+
+def test_every_token_knows_its_document(tmp_path):
+    for k in range(300):
+        (tmp_path / f"{k}.txt").write_text(f"{k:03d}+" * 100)
+    corpus = read_corpus(str(tmp_path))
+    documents = list(corpus.train.documents())
+    assert len(documents) > 250
+    windows = spread_windows(corpus.train, 64_000, 64)
+    within = 0
+    for targets, numbers in zip(windows.targets, windows.documents, strict=True):
+        parts = [targets[numbers == n].numpy().astype(np.uint8).tobytes() for n in numbers.unique()]
+        assert all(part in documents[n] for part, n in zip(parts, numbers.unique(), strict=True))
+        within += len(parts) == 1
+    assert 0 < within < len(windows.targets)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +298,8 @@ def test_a_corpus_without_text_is_refused(make, tmp_path):
 
 def test_an_evaluation_set_larger_than_the_held_out_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("word " * 20_000)
-    with pytest.raises(DataError, match="smaller eval_tokens"):
-        eval_windows(read_corpus(str(tmp_path)), 65_536, 128)
+    with pytest.raises(DataError, match="fewer tokens"):
+        spread_windows(read_corpus(str(tmp_path)).evaluation, 65_536, 128)
 
 
 # ---- training
@@ -307,10 +330,10 @@ def ends(config_, corpus, folder, **options):
 
 
 def test_training_learns(corpus, tmp_path):
-    x, y, _ = eval_windows(corpus, 4096, 64)
+    text = spread_windows(corpus.evaluation, 4096, 64)
     cfg = config(corpus, budgets=(60 * 256,))
     (end,) = train_trunk(cfg, corpus, tmp_path)
-    assert window_losses(end.model, x, y).mean() < math.log(256) - 1.5
+    assert token_losses(logits(end.model, text), text).mean() < math.log(256) - 1.5
 
 
 @pytest.mark.parametrize("schedule_", ["constant", "cosine"])
@@ -453,21 +476,36 @@ def test_rounding_to_nearest_touches_only_the_blocks():
 
 
 def test_a_model_has_no_gap_to_itself_and_fewer_bits_a_larger_one(corpus, tmp_path):
-    x, y, _ = eval_windows(corpus, 4096, 64)
+    text = spread_windows(corpus.evaluation, 4096, 64)
     (end,) = train_trunk(config(corpus, scheme="16", budgets=(120 * 256,)), corpus, tmp_path)
-    base = window_losses(end.model, x, y)
-    same = paired_gap(window_losses(end.model, x, y), base)
-    assert (same.gap, same.se) == (0, 0)
-    rounded = [quantize_model(end.model, Recipe.parse(f"int{b} channel")) for b in (2, 3, 4, 8)]
-    gaps = [paired_gap(window_losses(model, x, y), base).gap for model in rounded]
-    assert gaps[0] > gaps[1] > gaps[2] > abs(gaps[3])
+    settings = [Setting.of("rtn", name) for name in ("bf16", "int2", "int3", "int4", "int8")]
+    same, *rounded = try_settings(Reference(end.model, text), settings)
+    assert (same.gap.value, same.gap.se, same.kl.value) == (0, 0, 0)
+    gaps = [outcome.gap.value for outcome in rounded]
+    assert gaps[0] > gaps[1] > max(abs(gap) for gap in gaps[2:])
+    kls = [outcome.kl.value for outcome in rounded]
+    assert kls[0] > kls[1] > kls[2] > kls[3] > 0
 
 
-def test_the_paired_error_is_that_of_differences():
-    before, after = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.1, 2.3, 3.2])
-    result = paired_gap(after, before)
+def test_errors_are_over_documents():
+    """Against the spread of the ratio of sums over many draws of whole documents."""
+    rng = np.random.default_rng(0)
+    level, long = rng.normal(0, 1, 4000), rng.integers(1, 9, 4000)
+
+    def draw(picked):
+        documents = np.repeat(np.arange(len(picked)), 4 * long[picked])
+        values = np.repeat(level[picked], 4 * long[picked]) + rng.normal(0, 1, len(documents))
+        return clustered_mean(torch.tensor(values).view(-1, 4), torch.tensor(documents).view(-1, 4))
+
+    means = [draw(rng.integers(0, 4000, 60)) for _ in range(1000)]
+    assert np.mean([m.se for m in means]) == pytest.approx(np.std([m.value for m in means]), rel=0.06)
+    assert {m.clusters for m in means} == {60}
+
+
+def test_the_paired_error_of_few_documents_is_over_windows():
     d = np.array([0.1, 0.3, 0.2])
-    assert result.gap == pytest.approx(d.mean())
+    result = clustered_mean(torch.tensor(d)[:, None], torch.zeros(3, 1, dtype=torch.long))
+    assert result.value == pytest.approx(d.mean())
     assert result.se == pytest.approx(d.std(ddof=1) / math.sqrt(3))
 
 

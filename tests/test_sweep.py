@@ -7,7 +7,7 @@ import pytest
 
 from bitlaw import ConfigError, DataError, read_runs
 from bitlaw.lab.corpus import read_corpus
-from bitlaw.lab.sweep import SweepConfig, run_sweep, trunks
+from bitlaw.lab.sweep import After, SweepConfig, run_sweep, trunks
 from bitlaw.lab.train.loop import _warm_cooldown
 from bitlaw.runs import Store
 from bitlaw.study import read_study, run_study
@@ -26,7 +26,10 @@ def sweep(folder, **changes):
     config = SweepConfig(**{**BASE, **changes})
     store = Store(folder / "runs.sqlite")
     run_sweep(
-        trunks(config, read_corpus(None)), store, folder / "checkpoints", post_formats=config.post_formats
+        trunks(config, read_corpus(None)),
+        store,
+        folder / "checkpoints",
+        after=After.of(config, folder),
     )
     store.close()
     return read_runs(folder).frame
@@ -42,11 +45,13 @@ def test_cosine_runs_do_not_share_a_folder(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
-def test_formats_added_later_are_measured(tmp_path):
+def test_formats_and_methods_added_later_are_measured(tmp_path):
     first = sweep(tmp_path, post_formats=("int3",))
-    second = sweep(tmp_path, post_formats=("int3", "int5"))
+    more = {"post_formats": ("int3", "int5"), "post_methods": ("rtn", "gptq"), "calibration_tokens": 2048}
+    second = sweep(tmp_path, **more)
     assert first.height == 12 + 6
-    assert second.height == 12 + 12
+    assert second.height == 12 + 24
+    assert (second["calibration_sha256"].is_not_null() == (second["method"] == "gptq").fill_null(False)).all()
     both = first.join(second, on="id", suffix="_again")
     assert both.height == first.height
     assert (both["loss"] == both["loss_again"]).all()
@@ -97,7 +102,7 @@ def test_one_large_file_and_a_tiny_one_leave_text_on_both_sides(tmp_path):
     for k in range(6):
         (tmp_path / f"tiny-{k}.txt").write_text(f"tiny {k}")
         corpus = read_corpus(str(tmp_path / "large.txt")) if k == 0 else read_corpus(str(tmp_path))
-        assert len(corpus.train) > 20 * len(corpus.held_out) > 20 * 1000
+        assert len(corpus.train.tokens) > 20 * len(corpus.evaluation.tokens) > 20 * 1000
         read_corpus.cache_clear()
 
 
@@ -106,7 +111,7 @@ def test_copies_of_a_file_count_once(tmp_path):
     for k in range(3):
         (tmp_path / f"{k}.txt").write_text(text)
     corpus = read_corpus(str(tmp_path))
-    assert len(corpus.train) + len(corpus.held_out) == len(text)
+    assert sum(len(t.tokens) for t in (corpus.train, corpus.calibration, corpus.evaluation)) == len(text)
 
 
 def test_a_corpus_larger_than_the_limit_is_cut_and_said(tmp_path, monkeypatch, caplog):
@@ -115,7 +120,7 @@ def test_a_corpus_larger_than_the_limit_is_cut_and_said(tmp_path, monkeypatch, c
     monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
     (tmp_path / "large.txt").write_text("é" * 80_000)
     corpus = read_corpus(str(tmp_path / "large.txt"))
-    assert len(corpus.train) + len(corpus.held_out) == 100_000
+    assert sum(len(t.tokens) for t in (corpus.train, corpus.calibration, corpus.evaluation)) == 100_000
     assert "the rest is left out" in caplog.text
 
 

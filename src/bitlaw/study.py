@@ -161,23 +161,28 @@ def run_study(
     """
     from . import laws
     from .fitting import examine
-    from .lab.corpus import eval_windows, read_corpus
-    from .lab.sweep import row_ids, run_sweep, trunks, work_left
+    from .lab.corpus import read_corpus, spread_windows
+    from .lab.sweep import After, row_ids, run_sweep, trunks, work_left
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
     text = read_corpus(corpus)
-    eval_windows(text, study.sweep.eval_tokens, study.sweep.seq_len)
-    configs, after = trunks(study.sweep, text), study.sweep.post_formats
+    sweep = study.sweep
+    spread_windows(text.evaluation, sweep.eval_tokens, sweep.seq_len)
+    configs, after = trunks(sweep, text), After.of(sweep, folder)
+    after.look_at(text.calibration, sweep.seq_len)
     cells = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
     wanted = {
-        id_ for config in configs for tokens in config.budgets for id_ in row_ids(config, tokens, after)
+        id_
+        for config in configs
+        for tokens in config.budgets
+        for id_ in row_ids(config, tokens, after.settings)
     }
     with _alone(folder):
         store = Store(folder / "runs.sqlite")
         try:
             ids = store.ids()
-            total, done, ends = work_left(configs, after, ids), 0.0, len(cells & ids)
+            total, done, ends = work_left(configs, after.settings, ids), 0.0, len(cells & ids)
 
             def on_work(work: float) -> None:
                 nonlocal done
@@ -196,7 +201,7 @@ def run_study(
                 folder / "checkpoints",
                 corpus_path=corpus,
                 workers=workers,
-                post_formats=after,
+                after=after,
                 on_work=on_work,
                 on_rows=on_rows,
             )

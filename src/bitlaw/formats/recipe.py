@@ -71,12 +71,12 @@ class Recipe:
         return not isinstance(self.format, Native)
 
     @classmethod
-    def parse(cls, text: str, granularity: Granularity = "tensor") -> Recipe:
+    def parse(cls, text: str, granularity: str = "tensor") -> Recipe:
         """Read a format and, in any order after it, what differs from absmax scales and nearest rounding.
 
         Args:
             text: like "int4", "e4m3 token", "int3 group128 mse", "midrise4 channel gaussian rotate stochastic".
-            granularity: where the text names none.
+            granularity: where the text names none: "tensor", "channel", "token", or like "group128".
 
         Raises:
             ConfigError: a word it does not know, or two that exclude each other.
@@ -86,19 +86,14 @@ class Recipe:
         own = isinstance(fmt, (Microscaled, Native))
         chosen: dict[str, object] = {}
         for word in words:
-            sized = _WORD.fullmatch(word)
-            found: dict[str, object]
-            if sized and len(word) < 20:
-                found = {"granularity": sized[1], "size": int(sized[2])}
-            elif word in ("tensor", "channel", "token"):
-                found = {"granularity": word}
-            elif word in get_args(Scale):
+            found = _shared(word)
+            if word in get_args(Scale):
                 found = {"scale": word}
             elif word in get_args(Rounding):
                 found = {"rounding": word}
             elif word == "rotate":
                 found = {"rotate": True}
-            else:
+            if not found:
                 known = ["tensor", "channel", "token", "group128", "block32", "rotate"]
                 known += [*get_args(Scale), *get_args(Rounding)]
                 raise ConfigError(f"cannot read {word!r} in {text!r}; {nearest(word, known)}")
@@ -106,7 +101,7 @@ class Recipe:
                 raise ConfigError(f"{word!r} in {text!r} says again what another word has said; drop one")
             chosen |= found
         if "granularity" not in chosen and not own:
-            chosen["granularity"] = granularity
+            chosen |= _shared(granularity)
         if "scale" not in chosen and fmt.name in ("binary", "ternary"):
             chosen["scale"] = "absmean"
         return cls(fmt, **chosen)  # type: ignore[arg-type]
@@ -160,3 +155,11 @@ class Recipe:
         (4.125, 4.25)
         """
         return 8 * self.stored_bytes(shape) / (shape[0] * shape[1])
+
+
+def _shared(word: str) -> dict[str, object]:
+    """Read what shares a scale; nothing if the word says something else."""
+    sized = _WORD.fullmatch(word)
+    if sized and len(word) < 20:
+        return {"granularity": sized[1], "size": int(sized[2])}
+    return {"granularity": word} if word in ("tensor", "channel", "token") else {}

@@ -7,7 +7,9 @@ on (seed, epoch).
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
-from .sources import Corpus
+from .sources import Corpus, Text
 
 
 @lru_cache(maxsize=4)
@@ -25,31 +27,50 @@ def _order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 def batch(corpus: Corpus, seed: int, step: int, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:
     """Return inputs and next-byte targets of one training step, each (batch_size, seq_len) of int64."""
-    windows = (len(corpus.train) - 1) // seq_len
+    windows = (len(corpus.train.tokens) - 1) // seq_len
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     starts = [_order(windows, seed, int(place // windows))[place % windows] * seq_len for place in places]
-    return _windows(corpus.train, np.array(starts), seq_len)
+    return _cut(corpus.train.tokens, np.array(starts), seq_len)
 
 
-def eval_windows(corpus: Corpus, tokens: int, seq_len: int) -> tuple[Tensor, Tensor, str]:
-    """Return inputs, targets and hash of the fixed evaluation set: windows spread over the held-out text.
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of text that a model reads, and which document each token is of.
+
+    Attributes:
+        inputs: tokens (W, T).
+        targets: the token after each (W, T).
+        documents: number of the document that each target is of (W, T).
+        sha256: of inputs and targets.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    documents: Tensor
+    sha256: str
+
+
+def spread_windows(text: Text, tokens: int, seq_len: int) -> Windows:
+    """Return windows of `tokens` tokens in all, spread evenly over a text.
 
     Raises:
-        DataError: the held-out text is shorter than the evaluation set.
+        DataError: the text is shorter than that.
     """
-    available = (len(corpus.held_out) - 1) // seq_len
+    available = (len(text.tokens) - 1) // seq_len
     wanted = tokens // seq_len
-    if available < wanted:
+    if available < wanted or not wanted:
         raise DataError(
-            f"the held-out text of corpus {corpus.name} has {len(corpus.held_out):,} bytes, fewer than the "
-            f"{tokens:,} of the evaluation set; use a larger corpus or a smaller eval_tokens"
+            f"the text kept from training has {len(text.tokens):,} tokens, too few for windows of {tokens:,} "
+            f"in all, {seq_len:,} each; use a larger corpus, or fewer tokens"
         )
     starts = np.linspace(0, available - 1, wanted).astype(np.int64) * seq_len
-    x_BT, y_BT = _windows(corpus.held_out, starts, seq_len)
-    digest = hashlib.sha256(x_BT.numpy().tobytes() + y_BT.numpy().tobytes()).hexdigest()
-    return x_BT, y_BT, digest
+    inputs, targets = _cut(text.tokens, starts, seq_len)
+    places = starts[:, None] + np.arange(1, seq_len + 1)
+    documents = np.searchsorted(text.starts, places, side="right") - 1
+    digest = hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
+    return Windows(inputs, targets, torch.from_numpy(documents), digest)
 
 
-def _windows(text: NDArray[np.uint8], starts: NDArray[np.int64], seq_len: int) -> tuple[Tensor, Tensor]:
-    windows = text[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+def _cut(tokens: NDArray[Any], starts: NDArray[np.int64], seq_len: int) -> tuple[Tensor, Tensor]:
+    windows = tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
     return torch.from_numpy(windows[:, :-1]).contiguous(), torch.from_numpy(windows[:, 1:]).contiguous()

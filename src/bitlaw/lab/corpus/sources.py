@@ -1,30 +1,65 @@
 """Real text without a download: any folder or file, or the standard library's own source files.
 
-A document is a file. Documents are split, whole, into training and held-out text by a hash of their
-content, so that the split does not depend on names or order; only a corpus of a few large files, which no
-hash divides well, is cut in two instead. Tokens are bytes.
+A document is a file. Documents are split, whole, into training, calibration and evaluation text by a hash
+of their content, so that the split does not depend on names or order; only a corpus of a few large files,
+which no hash divides well, is cut instead. Tokens are bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
 
-HELD_OUT = 0.04  # share of documents kept for evaluation
+EVALUATION, CALIBRATION = 0.04, 0.02  # shares of the documents that are not trained on
 MAX_BYTES = 256 * 2**20  # what is read at most; the rest of a larger folder is left out, and said
 SMALLEST = 64 * 1024  # bytes of text below which nothing sensible can be trained or evaluated
 
 log = logging.getLogger("bitlaw.lab")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents one after the other, as tokens.
+
+    Attributes:
+        tokens: of all documents.
+        starts: where each document begins, rising from 0.
+    """
+
+    tokens: NDArray[Any]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, documents: Iterable[bytes]) -> Text:
+        """Join documents, with a line end between them."""
+        documents = list(documents)
+        lengths = np.array([len(document) + 1 for document in documents], dtype=np.int64)
+        return cls(np.frombuffer(b"\n".join(documents), np.uint8), np.cumsum(lengths) - lengths)
+
+    def documents(self) -> Iterator[bytes]:
+        """The documents again, as bytes."""
+        for start, end in itertools.pairwise([*self.starts, len(self.tokens)]):
+            yield self.tokens[start:end].tobytes()
+
+    def encode(self, tokenizer: Any) -> Text:
+        """Return the documents in the tokens of a tokenizer (of the library `tokenizers`), without special ones."""
+        texts = [document.decode("utf-8", errors="replace") for document in self.documents()]
+        found = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        lengths = np.array([len(ids) for ids in found], dtype=np.int64)
+        tokens = np.fromiter(itertools.chain.from_iterable(found), np.int32, int(lengths.sum()))
+        return Text(tokens, np.cumsum(lengths) - lengths)
 
 
 @dataclass(frozen=True)
@@ -33,14 +68,16 @@ class Corpus:
 
     Attributes:
         name: where it came from, for people.
-        train: training bytes, documents one after the other.
-        held_out: bytes of the held-out documents.
-        sha256: of the training and held-out text; part of every cell's identity.
+        train: what models are trained on.
+        calibration: what quantisation after training may look at.
+        evaluation: what losses are of, and nothing else sees.
+        sha256: of all three; part of every cell's identity.
     """
 
     name: str
-    train: NDArray[np.uint8]
-    held_out: NDArray[np.uint8]
+    train: Text
+    calibration: Text
+    evaluation: Text
     sha256: str
 
 
@@ -78,29 +115,24 @@ def read_corpus(path: str | None = None) -> Corpus:
             f"corpus {root} holds {size:,} bytes of text in {len(documents)} text files, fewer than the "
             f"{SMALLEST:,} needed; name a folder with more text"
         )
-    train, held = _split(documents)
-    digest = hashlib.sha256(hashlib.sha256(train).digest() + hashlib.sha256(held).digest()).hexdigest()
-    return Corpus(
-        name=name,
-        train=np.frombuffer(train, np.uint8),
-        held_out=np.frombuffer(held, np.uint8),
-        sha256=digest,
-    )
+    train, calibration, evaluation = (Text.of(side) for side in _split(documents))
+    digests = [hashlib.sha256(text.tokens.tobytes()).digest() for text in (train, calibration, evaluation)]
+    return Corpus(name, train, calibration, evaluation, hashlib.sha256(b"".join(digests)).hexdigest())
 
 
-def _split(documents: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Hold out whole documents by the hash of their content; a corpus of a few large ones is cut instead."""
-    held = [key for key in documents if int.from_bytes(key[:4], "big") / 2**32 < HELD_OUT]
-    sides = (
-        b"\n".join(documents[k] for k in documents if k not in held),
-        b"\n".join(documents[k] for k in held),
-    )
-    size = len(sides[0]) + len(sides[1])
-    if HELD_OUT / 4 < len(sides[1]) / size < 4 * HELD_OUT:
+def _split(documents: dict[bytes, bytes]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Keep whole documents from training by the hash of their content; a corpus of a few large ones is cut instead."""
+    sides: tuple[list[bytes], list[bytes], list[bytes]] = [], [], []
+    for key, document in documents.items():
+        place = int.from_bytes(key[:4], "big") / 2**32
+        sides[2 if place < EVALUATION else 1 if place < EVALUATION + CALIBRATION else 0].append(document)
+    sizes = [sum(map(len, side)) for side in sides]
+    wanted = (CALIBRATION, EVALUATION)
+    if all(w / 4 < size / sum(sizes) < 4 * w for w, size in zip(wanted, sizes[1:], strict=True)):
         return sides
     whole = b"\n".join(documents.values())
-    cut = int(len(whole) * (1 - HELD_OUT))
-    return whole[:cut], whole[cut:]
+    first, second = (int(len(whole) * (1 - share)) for share in (EVALUATION + CALIBRATION, EVALUATION))
+    return [whole[:first]], [whole[first:second]], [whole[second:]]
 
 
 def _documents(root: Path, only_python: bool) -> Iterator[bytes]:

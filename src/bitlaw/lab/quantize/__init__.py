@@ -1,6 +1,17 @@
 """Quantisation after training, and what it costs on the same held-out tokens."""
 
 from .apply import METHODS, quantize_model
-from .evaluate import PairedGap, paired_gap, window_losses
+from .evaluate import clustered_mean, logits, token_losses
+from .settings import Outcome, Reference, Setting, try_settings
 
-__all__ = ["METHODS", "PairedGap", "paired_gap", "quantize_model", "window_losses"]
+__all__ = [
+    "METHODS",
+    "Outcome",
+    "Reference",
+    "Setting",
+    "clustered_mean",
+    "logits",
+    "quantize_model",
+    "token_losses",
+    "try_settings",
+]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, LabError, nearest
 from ...formats import Recipe
-from ..precision import quantize
+from ..precision import LowPrecisionLinear, quantize
 from .awq import awq
 from .evaluate import EVAL_BATCH
 from .gptq import gptq
@@ -24,8 +24,6 @@ METHODS: dict[str, Method] = {
     "gptq": gptq,
     "awq": awq,
 }
-#: Where the blocks of a decoder are: ours, Llama, Qwen and OLMo, GPT-NeoX.
-BLOCKS = ("blocks", "model.layers", "gpt_neox.layers")
 
 
 @torch.no_grad()
@@ -37,58 +35,50 @@ def quantize_model(
     Blocks are taken in order, and each sees its inputs as the quantised blocks before it make them.
 
     Args:
-        model: a decoder with its blocks in one of `BLOCKS`.
+        model: a decoder with its blocks in `blocks`.
         recipe: format, groups and scales.
         method: `rtn`, `gptq` or `awq`.
         calibration: token windows (W, T) that the inputs' statistics are of; rounding to nearest needs none.
 
     Raises:
         ConfigError: an unknown method, or no calibration for one that needs it.
-        LabError: a model without blocks, or inputs that are not finite.
+        LabError: inputs that are not finite.
     """
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
     if calibration is None and method != "rtn":
         raise ConfigError(f"{method} needs calibration text; give some that is not evaluated on")
     quantized = copy.deepcopy(model)
-    blocks = blocks_of(quantized)
-    if calibration is None:
+    blocks: list[nn.Module] = list(quantized.blocks)
+    for block in blocks:
+        for linear in linears_of(block).values():
+            _settle(linear)
+    if calibration is None or not recipe.quantized:
         for block in blocks:
-            for linear in _linears(block).values():
+            for linear in linears_of(block).values():
                 linear.weight.copy_(quantize(linear.weight, recipe))
         return quantized
     inputs = list(_entering(quantized, blocks[0], calibration))
     for block in blocks:
-        moments = {name: _Moments(linear) for name, linear in _linears(block).items()}
+        moments = {name: _Moments(linear) for name, linear in linears_of(block).items()}
         for x, rest in inputs:
             block(x, *rest[0], **rest[1])
-        for name, linear in _linears(block).items():
+        for name, linear in linears_of(block).items():
             linear.weight.copy_(METHODS[method](linear.weight, moments[name].stop(), recipe))
         inputs = [(_hidden(block(x, *rest[0], **rest[1])), rest) for x, rest in inputs]
     return quantized
 
 
-def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The blocks of a decoder.
-
-    Raises:
-        LabError: a model that has none where they are looked for.
-    """
-    for path in BLOCKS:
-        try:
-            found = model.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(found, nn.ModuleList):
-            return found
-    raise LabError(
-        f"{type(model).__name__} has no blocks at {', '.join(BLOCKS)}; known are our own models and the Llama, Qwen, "
-        "OLMo and GPT-NeoX families"
-    )
-
-
-def _linears(block: nn.Module) -> dict[str, nn.Linear]:
+def linears_of(block: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a block by name."""
     return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+
+
+def _settle(linear: nn.Linear) -> None:
+    """Make the weights that a layer trained in low precision multiplies by its only ones."""
+    if isinstance(linear, LowPrecisionLinear):
+        linear.weight.copy_(linear.quantize_weight(linear.weight))
+        linear.quantize_weight = nn.Identity()
 
 
 class _Moments:

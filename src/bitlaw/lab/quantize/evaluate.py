@@ -1,50 +1,87 @@
-"""Losses on the fixed evaluation windows, and the paired gap between two models on them."""
+"""Losses on fixed windows of text, and the paired gap between two models on them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..model import Transformer
+from ..corpus import Windows
 
 EVAL_BATCH = 16  # windows a forward pass; per-tensor scales of activations depend on it, so rows record it
+FEW = 8  # documents below which windows are the independent units instead
+MEMORY = 2**30  # bytes up to which logits are kept rather than made again
 
 
 @dataclass(frozen=True)
-class PairedGap:
-    """Loss after minus loss before, in nats a token, with its standard error over windows."""
+class Mean:
+    """A mean over tokens, and its standard error with `clusters` independent units."""
 
-    gap: float
+    value: float
     se: float
+    clusters: int
 
 
-@torch.inference_mode()
-def window_losses(model: Transformer, inputs_WT: Tensor, targets_WT: Tensor) -> Tensor:
-    """Return the mean loss of each window (W,), in nats a token, as float64."""
+def logits(model: nn.Module, windows: Windows) -> Iterator[Tensor]:
+    """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32."""
     device = next(model.parameters()).device
-    losses = []
-    with torch.random.fork_rng():
+    with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(0)  # for models that round by chance
-        for x_BT, y_BT in zip(inputs_WT.split(EVAL_BATCH), targets_WT.split(EVAL_BATCH), strict=True):
-            logits_BTV = model(x_BT.to(device))
-            loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2), y_BT.to(device), reduction="none")
-            losses.append(loss_BT.double().mean(dim=1).cpu())
-    return torch.cat(losses)
+        for x_BT in windows.inputs.split(EVAL_BATCH):
+            yield model(x_BT.to(device)).float()
 
 
-def mean_and_se(losses_W: Tensor) -> tuple[float, float]:
-    """Mean over windows and its standard error, windows taken as independent."""
-    return losses_W.mean().item(), losses_W.std().item() / math.sqrt(len(losses_W))
+def keep_logits(model: nn.Module, windows: Windows) -> Callable[[], Iterable[Tensor]]:
+    """Return what gives a model's logits again and again: kept, where they fit into memory."""
+    first = next(iter(logits(model, windows)))
+    if first[0].nbytes * len(windows.inputs) > MEMORY:
+        return lambda: logits(model, windows)
+    kept = list(logits(model, windows))
+    return lambda: kept
 
 
-def paired_gap(after_W: Tensor, before_W: Tensor) -> PairedGap:
-    """Return the gap between two models on the same windows.
+def token_losses(logits_BTV: Iterable[Tensor], windows: Windows) -> Tensor:
+    """Return the loss of each token (W, T), in nats, as float64."""
+    pairs = zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True)
+    return torch.cat([_cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
 
-    >>> paired_gap(torch.tensor([2.0, 3.0]), torch.tensor([1.9, 2.9])).gap  # doctest: +ELLIPSIS
-    0.0999...
+
+def divergences(after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor]) -> Tensor:
+    """Return the Kullback-Leibler divergence of each next-token distribution from the one before (W, T), in nats."""
+    found = []
+    for q, p in zip(after_BTV, before_BTV, strict=True):
+        log_p = p.log_softmax(-1)
+        found.append((log_p.exp() * (log_p - q.log_softmax(-1))).sum(-1).cpu())
+    return torch.cat(found).double()
+
+
+def clustered_mean(values_WT: Tensor, documents_WT: Tensor) -> Mean:
+    """Return a mean over tokens and its standard error, tokens of one document taken as one draw.
+
+    With S_g the sum and n_g the tokens of document g, and m the mean over all n tokens:
+
+        se^2 = G / (G - 1) sum_g (S_g - n_g m)^2 / n^2
+
+    Of fewer than `FEW` documents, windows are the units: then what a document has of its own is not in the error.
+
+    >>> clustered_mean(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2, dtype=torch.long))
+    Mean(value=2.5, se=1.0, clusters=2)
     """
-    return PairedGap(*mean_and_se(after_W - before_W))
+    _, units = documents_WT.unique(return_inverse=True)
+    if int(units.max()) + 1 < FEW:
+        units = torch.arange(len(values_WT))[:, None].expand(values_WT.shape)
+    count = int(units.max()) + 1
+    mean = values_WT.mean()
+    sums = torch.zeros(count, dtype=torch.float64)
+    sums.index_add_(0, units.flatten(), (values_WT - mean).flatten().double())
+    correction = count / (count - 1) if count > 1 else math.nan
+    se = math.sqrt(correction * sums.square().sum().item()) / values_WT.numel()
+    return Mean(mean.item(), se, count)
+
+
+def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    return F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT.to(logits_BTV.device), reduction="none")

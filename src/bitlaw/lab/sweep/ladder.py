@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ...formats import Native, Scheme, parse_format
+from ...formats import Recipe, Scheme
 from ...shapes import ladder_shape
 from ..corpus import Corpus
+from ..quantize import Setting
 from ..train import TrunkConfig
 
 
@@ -23,6 +24,9 @@ class SweepConfig(BaseModel):
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
     post_formats: tuple[str, ...] = Field(default=(), description="weights after training, 16-bit ends only")
+    post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
+    calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
+    keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
     batch_size: int = Field(default=8, gt=0, description="sequences a step")
     seq_len: int = Field(default=128, gt=1, description="tokens a sequence")
     schedule: Literal["constant", "cosine"] = "constant"
@@ -39,17 +43,25 @@ class SweepConfig(BaseModel):
     @field_validator("post_formats")
     @classmethod
     def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        recipes = [Recipe.parse(name, "channel") for name in names]
+        for recipe in recipes:
+            if not recipe.quantized:
+                raise ValueError(f"'{recipe}' does not quantise anything; try int4")
+        return tuple(map(str, recipes))
+
+    @field_validator("post_methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if isinstance(parse_format(name), Native):
-                raise ValueError(f"{name!r} does not quantise anything; try int4")
-        return tuple(parse_format(name).name for name in names)
+            Setting.of(name, "int4")
+        return names
 
     @field_validator("schemes")
     @classmethod
     def _canonical_schemes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Scheme.parse(name).name for name in names)
 
-    @field_validator("sizes", "budgets", "schemes", "post_formats")
+    @field_validator("sizes", "budgets", "schemes", "post_formats", "post_methods")
     @classmethod
     def _no_repeats(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if len(set(values)) < len(values):
@@ -66,10 +78,11 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SweepConfig:
-        if self.eval_tokens < 2 * self.seq_len:
-            raise ValueError(
-                f"eval_tokens: {self.eval_tokens} are fewer than two sequences of {self.seq_len}"
-            )
+        for name in ("eval_tokens", "calibration_tokens"):
+            if getattr(self, name) < 2 * self.seq_len:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} are fewer than two sequences of {self.seq_len}"
+                )
         for size in self.sizes:
             ladder_shape(size)
         shortest = self.budgets[0] // (self.batch_size * self.seq_len)

@@ -6,73 +6,89 @@ import json
 import math
 import platform
 import time
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...formats import Microscaled, Recipe
 from ...runs import COLUMN
-from ..corpus import Corpus
-from ..quantize import paired_gap, quantize_model, window_losses
-from ..quantize.evaluate import EVAL_BATCH, mean_and_se
+from ..corpus import Corpus, Windows
+from ..quantize import Outcome, Reference, Setting, try_settings
+from ..quantize.evaluate import EVAL_BATCH, Mean
 from ..train import End, TrunkConfig
+from .after import After
 
 
-def row_ids(config: TrunkConfig, tokens: int, post_formats: tuple[str, ...]) -> list[str]:
+def row_ids(config: TrunkConfig, tokens: int, settings: tuple[Setting, ...]) -> list[str]:
     """Ids of all rows that the end at a budget gives."""
     cell = config.cell_id(tokens)
-    return [cell] + [f"{cell}-rtn-{name}" for name in post_formats if not config.parts().quantized]
+    return [cell] + [post_id(cell, setting) for setting in settings if not config.parts().quantized]
+
+
+def post_id(parent: str, setting: Setting) -> str:
+    """Id of the row of a model that was quantised after training."""
+    return f"{parent}-{setting.name.replace(', ', '-').replace(' ', '-')}"
 
 
 def end_rows(
     config: TrunkConfig,
     end: End,
     corpus: Corpus,
-    evaluation: tuple[Tensor, Tensor, str],
-    post_formats: tuple[str, ...],
+    calibration: Windows | None,
+    evaluation: Windows,
+    after: After,
 ) -> list[dict[str, Any]]:
     """Evaluate an end and, if it was trained in 16 bits, each of its quantised copies; one row each."""
-    inputs_WT, targets_WT, eval_hash = evaluation
-    row = trained_row(config, end, corpus, eval_hash)
+    row = trained_row(config, end, corpus, evaluation)
     if end.model is None:
         return [{**row, "status": "diverged", "reason": end.reason}]
     clock = time.perf_counter()
-    before_W = window_losses(end.model, inputs_WT, targets_WT)
-    loss, loss_se = mean_and_se(before_W)
-    if not math.isfinite(loss):
-        return [{**row, "status": "diverged", "reason": f"the evaluation loss is {loss}"}]
-    row |= {"status": "ok", "loss": loss, "loss_se": loss_se}
+    before = Reference(end.model, evaluation)
+    if not math.isfinite(before.loss.value):
+        return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
+    row |= scored(before.loss)
     row["seconds"] = end.seconds + time.perf_counter() - clock
-    rows = [row]
-    for name in post_formats if not config.parts().quantized else ():
-        recipe = Recipe.parse(name, "channel")
-        clock = time.perf_counter()
-        after_W = window_losses(quantize_model(end.model, recipe), inputs_WT, targets_WT)
-        gap = paired_gap(after_W, before_W)
-        loss, loss_se = mean_and_se(after_W)
-        seconds = time.perf_counter() - clock
-        post = {
-            **row,
-            "id": f"{row['id']}-rtn-{name}",
-            "parent": row["id"],
-            **held("post", recipe),
-            "method": "rtn",
-            "bpw": _bits_per_weight(end.model, recipe),
-            "started": _ago(seconds),
-            "seconds": seconds,
-        }
-        if math.isfinite(loss):
-            rows.append({**post, "loss": loss, "loss_se": loss_se, "gap": gap.gap, "gap_se": gap.se})
-        else:
-            nothing = {"loss": None, "loss_se": None, "status": "diverged"}
-            rows.append({**post, **nothing, "reason": f"the loss after quantisation is {loss}"})
-    return rows
+    if config.parts().quantized:
+        return [row]
+    if after.models is not None:
+        after.keep(end.model, config, row)
+    outcomes = try_settings(before, after.settings, calibration)
+    return [row] + [post_row(row, outcome, calibration) for outcome in outcomes]
 
 
-def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -> dict[str, Any]:
+def scored(loss: Mean) -> dict[str, Any]:
+    """The columns of a loss."""
+    return {"status": "ok", "loss": loss.value, "loss_se": loss.se, "eval_clusters": loss.clusters}
+
+
+def post_row(parent: dict[str, Any], outcome: Outcome, calibration: Windows | None) -> dict[str, Any]:
+    """Describe a model that was quantised after training, beside the row of what it was before."""
+    setting, loss, gap, kl = outcome.setting, outcome.loss, outcome.gap, outcome.kl
+    row = {
+        **parent,
+        "id": post_id(parent["id"], setting),
+        "parent": parent["id"],
+        **held("post", setting.weights),
+        **(held("post_a", setting.activations) if setting.activations.quantized else {}),
+        **(held("post_kv", setting.kv) if setting.kv.quantized else {}),
+        "method": setting.method,
+        "bpw": outcome.bpw,
+        "bytes": outcome.bytes,
+        "started": ago(outcome.seconds),
+        "seconds": outcome.seconds,
+    }
+    if calibration and setting.calibrated:
+        row |= {"calibration_samples": len(calibration.inputs), "calibration_sha256": calibration.sha256}
+    if not math.isfinite(loss.value):
+        nothing = {"loss": None, "loss_se": None, "status": "diverged"}
+        return {**row, **nothing, "reason": f"the loss after quantisation is {loss.value}"}
+    return {**row, **scored(loss), "gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+
+
+def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windows) -> dict[str, Any]:
     """Describe the end of a branch: everything but its loss."""
     shape, counts, scheme = config.shape, config.shape.counts(), config.parts()
     tokens = end.steps * config.batch_size * config.seq_len
@@ -82,12 +98,9 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -
         "seed": config.seed,
         "params": counts.non_embedding,
         "count": "non_embedding",
-        **{
-            f"params_{part}": getattr(counts, part)
-            for part in ("embedding", "attention", "mlp", "norm", "head")
-        },
+        **{f"params_{part}": count for part, count in asdict(counts).items()},
         "tokens": tokens,
-        "unique_tokens": min(tokens, len(corpus.train)),
+        "unique_tokens": min(tokens, len(corpus.train.tokens)),
         "flops": shape.flops_per_token(config.seq_len) * tokens,
         "flops_6nd": 6.0 * counts.non_embedding * tokens,
         "schedule": config.schedule,
@@ -99,35 +112,33 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, eval_hash: str) -
         "steps": end.steps,
         "batch_size": config.batch_size,
         "seq_len": config.seq_len,
-        **{name: getattr(shape, name) for name in ("width", "depth", "heads", "ffn", "vocab")},
+        **asdict(shape),
         "corpus": corpus.name,
         "corpus_sha256": corpus.sha256,
-        "eval_sha256": eval_hash,
-        "eval_tokens": config.eval_tokens // config.seq_len * config.seq_len,
-        "eval_batch": EVAL_BATCH,
+        **read_on(evaluation),
         "config": config.model_dump_json(),
-        "versions": json.dumps(
-            {
-                "bitlaw": version("bitlaw"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-            }
-        ),
-        "started": _ago(end.seconds),
+        "started": ago(end.seconds),
         "seconds": end.seconds,
     }
-    parts = {
-        "w": scheme.w,
-        "a": scheme.a,
-        "kv": scheme.kv,
-        "q": scheme.q,
-        "emb": scheme.emb,
-        "head": scheme.head,
-    }
-    for part, recipe in {**parts, "grad": scheme.grad_a, "grad_w": scheme.grad_w}.items():
-        row |= held(part, recipe)
+    for part in fields(scheme):
+        row |= held("grad" if part.name == "grad_a" else part.name, getattr(scheme, part.name))
     return row
+
+
+def read_on(evaluation: Windows) -> dict[str, Any]:
+    """The columns of what a loss is of, and of what computed it."""
+    versions = {
+        "bitlaw": version("bitlaw"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    return {
+        "eval_sha256": evaluation.sha256,
+        "eval_tokens": evaluation.inputs.numel(),
+        "eval_batch": EVAL_BATCH,
+        "versions": json.dumps(versions),
+    }
 
 
 def held(part: str, recipe: Recipe) -> dict[str, Any]:
@@ -142,11 +153,6 @@ def held(part: str, recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in COLUMN}
 
 
-def _bits_per_weight(model: torch.nn.Module, recipe: Recipe) -> float:
-    matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-    bits = sum(p.numel() * recipe.bits_per_weight((p.shape[0], p.shape[1])) for p in matrices)
-    return bits / sum(p.numel() for p in matrices)
-
-
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """When something began that took some seconds, ISO 8601."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -25,8 +25,10 @@ import torch
 
 from ...errors import BitlawError, LabError
 from ...runs import Store
-from ..corpus import eval_windows, read_corpus
+from ..corpus import read_corpus, spread_windows
+from ..quantize import Setting
 from ..train import Interrupted, TrunkConfig, train_trunk
+from .after import After
 from .rows import end_rows, row_ids
 
 DEATHS = 3  # of workers on one trunk before the sweep gives up
@@ -43,15 +45,15 @@ def cost(config: TrunkConfig, tokens: int) -> float:
     return tokens * (config.shape.flops_per_token(config.seq_len) + OVERHEAD_FLOPS)
 
 
-def _undone(config: TrunkConfig, post_formats: tuple[str, ...], ids: set[str]) -> list[int]:
-    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, post_formats))]
+def _undone(config: TrunkConfig, settings: tuple[Setting, ...], ids: set[str]) -> list[int]:
+    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, settings))]
 
 
-def work_left(configs: list[TrunkConfig], post_formats: tuple[str, ...], ids: set[str]) -> float:
+def work_left(configs: list[TrunkConfig], settings: tuple[Setting, ...], ids: set[str]) -> float:
     """Work of all cells that lack a row in the store; a cell that lacks any is trained again."""
     total = 0.0
     for config in configs:
-        undone = _undone(config, post_formats, ids)
+        undone = _undone(config, settings, ids)
         if undone:
             steps = config.branch_step(undone[-1])
             steps += sum(config.steps(tokens) - config.branch_step(tokens) for tokens in undone)
@@ -65,7 +67,7 @@ def run_sweep(
     folder: Path,
     *,
     corpus_path: str | None = None,
-    post_formats: tuple[str, ...] = (),
+    after: After | None = None,
     workers: int | None = None,
     device: str = "auto",
     on_work: Callable[[float], None] = lambda work: None,
@@ -78,7 +80,7 @@ def run_sweep(
         store: where rows go.
         folder: where checkpoints go while trunks are under way.
         corpus_path: the text, as `read_corpus` takes it.
-        post_formats: formats that 16-bit ends are quantised to.
+        after: what is done to ends that are trained.
         workers: processes; None means one a core, or one a GPU.
         device: `auto`, `cpu` or `cuda`.
         on_work: told of work done, in the unit of `work_left`.
@@ -88,8 +90,9 @@ def run_sweep(
         LabError: a worker failed, or died three times on one trunk.
         KeyboardInterrupt: passed on, after every worker has saved its state.
     """
+    after = after or After()
     ids = store.ids()
-    waiting = [config for config in configs if _undone(config, post_formats, ids)]
+    waiting = [config for config in configs if _undone(config, after.settings, ids)]
     _tidy(folder, {config.work_id() for config in waiting})
     if not waiting:
         return
@@ -102,7 +105,7 @@ def run_sweep(
 
     def hire(slot: int) -> None:
         place = f"cuda:{slot % max(1, torch.cuda.device_count())}" if device == "cuda" else device
-        worker = _Worker(slot, corpus_path, post_formats, folder, place)
+        worker = _Worker(slot, corpus_path, after, folder, place)
         team[worker.pipe] = worker
         assign(worker)
 
@@ -112,7 +115,7 @@ def run_sweep(
             worker.tell(None)
         else:
             config = worker.config
-            done = tuple(set(config.budgets) - set(_undone(config, post_formats, ids)))
+            done = tuple(set(config.budgets) - set(_undone(config, after.settings, ids)))
             worker.tell((config, done))
 
     def keep(rows: list[dict[str, Any]]) -> None:
@@ -168,14 +171,21 @@ class _Worker:
     """A process and the parent's end of its pipe."""
 
     def __init__(
-        self, slot: int, corpus_path: str | None, post_formats: tuple[str, ...], folder: Path, device: str
+        self,
+        slot: int,
+        corpus_path: str | None,
+        after: After,
+        folder: Path,
+        device: str,
     ) -> None:
         context = mp.get_context("spawn")  # a fork would copy open files and torch's threads
         self.slot = slot
         self.config: TrunkConfig | None = None
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_work, args=(theirs, corpus_path, post_formats, folder, device), daemon=True
+            target=_work,
+            args=(theirs, corpus_path, after, folder, device),
+            daemon=True,
         )
         with _sheltered():
             self.process.start()
@@ -233,7 +243,11 @@ def _sheltered() -> Iterator[None]:
 
 
 def _work(
-    pipe: Connection, corpus_path: str | None, post_formats: tuple[str, ...], folder: Path, device: str
+    pipe: Connection,
+    corpus_path: str | None,
+    after: After,
+    folder: Path,
+    device: str,
 ) -> None:
     """Train the trunks that come through the pipe, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and tells us
@@ -259,11 +273,12 @@ def _work(
             config, done = task
             if config.corpus_sha256 != corpus.sha256:
                 raise LabError("the corpus has changed since the sweep was planned; run it again")
-            evaluation = eval_windows(corpus, config.eval_tokens, config.seq_len)
+            calibration = after.look_at(corpus.calibration, config.seq_len)
+            evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
             place = torch.device(device)
             ends = train_trunk(config, corpus, folder / config.work_id(), done, on_tokens, should_stop, place)
             for end in ends:
-                pipe.send(("rows", end_rows(config, end, corpus, evaluation, post_formats)))
+                pipe.send(("rows", end_rows(config, end, corpus, calibration, evaluation, after)))
             pipe.send(("work", heard))
             heard = 0
             pipe.send(("done", None))

@@ -1,0 +1,144 @@
+"""Ways of quantising a model, each tried and scored on the same tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from ...errors import ConfigError, nearest
+from ...formats import Native, Recipe, Scheme
+from ..corpus import Windows
+from ..precision import apply_scheme
+from .apply import METHODS, linears_of, quantize_model
+from .evaluate import Mean, clustered_mean, divergences, keep_logits, token_losses
+
+PLAIN = Recipe(Native("bf16", 16))
+REST_BITS = 16  # a weight that is not quantised, and a factor of AWQ
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is quantised after training, to what, and how.
+
+    >>> Setting.of("gptq", "int3", group=128).name
+    'gptq int3 group128'
+    >>> Setting.of("rtn", "nvfp4", group=128, activations="int8 token").name
+    'rtn nvfp4, a=int8 token'
+    """
+
+    method: str
+    weights: Recipe
+    activations: Recipe = PLAIN
+    kv: Recipe = PLAIN
+
+    @classmethod
+    def of(
+        cls, method: str, weights: str, group: int | None = None, activations: str = "bf16", kv: str = "bf16"
+    ) -> Setting:
+        """Read a setting; weights of which the recipe does not say otherwise have a scale an output, or a group.
+
+        Raises:
+            ConfigError: an unknown method, or an impossible recipe.
+        """
+        if method not in METHODS:
+            raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
+        usual = "channel" if group is None else f"group{group}"
+        return cls(method, Recipe.parse(weights, usual), Recipe.parse(activations), Recipe.parse(kv))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the method looks at text."""
+        return self.method != "rtn"
+
+    @property
+    def scheme(self) -> Scheme:
+        """What is rounded while the model runs."""
+        return Scheme(a=self.activations, kv=self.kv)
+
+    @property
+    def name(self) -> str:
+        """For people and for ids of rows."""
+        rest = f", {self.scheme.name}" if self.scheme.quantized else ""
+        return f"{self.method} {self.weights}{rest}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a setting did to a model.
+
+    Attributes:
+        setting: what was done.
+        model: the quantised copy.
+        loss: after, in nats a token.
+        gap: loss after minus loss before, on the same tokens.
+        kl: divergence from the model before, in nats a token.
+        bytes: of the whole model: quantised weights packed with their scales, all else in 16 bits.
+        bpw: bits of a quantised weight, scales included.
+        seconds: that quantising took.
+    """
+
+    setting: Setting
+    model: nn.Module
+    loss: Mean
+    gap: Mean
+    kl: Mean
+    bytes: int
+    bpw: float
+    seconds: float
+
+
+class Reference:
+    """A model before it is quantised, and what it makes of the evaluation text."""
+
+    def __init__(self, model: nn.Module, evaluation: Windows) -> None:
+        self.model, self.evaluation = model, evaluation
+        self.logits = keep_logits(model, evaluation)
+        self.losses = token_losses(self.logits(), evaluation)
+        self.loss = clustered_mean(self.losses, evaluation.documents)
+
+
+def try_settings(
+    before: Reference, settings: Iterable[Setting], calibration: Windows | None = None
+) -> Iterator[Outcome]:
+    """Quantise a model in every way of a list, and score each copy on the tokens that the model was scored on.
+
+    Args:
+        before: the model.
+        settings: what to do.
+        calibration: text that GPTQ and AWQ look at; rounding to nearest needs none.
+    """
+    documents = before.evaluation.documents
+    device = next(before.model.parameters()).device
+    for setting in settings:
+        clock = time.perf_counter()
+        text = calibration.inputs.to(device) if calibration and setting.calibrated else None
+        model = quantize_model(before.model, setting.weights, setting.method, text)
+        if setting.scheme.quantized:
+            apply_scheme(model, setting.scheme)
+        seconds = time.perf_counter() - clock
+        after = keep_logits(model, before.evaluation)
+        losses = token_losses(after(), before.evaluation)
+        packed, weights = packed_size(before.model, setting)
+        rest = sum(p.numel() for p in before.model.parameters()) - weights
+        yield Outcome(
+            setting,
+            model,
+            clustered_mean(losses, documents),
+            clustered_mean(losses - before.losses, documents),
+            clustered_mean(divergences(after(), before.logits()), documents),
+            packed + rest * REST_BITS // 8,
+            8 * packed / weights,
+            seconds,
+        )
+
+
+def packed_size(model: nn.Module, setting: Setting) -> tuple[int, int]:
+    """Bytes that the quantised weights of a model take, and how many weights these are."""
+    matrices = [linear.weight for block in model.blocks for linear in linears_of(block).values()]
+    size = sum(setting.weights.stored_bytes((w.shape[0], w.shape[1])) for w in matrices)
+    if setting.method == "awq" and setting.weights.quantized:
+        size += sum(w.shape[1] * REST_BITS // 8 for w in matrices)
+    return size, sum(w.numel() for w in matrices)

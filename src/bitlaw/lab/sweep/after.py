@@ -1,0 +1,53 @@
+"""What is done to a model once it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..corpus import Text, Windows, spread_windows
+from ..model import Loaded, Transformer, save_model
+from ..quantize import Setting
+from ..train import TrunkConfig
+from .ladder import SweepConfig
+
+
+@dataclass(frozen=True)
+class After:
+    """What 16-bit ends of a sweep go through.
+
+    Attributes:
+        settings: ways in which they are quantised.
+        calibration_tokens: text that some of these look at.
+        models: where they are kept; None means nowhere.
+    """
+
+    settings: tuple[Setting, ...] = ()
+    calibration_tokens: int = 0
+    models: Path | None = None
+
+    @classmethod
+    def of(cls, config: SweepConfig, folder: Path) -> After:
+        """What a sweep's configuration asks for; models go below a folder."""
+        settings = tuple(Setting.of(m, f) for f in config.post_formats for m in config.post_methods)
+        return cls(settings, config.calibration_tokens, folder / "models" if config.keep_models else None)
+
+    def look_at(self, text: Text, seq_len: int) -> Windows | None:
+        """The windows of calibration text, if any setting looks at one.
+
+        Raises:
+            DataError: the text is too short.
+        """
+        calibrated = any(setting.calibrated for setting in self.settings)
+        return spread_windows(text, self.calibration_tokens, seq_len) if calibrated else None
+
+    def keep(self, model: Transformer, config: TrunkConfig, row: dict[str, Any]) -> None:
+        """Write a model to a folder named after its row, unless that is there."""
+        assert self.models is not None
+        folder = self.models / row["id"]
+        if not folder.exists():
+            loaded = Loaded(
+                folder.name, "", model, None, config.shape.vocab, config.seq_len, config.parts(), row
+            )
+            save_model(loaded, folder)
