@@ -173,16 +173,13 @@ def run_study(
     after.look_at(text.calibration, sweep.seq_len)
     cells = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
     wanted = {
-        id_
-        for config in configs
-        for tokens in config.budgets
-        for id_ in row_ids(config, tokens, after.settings)
+        id_ for config in configs for tokens in config.budgets for id_ in row_ids(config, tokens, after)
     }
     with _alone(folder):
         store = Store(folder / "runs.sqlite")
         try:
             ids = store.ids()
-            total, done, ends = work_left(configs, after.settings, ids), 0.0, len(cells & ids)
+            total, done, ends = work_left(configs, after, ids), 0.0, len(cells & ids)
 
             def on_work(work: float) -> None:
                 nonlocal done

@@ -15,6 +15,7 @@ from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted
 from .formats import formats
 from .judge import VERBS
 from .look import laws_app, runs_app
+from .quantize import quantize
 
 app = typer.Typer(
     name="bitlaw",
@@ -229,7 +230,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, formats):
+for verb in (*VERBS, formats, quantize):
     app.command()(verb)
 
 

@@ -104,6 +104,12 @@ def select(
     if sparse.any() and not reads_sparsity:
         keep &= ~sparse
         notes.append(f"{int(sparse.sum())} rows with sparse weights are left out: this law does not read it")
+    for part, what in (("post_a", "activations"), ("post_kv", "keys and values")):
+        if (beyond := ok.bits(part).to_numpy() < UNQUANTIZED).any():
+            keep &= ~beyond
+            notes.append(
+                f"{int(beyond.sum())} rows with {what} quantised after training are left out: no law reads it"
+            )
     quantized = low["post"]
     if law.gap == 0 and not any(c.startswith("post_") for c in law.columns) and quantized.any():
         keep &= ~quantized

@@ -102,7 +102,7 @@ COLUMNS: tuple[Column, ...] = (
     _count("mlp"),
     _count("norm"),
     _count("head"),
-    Column("tokens", "number", "D, training tokens seen", "tokens", 0, exclusive=True),
+    Column("tokens", "number", "D, training tokens seen; laws need it", "tokens", 0, exclusive=True),
     Column("unique_tokens", "number", "distinct training tokens seen", "tokens", 0, exclusive=True),
     Column("flops", "number", "training FLOPs, matrix products counted exactly", "flops", 0, exclusive=True),
     Column("flops_6nd", "number", "6 N D with non-embedding N", "flops", 0, exclusive=True),
@@ -140,7 +140,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("calibration_samples", "integer", "texts that `method` was calibrated on", "texts", low=1),
     Column("calibration_sha256", "text", "hash of these texts, as tokens"),
     Column("bpw", "number", "bits per quantised weight, scales included", "bits", 0, exclusive=True),
-    Column("bytes", "number", "the whole model, quantised weights packed and all else in 16 bits", "bytes", 0),
+    Column(
+        "bytes", "number", "the whole model, quantised weights packed and all else in 16 bits", "bytes", 0
+    ),
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
     Column(
@@ -376,8 +378,6 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
         raise DataError(f"{where} has no loss; give one, or a status of {' or '.join(STATUSES[1:])}")
     if row.get("status") not in (None, "ok") and row.get("loss") is not None:
         raise DataError(f"{where} has status {row['status']!r} and a loss; a failed run has none")
-    if row.get("tokens") is None:
-        raise DataError(f"{where} has no tokens; every run needs its training tokens")
     if row.get("gap") is not None and row.get("post_format") is None:
         raise DataError(f"{where} has a gap but no post_format; say which format it was quantised to")
 

@@ -6,4 +6,12 @@ from .ladder import SweepConfig, trunks
 from .rows import row_ids
 from .workers import run_sweep, work_left
 
-__all__ = ["After", "SweepConfig", "quantize_folder", "row_ids", "run_sweep", "trunks", "work_left"]
+__all__ = [
+    "After",
+    "SweepConfig",
+    "quantize_folder",
+    "row_ids",
+    "run_sweep",
+    "trunks",
+    "work_left",
+]

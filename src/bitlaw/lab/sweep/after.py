@@ -15,12 +15,12 @@ from .ladder import SweepConfig
 
 @dataclass(frozen=True)
 class After:
-    """What 16-bit ends of a sweep go through.
+    """The ways in which trained models are quantised, and where they are kept.
 
     Attributes:
-        settings: ways in which they are quantised.
+        settings: method and formats of each.
         calibration_tokens: text that some of these look at.
-        models: where they are kept; None means nowhere.
+        models: where models are kept; None means nowhere.
     """
 
     settings: tuple[Setting, ...] = ()
@@ -32,6 +32,11 @@ class After:
         """What a sweep's configuration asks for; models go below a folder."""
         settings = tuple(Setting.of(m, f) for f in config.post_formats for m in config.post_methods)
         return cls(settings, config.calibration_tokens, folder / "models" if config.keep_models else None)
+
+    def row_id(self, parent: str, setting: Setting) -> str:
+        """Id of the row of a model that was quantised in a setting."""
+        looked = [str(self.calibration_tokens)] if setting.calibrated else []
+        return "-".join([parent, *setting.name.replace(",", "").split(), *looked])
 
     def look_at(self, text: Text, seq_len: int) -> Windows | None:
         """The windows of calibration text, if any setting looks at one.

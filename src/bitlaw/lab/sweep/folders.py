@@ -10,20 +10,19 @@ from typing import Any
 import torch
 
 from ...errors import DataError
-from ..corpus import Corpus, Windows, spread_windows
+from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model, save_model
-from ..quantize import Reference, Setting, try_settings
-from .rows import post_id, post_row, read_on, scored
+from ..quantize import Reference, try_settings
+from .after import After
+from .rows import post_row, read_on, scored
 
 
 def quantize_folder(
     folder: str | Path,
     corpus: Corpus,
-    settings: Collection[Setting],
+    after: After,
     *,
     eval_tokens: int = 65_536,
-    calibration_tokens: int = 32_768,
-    save: Path | None = None,
     tokens: float | None = None,
     device: str = "auto",
     done: Collection[str] = (),
@@ -34,10 +33,8 @@ def quantize_folder(
     Args:
         folder: as `load_model` reads it.
         corpus: its calibration text is looked at, its evaluation text scored.
-        settings: ways of quantising.
+        after: ways of quantising, and where quantised models go, each to a folder of its own.
         eval_tokens: how much is scored.
-        calibration_tokens: how much is looked at.
-        save: where quantised models go, each in a folder of its own.
         tokens: that the model was trained on, where its folder does not say.
         device: `auto`, `cpu` or `cuda`.
         done: ids of rows that are known already; their settings are passed over.
@@ -50,40 +47,38 @@ def quantize_folder(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_setting(0, "reading the model")
     loaded = load_model(folder, device)
-    evaluation = _windows(loaded, corpus, "evaluation", eval_tokens)
-    calibration = None
-    if any(setting.calibrated for setting in settings):
-        calibration = _windows(loaded, corpus, "calibration", calibration_tokens)
+    evaluation = spread_windows(_encoded(loaded, corpus.evaluation), eval_tokens, loaded.seq_len)
+    calibration = after.look_at(_encoded(loaded, corpus.calibration), loaded.seq_len)
     on_setting(0, "scoring the model as it is")
     before = Reference(loaded.model, evaluation)
     row = _row(loaded, corpus, evaluation, tokens) | scored(before.loss)
     yield row
-    left = [setting for setting in settings if post_id(row["id"], setting) not in done]
-    count = len(settings) - len(left)
+    left = [setting for setting in after.settings if after.row_id(row["id"], setting) not in done]
+    count = len(after.settings) - len(left)
     outcomes = try_settings(before, left, calibration)
     for setting in left:
         on_setting(count, setting.name)
         outcome = next(outcomes)
-        made = post_row(row, outcome, calibration)
-        if save is not None:
-            save_model(
-                replace(loaded, model=outcome.model, scheme=setting.scheme, row=made), save / made["id"]
-            )
+        made = post_row(row, outcome, calibration, after)
+        if after.models is not None:
+            quantized = replace(loaded, model=outcome.model, scheme=setting.scheme, row=made)
+            save_model(quantized, after.models / made["id"])
         yield made
         count += 1
     on_setting(count, "done")
 
 
-def _windows(loaded: Loaded, corpus: Corpus, side: str, tokens: int) -> Windows:
-    text = getattr(corpus, side)
+def _encoded(loaded: Loaded, text: Text) -> Text:
+    """A text in a model's tokens."""
     if loaded.tokenizer is not None:
         text = text.encode(loaded.tokenizer)
-    if int(text.tokens.max()) >= loaded.vocab:
+    highest = int(text.tokens.max(initial=0))
+    if highest >= loaded.vocab:
         raise DataError(
-            f"{loaded.name} knows {loaded.vocab:,} tokens, and its tokenizer gives number {text.tokens.max():,}; "
+            f"{loaded.name} knows {loaded.vocab:,} tokens, and its tokenizer gives number {highest:,}; "
             "they are not of one model"
         )
-    return spread_windows(text, tokens, loaded.seq_len)
+    return text
 
 
 def _row(loaded: Loaded, corpus: Corpus, evaluation: Windows, tokens: float | None) -> dict[str, Any]:

@@ -16,21 +16,16 @@ import torch
 from ...formats import Microscaled, Recipe
 from ...runs import COLUMN
 from ..corpus import Corpus, Windows
-from ..quantize import Outcome, Reference, Setting, try_settings
+from ..quantize import Outcome, Reference, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
 from ..train import End, TrunkConfig
 from .after import After
 
 
-def row_ids(config: TrunkConfig, tokens: int, settings: tuple[Setting, ...]) -> list[str]:
+def row_ids(config: TrunkConfig, tokens: int, after: After) -> list[str]:
     """Ids of all rows that the end at a budget gives."""
-    cell = config.cell_id(tokens)
-    return [cell] + [post_id(cell, setting) for setting in settings if not config.parts().quantized]
-
-
-def post_id(parent: str, setting: Setting) -> str:
-    """Id of the row of a model that was quantised after training."""
-    return f"{parent}-{setting.name.replace(', ', '-').replace(' ', '-')}"
+    cell, settings = config.cell_id(tokens), () if config.parts().quantized else after.settings
+    return [cell] + [after.row_id(cell, setting) for setting in settings]
 
 
 def end_rows(
@@ -56,7 +51,7 @@ def end_rows(
     if after.models is not None:
         after.keep(end.model, config, row)
     outcomes = try_settings(before, after.settings, calibration)
-    return [row] + [post_row(row, outcome, calibration) for outcome in outcomes]
+    return [row] + [post_row(row, outcome, calibration, after) for outcome in outcomes]
 
 
 def scored(loss: Mean) -> dict[str, Any]:
@@ -64,12 +59,14 @@ def scored(loss: Mean) -> dict[str, Any]:
     return {"status": "ok", "loss": loss.value, "loss_se": loss.se, "eval_clusters": loss.clusters}
 
 
-def post_row(parent: dict[str, Any], outcome: Outcome, calibration: Windows | None) -> dict[str, Any]:
+def post_row(
+    parent: dict[str, Any], outcome: Outcome, calibration: Windows | None, after: After
+) -> dict[str, Any]:
     """Describe a model that was quantised after training, beside the row of what it was before."""
     setting, loss, gap, kl = outcome.setting, outcome.loss, outcome.gap, outcome.kl
     row = {
         **parent,
-        "id": post_id(parent["id"], setting),
+        "id": after.row_id(parent["id"], setting),
         "parent": parent["id"],
         **held("post", setting.weights),
         **(held("post_a", setting.activations) if setting.activations.quantized else {}),

@@ -26,7 +26,6 @@ import torch
 from ...errors import BitlawError, LabError
 from ...runs import Store
 from ..corpus import read_corpus, spread_windows
-from ..quantize import Setting
 from ..train import Interrupted, TrunkConfig, train_trunk
 from .after import After
 from .rows import end_rows, row_ids
@@ -45,15 +44,15 @@ def cost(config: TrunkConfig, tokens: int) -> float:
     return tokens * (config.shape.flops_per_token(config.seq_len) + OVERHEAD_FLOPS)
 
 
-def _undone(config: TrunkConfig, settings: tuple[Setting, ...], ids: set[str]) -> list[int]:
-    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, settings))]
+def _undone(config: TrunkConfig, after: After, ids: set[str]) -> list[int]:
+    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, after))]
 
 
-def work_left(configs: list[TrunkConfig], settings: tuple[Setting, ...], ids: set[str]) -> float:
+def work_left(configs: list[TrunkConfig], after: After, ids: set[str]) -> float:
     """Work of all cells that lack a row in the store; a cell that lacks any is trained again."""
     total = 0.0
     for config in configs:
-        undone = _undone(config, settings, ids)
+        undone = _undone(config, after, ids)
         if undone:
             steps = config.branch_step(undone[-1])
             steps += sum(config.steps(tokens) - config.branch_step(tokens) for tokens in undone)
@@ -92,7 +91,7 @@ def run_sweep(
     """
     after = after or After()
     ids = store.ids()
-    waiting = [config for config in configs if _undone(config, after.settings, ids)]
+    waiting = [config for config in configs if _undone(config, after, ids)]
     _tidy(folder, {config.work_id() for config in waiting})
     if not waiting:
         return
@@ -115,7 +114,7 @@ def run_sweep(
             worker.tell(None)
         else:
             config = worker.config
-            done = tuple(set(config.budgets) - set(_undone(config, after.settings, ids)))
+            done = tuple(set(config.budgets) - set(_undone(config, after, ids)))
             worker.tell((config, done))
 
     def keep(rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,130 @@
+"""The verb that quantises a trained model and says what it cost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import JsonFlag, print_json
+
+
+def quantize(
+    path: Annotated[str, typer.Argument(help="Folder of a model: config.json and safetensors.")],
+    formats: Annotated[
+        str, typer.Option(help="Of the weights: recipes with commas between, as `bitlaw formats` knows them.")
+    ] = "int8,int4,int3",
+    method: Annotated[str, typer.Option(help="rtn, gptq, awq, or several with commas between.")] = "rtn,gptq",
+    group: Annotated[
+        int | None, typer.Option(help="Weights that share a scale; default: one scale an output.")
+    ] = None,
+    activations: Annotated[str, typer.Option(help='Recipe of activations, like "int8 token".')] = "bf16",
+    kv: Annotated[str, typer.Option(help='Recipe of keys and values, like "int4 token".')] = "bf16",
+    text: Annotated[
+        str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
+    ] = None,
+    eval_tokens: Annotated[int, typer.Option(min=2, help="Tokens that losses are of.")] = 65_536,
+    calibration_tokens: Annotated[
+        int, typer.Option(min=2, help="Tokens that gptq and awq look at.")
+    ] = 32_768,
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="That the model was trained on, like 2T, where its folder does not say."),
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Where rows are kept as they come.")] = Path("quantized.sqlite"),
+    save: Annotated[
+        Path | None, typer.Option(help="Keep every quantised model too, each in a folder below this one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json_: JsonFlag = False,
+) -> None:
+    """Quantise a trained model in many ways, and measure what each costs on the same held-out text.
+
+    Models of ours (`keep_models` in a study) and Hugging Face folders of the Llama, Qwen, OLMo and GPT-NeoX
+    families. The gap is the loss after minus the loss before, in nats a token; its standard error is over documents.
+
+    * `bitlaw quantize ./model --method gptq --formats int3,int4,nvfp4 --group 128`
+    * `bitlaw quantize ./model --formats "int4 group64 mse" --activations "int8 token" --save ./smaller`
+    """
+    from ..lab.corpus import read_corpus
+    from ..lab.quantize import Setting
+    from ..lab.sweep import After, quantize_folder
+    from ..runs import Store
+    from ..study import Progress
+    from ..units import parse_quantity
+    from .progress import Reporter
+
+    settings = {
+        setting.name: setting
+        for recipe in formats.split(",")
+        for way in method.split(",")
+        for setting in [Setting.of(way.strip(), recipe, group, activations, kv)]
+    }
+    after = After(tuple(settings.values()), calibration_tokens, save)
+    trained = None if tokens is None else parse_quantity(tokens, "tokens")
+    kept = Store(store)
+    rows: list[dict[str, Any]] = []
+    with Reporter() as reporter:
+        try:
+            found = quantize_folder(
+                path,
+                read_corpus(text),
+                after,
+                eval_tokens=eval_tokens,
+                tokens=trained,
+                device=device,
+                done=kept.ids(),
+                on_setting=lambda done, name: reporter(Progress(done, len(after.settings), name)),
+            )
+            for row in found:
+                kept.add([row])
+                rows.append(row)
+        except KeyboardInterrupt:
+            reporter.close()
+            print(f"Stopped. Rows so far are in {store}; run the same command to go on.", file=sys.stderr)
+            raise typer.Exit(130) from None
+    base = rows[0]["id"]
+    asked = {base, *(after.row_id(base, setting) for setting in after.settings)}
+    table = [row for row in kept.runs().frame.to_dicts() if row["id"] in asked]
+    kept.close()
+    if json_:
+        print_json([{key: value for key, value in row.items() if value is not None} for row in table])
+        return
+    _show(table)
+    print(f"Rows: {store}" + (f"   Models: {save}" if save else ""))
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    """Print what each way cost."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    base, *made = rows
+    read = f"{base['eval_tokens']:,} tokens of {base['eval_clusters']} documents or windows"
+    print(f"{base['id']}: loss {base['loss']:.4f} ± {base['loss_se']:.4f} nats a token on {read}")
+    for part, name in (("post_a", "activations"), ("post_kv", "keys and values")):
+        if made and made[0][f"{part}_format"] is not None:
+            print(f"with {name} in {_held(made[0], part)} too, whatever the weights are in")
+    table = Table()
+    for name in ("weights", "method", "loss", "gap", "KL", "bpw", "MB", "seconds"):
+        table.add_column(name, justify="left" if name in ("weights", "method") else "right", no_wrap=True)
+    for row in made:
+        cells = [escape(_held(row, "post")), row["method"]]
+        if row["status"] == "ok":
+            cells += [f"{row['loss']:.4f}", f"{row['gap']:+.4f} ± {row['gap_se']:.4f}", f"{row['kl']:.2g}"]
+        else:
+            cells += [row["status"], "", ""]
+        table.add_row(*cells, f"{row['bpw']:.3f}", f"{row['bytes'] / 1e6:.3g}", f"{row['seconds']:.1f}")
+    Console().print(table)
+    print(
+        "gap: loss after minus before, paired, ± one standard error over documents; KL from before, in nats"
+    )
+
+
+def _held(row: dict[str, Any], part: str) -> str:
+    """How a part is held, in words."""
+    shared = f"{row[f'{part}_granularity'] or ''}{row[f'{part}_group'] or ''}"
+    return f"{row[f'{part}_format']} {shared}".strip()

@@ -1,0 +1,336 @@
+"""Models from folders: real Hugging Face models and ours, through the whole command; and folders that lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bitlaw import ConfigError, DataError, LabError, read_runs
+from bitlaw.cli.main import app
+from bitlaw.formats import Recipe, Scheme
+from bitlaw.lab.model import Loaded, Transformer, load_model, save_model
+from bitlaw.lab.precision import apply_scheme, fake_quantize
+from bitlaw.lab.quantize import quantize_model
+from bitlaw.shapes import Shape
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+torch.set_num_threads(1)
+REAL = Path(os.__file__).read_text()
+
+SHAPE = Shape(width=32, depth=2, heads=2, ffn=48)
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+FEWER_HEADS = {"num_key_value_heads": 1}
+FAMILIES = {
+    "llama": FEWER_HEADS,
+    "qwen2": {**FEWER_HEADS, "tie_word_embeddings": True},
+    "qwen3": {**FEWER_HEADS, "head_dim": 16},
+    "olmo": {**FEWER_HEADS, "pad_token_id": 0},
+    "olmo2": {**FEWER_HEADS, "pad_token_id": 0},
+    "gpt_neox": {},
+}
+TOKENS = torch.randint(0, 320, (4, 24), generator=torch.Generator().manual_seed(0))
+
+
+def make_theirs(folder, family="llama"):
+    """A model folder as transformers writes it, with a tokenizer trained on real text."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(folder)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([REAL], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
+
+
+def make_ours(folder, scheme="16"):
+    model = apply_scheme(Transformer(SHAPE, seed=3), Scheme.parse(scheme))
+    row = {"id": "cell", "trunk": "t", "params": 1e4, "count": "non_embedding", "tokens": 1e6}
+    save_model(Loaded("ours", "", model, None, 256, 32, Scheme.parse(scheme), row), folder)
+    return model
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_transformers_are_read_quantised_and_saved(family, tmp_path):
+    theirs = make_theirs(tmp_path / "model", family)
+    loaded = load_model(tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(TOKENS), theirs(TOKENS).logits)
+        low = quantize_model(loaded.model, Recipe.parse("int4 channel"), "gptq", TOKENS)
+        scheme = Scheme.parse("a=int8 token, kv=int4 token")
+        apply_scheme(low, scheme)
+        save_model(replace(loaded, model=low, scheme=scheme), tmp_path / "low")
+        again = load_model(tmp_path / "low")
+        assert torch.equal(again.model(TOKENS), low(TOKENS))
+        assert not torch.equal(low(TOKENS), loaded.model(TOKENS))
+    assert again.scheme == scheme
+
+
+def test_a_quantised_cache_is_what_attention_sees(tmp_path):
+    """Against keys and values rounded by hand between the projections and attention."""
+    theirs = make_theirs(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    recipe = Recipe.parse("int4 token")
+    apply_scheme(loaded.model, Scheme.parse("kv=int4 token"))
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def rounded(q, k, v, *rest, **named):
+        return plain(q, fake_quantize(k, recipe), fake_quantize(v, recipe), *rest, **named)
+
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        found = loaded.model(TOKENS)
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded)
+        assert torch.allclose(found, theirs(TOKENS).logits, atol=1e-6)
+
+
+def test_the_command_on_a_folder_of_transformers(tmp_path):
+    make_theirs(tmp_path / "model")
+    for k in range(300):
+        (tmp_path / f"{k}.txt").write_text(f"document {k}: " + REAL[k * 90 :][:900])
+    command = ["quantize", tmp_path / "model", "--text", tmp_path, "--formats", "int3,int2 tensor,nvfp4"]
+    command += ["--method", "rtn,gptq,awq", "--group", 16, "--store", tmp_path / "rows.sqlite"]
+    command += ["--eval-tokens", 2048, "--calibration-tokens", 1024, "--save", tmp_path / "out"]
+    result = run(*command, "--tokens", "2B")
+    assert result.exit_code == 0, result.output
+    frame = read_runs(tmp_path / "rows.sqlite").frame
+    base, posts = frame.row(0, named=True), frame.slice(1)
+    assert posts.height == 9
+    assert set(posts["parent"]) == {base["id"]}
+    assert set(posts["tokens"]) == {2e9}
+    assert (posts["gap"] - (posts["loss"] - base["loss"])).abs().max() < 1e-9
+    assert (posts["kl"] > 0).all() and (posts["gap_se"] > 0).all() and (posts["eval_clusters"] >= 8).all()
+    by_id = {row["post_format"]: row["bpw"] for row in posts.to_dicts() if row["method"] == "rtn"}
+    assert by_id["int3"] == 4.0  # 3 bits and a 16-bit scale for each 16
+    assert 4.5 < by_id["nvfp4"] < 4.6
+    for row in posts.to_dicts():  # what was saved scores the same to the last bit
+        options = ["--formats", "bf16", "--method", "rtn", "--eval-tokens", 2048, "--json"]
+        options += ["--text", tmp_path, "--store", tmp_path / "again.sqlite"]
+        again = run("quantize", tmp_path / "out" / row["id"], *options)
+        assert json.loads(again.stdout)[0]["loss"] == row["loss"]
+    second = run(*command, "--tokens", "2B")
+    assert second.exit_code == 0
+    assert read_runs(tmp_path / "rows.sqlite").frame.equals(frame)
+
+
+def test_our_folders_come_back_to_the_bit_and_keep_what_is_known(tmp_path):
+    model = make_ours(tmp_path / "ours", "w4a8")
+    loaded = load_model(tmp_path / "ours")
+    tokens = TOKENS % 256
+    with torch.no_grad():
+        assert torch.equal(loaded.model(tokens), model(tokens))
+    assert (loaded.row["trunk"], loaded.seq_len, loaded.scheme.name) == ("t", 32, "w4a8")
+    with pytest.raises(ConfigError, match="exists already"):
+        make_ours(tmp_path / "ours")
+
+
+def test_weights_trained_in_low_precision_are_quantised_as_they_multiply(tmp_path):
+    model = apply_scheme(Transformer(SHAPE, seed=3), Scheme.parse("w4"))
+    low = quantize_model(model, Recipe.parse("int8 channel"))
+    linear = low.blocks[0].attention.qkv
+    effective = fake_quantize(model.blocks[0].attention.qkv.weight, Recipe.parse("int4 channel"))
+    assert torch.equal(linear.weight, fake_quantize(effective, Recipe.parse("int8 channel")))
+    assert isinstance(linear.quantize_weight, torch.nn.Identity)
+
+
+# ---- folders that lie
+
+
+def edit(path, **changes):
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**data, **changes}.items() if v is not None}))
+
+
+def drop_manifest(folder):
+    (folder / "MANIFEST.json").unlink()
+
+
+def flip(path, place, bit=3):
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1 << bit
+    path.write_bytes(raw)
+
+
+def lie_ours(folder, **changes):
+    drop_manifest(folder)
+    edit(folder / "config.json", **changes)
+
+
+def index(folder, name):
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/bitlaw-was-here",)
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Evil()}, folder / "pytorch_model.bin")
+
+
+def header(folder, text):
+    raw = text.encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw)
+
+
+OURS = {
+    "truncated": (lambda f: os.truncate(f / "model.safetensors", 5000), "SHA-256"),
+    "truncated, no manifest": (
+        lambda f: (drop_manifest(f), os.truncate(f / "model.safetensors", 5000)),
+        "damaged",
+    ),
+    "a flipped bit in a tensor": (lambda f: flip(f / "model.safetensors", -77), "SHA-256"),
+    "a flipped bit in the header": (
+        lambda f: (drop_manifest(f), flip(f / "model.safetensors", 3)),
+        "damaged",
+    ),
+    "a manifest that leads out": (
+        lambda f: (f / "MANIFEST.json").write_text(json.dumps({"../ours/config.json": "0"})),
+        "manifest names",
+    ),
+    "absurd width": (lambda f: lie_ours(f, width=2**30), "not of one model"),
+    "absurd depth": (lambda f: lie_ours(f, depth=2**30), "not of one model"),
+    "negative": (lambda f: lie_ours(f, ffn=-1), "whole numbers"),
+    "true": (lambda f: lie_ours(f, heads=True), "whole numbers"),
+    "another kind": (lambda f: lie_ours(f, model_type="mamba"), "mamba"),
+    "no kind": (lambda f: lie_ours(f, model_type=None), "type"),
+    "an unknown scheme": (
+        lambda f: (drop_manifest(f), (f / "bitlaw.json").write_text('{"scheme": "w99"}')),
+        "w99|99",
+    ),
+    "a list for a config": (
+        lambda f: (drop_manifest(f), (f / "config.json").write_text("[1]")),
+        "no JSON object",
+    ),
+    "deep JSON": (lambda f: (drop_manifest(f), (f / "config.json").write_text("[" * 10**5)), "JSON"),
+}
+THEIRS = {
+    "pickle": (pickled, "pickles"),
+    "names that lead out": (lambda f: index(f, "../model/weights.safetensors"), "beside it"),
+    "absolute names": (lambda f: index(f, "/etc/passwd"), "beside it"),
+    "a missing shard": (lambda f: index(f, "model-00002.safetensors"), "not whole"),
+    "code of its own": (lambda f: edit(f / "config.json", auto_map={"AutoModel": "x.Y"}), "run code"),
+    "quantised already": (
+        lambda f: edit(f / "config.json", quantization_config={"quant_method": "gptq"}),
+        "quantised already",
+    ),
+    "absurd layers": (lambda f: edit(f / "config.json", num_hidden_layers=10**9), "layers"),
+    "absurd width": (lambda f: edit(f / "config.json", hidden_size=2**24), "not of one model"),
+    "absurd vocabulary": (lambda f: edit(f / "config.json", vocab_size=2**40), "not of one model"),
+    "zero heads": (lambda f: edit(f / "config.json", num_attention_heads=0), "cannot read"),
+    "an adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "merge"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text('{"a": 1}'), "cannot read"),
+    "absurd shapes in the header": (
+        lambda f: header(f, '{"x":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'),
+        "damaged",
+    ),
+    "an absurd header": (
+        lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+        "damaged",
+    ),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
+    "overlapping tensors": (
+        lambda f: header(
+            f,
+            '{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+            '"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        ),
+        "damaged",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    make_ours(folder / "ours")
+    make_theirs(folder / "model")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"), [("ours", case) for case in OURS] + [("model", case) for case in THEIRS]
+)
+def test_folders_that_lie_are_refused(kind, case, both, tmp_path):
+    harm, words = (OURS if kind == "ours" else THEIRS)[case]
+    shutil.copytree(both / kind, tmp_path / kind)
+    harm(tmp_path / kind)
+    with pytest.raises((DataError, ConfigError), match=words):
+        load_model(tmp_path / kind)
+    assert not os.path.exists("/tmp/bitlaw-was-here")
+
+
+def test_any_flipped_bit_of_our_folders_is_seen(both, tmp_path):
+    """Every file, at random places."""
+    generator = torch.Generator().manual_seed(0)
+    for path in sorted((both / "ours").iterdir()):
+        for _ in range(20):
+            shutil.copytree(both / "ours", tmp_path / "ours", dirs_exist_ok=True)
+            place = int(torch.randint(path.stat().st_size, (), generator=generator))
+            flip(tmp_path / "ours" / path.name, place, int(torch.randint(8, (), generator=generator)))
+            with pytest.raises(DataError):
+                load_model(tmp_path / "ours")
+
+
+def test_a_kernel_named_in_a_config_is_not_fetched(both, tmp_path):
+    shutil.copytree(both / "model", tmp_path / "model")
+    edit(
+        tmp_path / "model" / "config.json", _attn_implementation="strangers/kernel", attn_implementation="x/y"
+    )
+    model = load_model(tmp_path / "model").model
+    assert model.model.config._attn_implementation == "sdpa"
+
+
+def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="no folder"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(DataError, match="config.json"):
+        load_model(tmp_path)
+    make_theirs(tmp_path / "model")
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(LabError, match="pip install"):
+        load_model(tmp_path / "model")
+
+
+def test_mistakes_on_the_command_line(both, tmp_path):
+    store = ["--store", tmp_path / "rows.sqlite"]
+    for arguments, words in (
+        ([tmp_path / "absent"], "no folder"),
+        ([both / "ours", "--method", "gptp"], "gptq"),
+        ([both / "ours", "--formats", "int99"], "not 99"),
+        ([both / "ours", "--eval-tokens", "999999999"], "fewer tokens"),
+    ):
+        result = run("quantize", *arguments, *store)
+        assert isinstance(result.exception, (DataError, ConfigError))
+        assert words in str(result.exception)
