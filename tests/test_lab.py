@@ -33,7 +33,8 @@ from bitlaw.lab.quantize import (
     try_settings,
 )
 from bitlaw.lab.sweep import SweepConfig, trunks
-from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
+from bitlaw.lab.train import Branch, Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
+from bitlaw.lab.train.loop import State
 from bitlaw.shapes import Shape, ladder_shape
 
 torch.set_num_threads(1)
@@ -326,7 +327,7 @@ def digest(model):
 
 
 def ends(config_, corpus, folder, **options):
-    return {e.tokens: digest(e.model) for e in train_trunk(config_, corpus, folder, **options)}
+    return {e.branch: digest(e.model) for e in train_trunk(config_, corpus, folder, **options)}
 
 
 def test_training_learns(corpus, tmp_path):
@@ -354,7 +355,7 @@ def test_stopping_and_resuming_anywhere_changes_no_bit(corpus, tmp_path, schedul
 
         try:
             for end in train_trunk(cfg, corpus, folder, should_stop=stop):
-                got[end.tokens] = digest(end.model)
+                got[end.branch] = digest(end.model)
         except Interrupted:
             got |= ends(cfg, corpus, folder, done=tuple(got))
         assert got == straight, stop_at
@@ -363,12 +364,13 @@ def test_stopping_and_resuming_anywhere_changes_no_bit(corpus, tmp_path, schedul
 def test_the_other_budgets_do_not_change_an_end(corpus, tmp_path):
     both = ends(config(corpus), corpus, tmp_path / "a")
     alone = ends(config(corpus, budgets=(40 * 256,)), corpus, tmp_path / "b")
-    assert both[40 * 256] == alone[40 * 256]
-    assert config(corpus).cell_id(40 * 256) == config(corpus, budgets=(40 * 256,)).cell_id(40 * 256)
+    branch = Branch(40 * 256, 0.2, "w4")
+    assert both[branch] == alone[branch]
+    assert config(corpus).cell_id(branch) == config(corpus, budgets=(40 * 256,)).cell_id(branch)
 
 
 def test_everything_that_changes_a_loss_changes_the_cell(corpus):
-    ids = {config(corpus).cell_id(5120)}
+    ids = {config(corpus).cell_id(config(corpus).branches()[0])}
     for change in (
         {"seed": 6},
         {"scheme": "w5"},
@@ -382,8 +384,46 @@ def test_everything_that_changes_a_loss_changes_the_cell(corpus):
         {"shape": SHAPE},
         {"eval_tokens": 8192},
     ):
-        ids.add(config(corpus, **change).cell_id(5120))
-    assert len(ids) == 12
+        changed = config(corpus, **change)
+        ids.add(changed.cell_id(changed.branches()[0]))
+    late = config(corpus, late=(("w3", 0.2), ("w4", 0.5)))
+    ids |= {late.cell_id(branch) for branch in late.branches() if branch.tokens == 5120}
+    assert len(ids) == 14
+    assert {late.trunk_id()} == {config(corpus).trunk_id()}
+
+
+def test_a_trunk_of_16_bits_cools_down_in_any_precision(corpus, tmp_path):
+    """The cooldown is what training in the scheme from the trunk's state is, step by step."""
+    late = (("w3", 0.5), ("w=int4 learned, a=int8 learned", 0.5), ("16", 0.5))
+    cfg = config(corpus, scheme="16", budgets=(40 * 256,), late=late)
+    found = ends(cfg, corpus, tmp_path / "straight")
+    assert list(found) == [*(Branch(10240, 0.5, scheme) for scheme, _ in late), Branch(10240, 0.2, "16")]
+    assert len(set(found.values())) == 4
+    assert (
+        found[Branch(10240, 0.2, "16")]
+        == ends(config(corpus, scheme="16"), corpus, tmp_path / "a")[Branch(10240, 0.2, "16")]
+    )
+    state = State(cfg, Scheme(), torch.device("cpu"))
+    for step in range(40):
+        if step == 20:
+            trained = state
+            state = State(cfg, Scheme.parse("w3"), torch.device("cpu"))
+            state.load(20, trained.tensors())
+        rate = schedule.constant(step, 4) * (schedule.cooldown(step, 20, 40) if step >= 20 else 1)
+        state.update(*batch(corpus, cfg.seed, step, 4, 64), cfg.learning_rate * rate)
+    assert digest(state.model) == found[Branch(10240, 0.5, "w3")]
+
+
+def test_a_late_scheme_resumes_to_the_bit(corpus, tmp_path):
+    cfg = config(corpus, scheme="16", budgets=(40 * 256,), late=(("w=int4 learned, a=int8 learned", 0.5),))
+    straight = ends(cfg, corpus, tmp_path / "straight")
+    for stop_at in (12, 21, 30):
+        calls = iter(range(1, 1000))
+        folder, got = tmp_path / f"stop-{stop_at}", {}
+        with pytest.raises(Interrupted):
+            for end in train_trunk(cfg, corpus, folder, should_stop=lambda c=calls, s=stop_at: next(c) == s):
+                got[end.branch] = digest(end.model)
+        assert got | ends(cfg, corpus, folder, done=tuple(got)) == straight
 
 
 def test_a_diverging_run_has_a_reason_and_no_model(corpus, tmp_path):

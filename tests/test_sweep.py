@@ -57,6 +57,21 @@ def test_formats_and_methods_added_later_are_measured(tmp_path):
     assert (both["loss"] == both["loss_again"]).all()
 
 
+def test_late_schemes_are_rows_of_the_16_bit_trunks(tmp_path):
+    frame = sweep(tmp_path, late_schemes=("w3", "16"), late_cooldowns=(0.5,), post_formats=("int3",))
+    late = frame.filter(pl.col("qat_share").is_not_null())
+    assert late.height == 6  # two sizes, three budgets
+    assert (
+        set(late["w_format"]) == {"int3"}
+        and set(late["cooldown"]) == {0.5}
+        and set(late["qat_share"]) == {0.5}
+    )
+    control = frame.filter((pl.col("cooldown") == 0.5) & pl.col("qat_share").is_null())
+    assert control["post_format"].null_count() == 6 and control.height == 12
+    sixteen = frame.filter((pl.col("cooldown") == 0.2) & (pl.col("w_format") == "bf16"))
+    assert set(late["trunk"]) == set(sixteen["trunk"]) == set(control["trunk"])
+
+
 def test_a_cooldown_within_the_warm_up_does_not_jump_to_the_peak():
     rates = [_warm_cooldown(step, start=0, end=20, warmup=10) for step in range(20)]
     assert rates[0] < 0.1
@@ -87,6 +102,10 @@ def test_a_changed_study_does_not_mix_its_rows(tmp_path):
         ({"eval_tokens": 64}, "two sequences"),
         ({"post_formats": ("int4", "4")}, "twice"),
         ({"sizes": (10**13,)}, "ladder"),
+        ({"late_schemes": ("w4",)}, "belong together"),
+        ({"late_schemes": ("w4",), "late_cooldowns": (1.5,)}, "no share"),
+        ({"late_schemes": ("w4",), "late_cooldowns": (0.5,), "schedule": "cosine"}, "constant rate"),
+        ({"calibration_tokens": 64}, "two sequences"),
     ],
 )
 def test_settings_that_would_fail_after_training_fail_before(changes, words):

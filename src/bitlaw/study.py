@@ -171,9 +171,9 @@ def run_study(
     spread_windows(text.evaluation, sweep.eval_tokens, sweep.seq_len)
     configs, after = trunks(sweep, text), After.of(sweep, folder)
     after.look_at(text.calibration, sweep.seq_len)
-    cells = {config.cell_id(tokens) for config in configs for tokens in config.budgets}
+    cells = {config.cell_id(branch) for config in configs for branch in config.branches()}
     wanted = {
-        id_ for config in configs for tokens in config.budgets for id_ in row_ids(config, tokens, after)
+        id_ for config in configs for branch in config.branches() for id_ in row_ids(config, branch, after)
     }
     with _alone(folder):
         store = Store(folder / "runs.sqlite")

@@ -110,6 +110,11 @@ def select(
             notes.append(
                 f"{int(beyond.sum())} rows with {what} quantised after training are left out: no law reads it"
             )
+    if (late := (frame["qat_share"].fill_null(1.0) < 1).to_numpy()).any():
+        keep &= ~late
+        notes.append(
+            f"{int(late.sum())} rows trained in low precision at the end only are left out: no law reads it"
+        )
     quantized = low["post"]
     if law.gap == 0 and not any(c.startswith("post_") for c in law.columns) and quantized.any():
         keep &= ~quantized

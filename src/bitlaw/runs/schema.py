@@ -127,6 +127,13 @@ COLUMNS: tuple[Column, ...] = (
     _format("head", "the output head"),
     _format("grad", "gradients of activations"),
     _format("grad_w", "gradients of weights"),
+    Column(
+        "qat_share",
+        "number",
+        "last share of the tokens trained in these formats, 16 bits before; empty means all",
+        low=0,
+        high=1,
+    ),
     Column("post_format", "format", "format the weights were quantised to after training; empty means none"),
     _scale("post"),
     _group("post"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import product
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,6 +24,12 @@ class SweepConfig(BaseModel):
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
+    late_schemes: tuple[str, ...] = Field(
+        default=(), description="that 16-bit trunks cool down in too; '16' for comparison"
+    )
+    late_cooldowns: tuple[float, ...] = Field(
+        default=(), description="last shares of each budget trained in `late_schemes`"
+    )
     post_formats: tuple[str, ...] = Field(default=(), description="weights after training, 16-bit ends only")
     post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
@@ -56,14 +63,16 @@ class SweepConfig(BaseModel):
             Setting.of(name, "int4")
         return names
 
-    @field_validator("schemes")
+    @field_validator("schemes", "late_schemes")
     @classmethod
     def _canonical_schemes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Scheme.parse(name).name for name in names)
 
-    @field_validator("sizes", "budgets", "schemes", "post_formats", "post_methods")
+    @field_validator(
+        "sizes", "budgets", "schemes", "late_schemes", "late_cooldowns", "post_formats", "post_methods"
+    )
     @classmethod
-    def _no_repeats(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    def _no_repeats(cls, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
         if len(set(values)) < len(values):
             raise ValueError(f"has a value twice: {list(values)}")
         return values
@@ -83,6 +92,15 @@ class SweepConfig(BaseModel):
                 raise ValueError(
                     f"{name}: {getattr(self, name)} are fewer than two sequences of {self.seq_len}"
                 )
+        for share in self.late_cooldowns:
+            if not 0 < share <= 1:
+                raise ValueError(
+                    f"late_cooldowns: {share} is no share of a budget; use values above 0, up to 1"
+                )
+        if bool(self.late_schemes) != bool(self.late_cooldowns):
+            raise ValueError("late_schemes and late_cooldowns belong together; give both or none")
+        if self.late_schemes and (self.schedule != "constant" or "16" not in self.schemes):
+            raise ValueError("late_schemes branch from 16-bit trunks of constant rate; add '16' to schemes")
         for size in self.sizes:
             ladder_shape(size)
         shortest = self.budgets[0] // (self.batch_size * self.seq_len)
@@ -122,7 +140,8 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
             if config.schedule == "cosine":  # nothing to share: one run a budget
                 result += [TrunkConfig(budgets=(tokens,), **common) for tokens in config.budgets]
             else:
-                result.append(TrunkConfig(budgets=config.budgets, **common))
+                late = tuple(product(config.late_schemes, config.late_cooldowns)) if scheme == "16" else ()
+                result.append(TrunkConfig(budgets=config.budgets, late=late, **common))
     return sorted(result, key=lambda t: -t.shape.flops_per_token(t.seq_len) * max(t.budgets))
 
 

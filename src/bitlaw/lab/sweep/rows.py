@@ -13,19 +13,24 @@ from typing import Any
 
 import torch
 
-from ...formats import Microscaled, Recipe
+from ...formats import Microscaled, Recipe, Scheme
 from ...runs import COLUMN
 from ..corpus import Corpus, Windows
 from ..quantize import Outcome, Reference, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
-from ..train import End, TrunkConfig
+from ..train import Branch, End, TrunkConfig
 from .after import After
 
 
-def row_ids(config: TrunkConfig, tokens: int, after: After) -> list[str]:
-    """Ids of all rows that the end at a budget gives."""
-    cell, settings = config.cell_id(tokens), () if config.parts().quantized else after.settings
+def row_ids(config: TrunkConfig, branch: Branch, after: After) -> list[str]:
+    """Ids of all rows that the end of a branch gives."""
+    cell, settings = config.cell_id(branch), () if low(config, branch) else after.settings
     return [cell] + [after.row_id(cell, setting) for setting in settings]
+
+
+def low(config: TrunkConfig, branch: Branch) -> bool:
+    """Whether an end was trained in low precision, if only in its cooldown."""
+    return config.parts().quantized or Scheme.parse(branch.scheme).quantized
 
 
 def end_rows(
@@ -46,7 +51,7 @@ def end_rows(
         return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
     row |= scored(before.loss)
     row["seconds"] = end.seconds + time.perf_counter() - clock
-    if config.parts().quantized:
+    if low(config, end.branch):
         return [row]
     if after.models is not None:
         after.keep(end.model, config, row)
@@ -87,10 +92,10 @@ def post_row(
 
 def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windows) -> dict[str, Any]:
     """Describe the end of a branch: everything but its loss."""
-    shape, counts, scheme = config.shape, config.shape.counts(), config.parts()
+    shape, counts, scheme = config.shape, config.shape.counts(), Scheme.parse(end.branch.scheme)
     tokens = end.steps * config.batch_size * config.seq_len
     row: dict[str, Any] = {
-        "id": config.cell_id(end.tokens),
+        "id": config.cell_id(end.branch),
         "trunk": config.trunk_id(),
         "seed": config.seed,
         "params": counts.non_embedding,
@@ -101,7 +106,8 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "flops": shape.flops_per_token(config.seq_len) * tokens,
         "flops_6nd": 6.0 * counts.non_embedding * tokens,
         "schedule": config.schedule,
-        "cooldown": config.cooldown if config.schedule == "constant" else None,
+        "cooldown": end.branch.cooldown if config.schedule == "constant" else None,
+        "qat_share": end.branch.cooldown if scheme != config.parts() else None,
         "learning_rate": config.learning_rate,
         "learning_rate_end": end.learning_rate,
         "warmup_steps": config.warmup_steps,

@@ -26,7 +26,7 @@ import torch
 from ...errors import BitlawError, LabError
 from ...runs import Store
 from ..corpus import read_corpus, spread_windows
-from ..train import Interrupted, TrunkConfig, train_trunk
+from ..train import Branch, Interrupted, TrunkConfig, train_trunk
 from .after import After
 from .rows import end_rows, row_ids
 
@@ -44,8 +44,8 @@ def cost(config: TrunkConfig, tokens: int) -> float:
     return tokens * (config.shape.flops_per_token(config.seq_len) + OVERHEAD_FLOPS)
 
 
-def _undone(config: TrunkConfig, after: After, ids: set[str]) -> list[int]:
-    return [tokens for tokens in config.budgets if not ids.issuperset(row_ids(config, tokens, after))]
+def _undone(config: TrunkConfig, after: After, ids: set[str]) -> list[Branch]:
+    return [branch for branch in config.branches() if not ids.issuperset(row_ids(config, branch, after))]
 
 
 def work_left(configs: list[TrunkConfig], after: After, ids: set[str]) -> float:
@@ -55,7 +55,7 @@ def work_left(configs: list[TrunkConfig], after: After, ids: set[str]) -> float:
         undone = _undone(config, after, ids)
         if undone:
             steps = config.branch_step(undone[-1])
-            steps += sum(config.steps(tokens) - config.branch_step(tokens) for tokens in undone)
+            steps += sum(config.steps(branch.tokens) - config.branch_step(branch) for branch in undone)
             total += cost(config, steps * config.batch_size * config.seq_len)
     return total
 
@@ -114,7 +114,7 @@ def run_sweep(
             worker.tell(None)
         else:
             config = worker.config
-            done = tuple(set(config.budgets) - set(_undone(config, after, ids)))
+            done = set(config.branches()) - set(_undone(config, after, ids))
             worker.tell((config, done))
 
     def keep(rows: list[dict[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 The trunk trains at a constant rate. At each budget a branch leaves it with a copy of model and optimiser,
 cools down, and ends; the trunk goes on from where the branch left. One run so yields several fully
-cooled models (Hagele et al. 2024, 2405.18392). Batches are a function of the step, so a segment that is
-killed and resumed is the same segment, bit for bit.
+cooled models (Hagele et al. 2024, 2405.18392), some of them in a precision that only their cooldown had.
+Batches are a function of the step, so a segment that is killed and resumed is the same segment, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...formats import Scheme
 from ..corpus import Corpus, batch
 from ..model import Transformer
 from ..precision import apply_scheme
 from . import checkpoint, schedule
-from .config import TrunkConfig
+from .config import Branch, TrunkConfig
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -41,7 +42,7 @@ class End:
     """What a branch arrives at.
 
     Attributes:
-        tokens: the budget asked for.
+        branch: the way from the trunk.
         steps: steps taken from the first, along trunk and branch.
         learning_rate: at the last step.
         model: the trained model; None if it diverged.
@@ -49,7 +50,7 @@ class End:
         seconds: spent on the branch, and on the stretch of trunk before it, in this process.
     """
 
-    tokens: int
+    branch: Branch
     steps: int
     learning_rate: float
     model: Transformer | None
@@ -60,9 +61,9 @@ class End:
 class State:
     """Model, optimiser and step of one run; everything that a checkpoint holds."""
 
-    def __init__(self, config: TrunkConfig, device: torch.device) -> None:
+    def __init__(self, config: TrunkConfig, scheme: Scheme, device: torch.device) -> None:
         self.config, self.device, self.step = config, device, 0
-        self.model = apply_scheme(Transformer(config.shape, config.seed), config.parts()).to(device)
+        self.model = apply_scheme(Transformer(config.shape, config.seed), scheme).to(device)
         self.named = dict(self.model.named_parameters())
         decayed = [
             p
@@ -107,9 +108,12 @@ class State:
 
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Take over a step and its tensors."""
+        """Take over a step and its tensors; quantisation steps that it did not have are set at the next one."""
         self.step = step
         for name, p in self.named.items():
+            if f"model.{name}" not in tensors and name.endswith(".step"):
+                p.zero_()
+                continue
             p.copy_(tensors[f"model.{name}"])
             keys = ("step", "exp_avg", "exp_avg_sq")
             state = {k: tensors[f"adam.{k}.{name}"] for k in keys if f"adam.{k}.{name}" in tensors}
@@ -121,18 +125,18 @@ def train_trunk(
     config: TrunkConfig,
     corpus: Corpus,
     folder: Path,
-    done: Collection[int] = (),
+    done: Collection[Branch] = (),
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
 ) -> Iterator[End]:
-    """Train a trunk and yield the end of each budget's branch, in rising order.
+    """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
     Args:
         config: what to train.
         corpus: the text; its hash must be the config's.
         folder: where checkpoints go; an interrupted trunk goes on from them.
-        done: budgets whose ends are known already.
+        done: branches whose ends are known already.
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
         device: where to train; None means the CPU.
@@ -142,18 +146,18 @@ def train_trunk(
     """
     device = device or torch.device("cpu")
     trunk_dead = ""
-    trunk = State(config, device)
-    for tokens in config.budgets:
-        if tokens in done:
+    trunk = State(config, config.parts(), device)
+    for way in config.branches():
+        if way in done:
             continue
-        start, end = config.branch_step(tokens), config.steps(tokens)
+        start, end = config.branch_step(way), config.steps(way.tokens)
         trunk_rate = partial(schedule.constant, warmup=config.warmup_steps)
         if config.schedule == "cosine":
             rate: Callable[[int], float] = partial(schedule.cosine, end=end, warmup=config.warmup_steps)
         else:
             rate = partial(_warm_cooldown, start=start, end=end, warmup=config.warmup_steps)
 
-        began = time.perf_counter()
+        began, name = time.perf_counter(), f"branch-{config.cell_id(way)}"
         advance = partial(
             _advance, corpus=corpus, folder=folder, on_tokens=on_tokens, should_stop=should_stop
         )
@@ -164,15 +168,15 @@ def train_trunk(
         except Diverged as error:
             reason = trunk_dead = f"the trunk diverged: {error}"
         if not trunk_dead:
-            branch = State(config, device)
+            branch = State(config, Scheme.parse(way.scheme), device)
             branch.load(trunk.step, trunk.tensors())
             try:
-                advance(branch, end, rate, f"branch-{tokens}")
+                advance(branch, end, rate, name)
                 model = branch.model
             except Diverged as error:
                 reason = f"the cooldown diverged: {error}"
-        yield End(tokens, end, last_rate, model, reason, time.perf_counter() - began)
-        shutil.rmtree(folder / f"branch-{tokens}", ignore_errors=True)
+        yield End(way, end, last_rate, model, reason, time.perf_counter() - began)
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _warm_cooldown(step: int, start: int, end: int, warmup: int) -> float:
