@@ -5,7 +5,7 @@
 
 A Llama of transformers is trained on the standard library's text as bytes. Both sides see the same calibration windows
 and are scored on the same held-out windows. Grids are asymmetric, where both sides mean the same by a format, and
-symmetric, where llm-compressor's has one level more.
+symmetric, where llm-compressor's has one level more, with absmax scales and with those of least error.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch.utils.data import DataLoader
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bitlaw.formats import Recipe
 from bitlaw.lab.corpus import Windows, batch, read_corpus, spread_windows
 from bitlaw.lab.model.pretrained import Pretrained
 from bitlaw.lab.quantize import Setting, clustered_mean, logits, quantize_model, token_losses
@@ -52,37 +56,43 @@ def trained(folder: Path, tokens: int) -> LlamaForCausalLM:
     return model.eval()
 
 
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """What llm-compressor asks for and does not use."""
+    vocab = {chr(0x100 + byte): byte for byte in range(256)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocab, unk_token=chr(0x100))))
+
+
 def theirs(
-    model: LlamaForCausalLM, method: str, bits: int, group: int | None, symmetric: bool, text: Windows
-):
-    """The model after llm-compressor."""
+    model: LlamaForCausalLM, method: str, recipe: Recipe, text: Windows
+) -> tuple[LlamaForCausalLM, float]:
+    """The model after llm-compressor, and the seconds that took."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from datasets import Dataset
     from llmcompressor import oneshot
 
     weights = QuantizationArgs(
-        num_bits=bits, symmetric=symmetric, strategy="group" if group else "channel", group_size=group
+        num_bits=int(recipe.format.bits),
+        symmetric=recipe.format.name.startswith("int"),
+        strategy=recipe.granularity,
+        group_size=recipe.size,
+        observer="mse" if recipe.scale == "mse" else "minmax",
     )
     groups = {"all": QuantizationScheme(targets=["Linear"], weights=weights)}
     if method == "gptq":
         from llmcompressor.modifiers.gptq import GPTQModifier
 
-        recipe = [GPTQModifier(config_groups=groups, ignore=["lm_head"])]
+        modifiers = [GPTQModifier(config_groups=groups, ignore=["lm_head"])]
     else:
         from llmcompressor.modifiers.awq import AWQModifier
 
-        recipe = [AWQModifier(config_groups=groups, ignore=["lm_head"])]
-    rows = text.inputs.tolist()
-    data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * SEQ_LEN] * len(rows)})
+        modifiers = [AWQModifier(config_groups=groups, ignore=["lm_head"])]
+    batches = [{"input_ids": x, "attention_mask": torch.ones_like(x)} for x in text.inputs.split(16)]
     began = time.perf_counter()
     oneshot(
         model=model,
-        dataset=data,
-        recipe=recipe,
-        max_seq_length=SEQ_LEN,
-        num_calibration_samples=len(rows),
-        processor=None,
-        batch_size=16,
+        dataset=DataLoader(batches, batch_size=None),
+        recipe=modifiers,
+        num_calibration_samples=len(batches),
+        processor=byte_tokenizer(),
     )
     return model, time.perf_counter() - began
 
@@ -116,14 +126,14 @@ def main() -> None:
     for method in given.methods.split(","):
         for bits in map(int, given.bits.split(",")):
             for group in (None, 64):
-                for kind in ("uint", "int"):
-                    setting = Setting.of(method, f"{kind}{bits}", group)
+                for kind in ("uint{}", "int{}", "int{} mse"):
+                    setting = Setting.of(method, kind.format(bits), group)
                     began = time.perf_counter()
                     our_model = quantize_model(Pretrained(base), setting.weights, method, calibration.inputs)
                     ours_took = time.perf_counter() - began
                     ours = losses(our_model.model)
                     their_model, theirs_took = theirs(
-                        copy.deepcopy(base), method, bits, group, kind == "int", calibration
+                        copy.deepcopy(base), method, setting.weights, calibration
                     )
                     other = losses(their_model)
                     print(
