@@ -50,6 +50,14 @@ TOKENS, SEQ_LEN, STRETCH = (
     8,
 )  # held-out bytes, of a window, and neighbouring windows to a cluster
 
+CELLS = (
+    ("temperature", "cross_entropy"),
+    ("temperature", "class_wise"),
+    ("class_temperature", "cross_entropy"),
+    ("class_temperature", "class_wise"),
+    ("ensemble", "cross_entropy"),
+)  # tried on tokens
+
 Split = tuple[
     np.ndarray, np.ndarray, np.ndarray, np.ndarray
 ]  # calibration logits and labels, test logits and labels
@@ -186,50 +194,39 @@ def tokens(seeds: int) -> Iterator[dict[str, object]]:
     def logits(model: Transformer) -> np.ndarray:
         return torch.cat([model(x) for x in inputs.split(16)]).flatten(0, 1).numpy()
 
+    def row(interval: cal.Interval, quantity: str, **cell: object) -> dict[str, object]:
+        ends = {k: f"{getattr(interval, k):.5f}" for k in ("value", "low", "high")}
+        text = f"{interval.method}, {interval.level:.0%}, {interval.kind}"
+        return {**cell, "quantity": quantity, **ends, "interval": text}
+
     for seed in range(seeds):
         model = train(corpus, seed)
         before = logits(model)
         for bits in (4, 3, 2):
             after = logits(quantize_rtn(model, Recipe.parse(f"int{bits}")))
-            for method, objective in (
-                ("temperature", "cross_entropy"),
-                ("temperature", "class_wise"),
-                ("class_temperature", "cross_entropy"),
-                ("class_temperature", "class_wise"),
-                ("ensemble", "cross_entropy"),
-            ):
+            for method, objective in CELLS:
                 split = cal.split_gap(
                     before, after, labels, clusters, method=method, objective=objective, groups=deciles,
-                    validation=0.1, level=LEVEL, seed=seed,
+                    validation=0.2, level=LEVEL, seed=seed,
                 )  # fmt: skip
-                found = {
-                    k: getattr(split, k) for k in ("gap", "recoverable", "remaining", "one_sided", "share")
-                }
-                on = split.measured
-                sides = {
-                    "16 bits": before,
-                    "16 bits, calibrated": split.before.apply(before),
-                    "quantised": after,
-                    "quantised, calibrated": split.after.apply(after),
-                }
-                for side, z in sides.items():
+                cell = {"seed": seed, "bits": bits, "calibrator": method, "objective": objective}
+                for quantity in ("gap", "recoverable", "remaining", "one_sided", "share"):
+                    yield row(getattr(split, quantity), quantity, **cell)
+                on, none = split.measured, {**cell, "calibrator": "none", "objective": "none"}
+                sides = {("16 bits", "calibrated"): (split.before.apply(before[on]), cell)}
+                sides["quantised", "calibrated"] = split.after.apply(after[on]), cell
+                if (method, objective) == CELLS[0]:
+                    sides |= {
+                        ("16 bits", "as it is"): (before[on], none),
+                        ("quantised", "as it is"): (after[on], none),
+                    }
+                for side, (z, of) in sides.items():
                     measured = cal.measure(
-                        z[on], labels[on], ("ece", "classwise_ece", "nll", "class_loss_spread"),
+                        z, labels[on], ("ece", "classwise_ece", "nll", "class_loss_spread"),
                         groups=deciles, clusters=clusters[on], level=LEVEL, seed=seed,
                     )  # fmt: skip
-                    found |= {f"{m}, {side}": interval for m, interval in measured.items()}
-                for quantity, i in found.items():
-                    yield {
-                        "seed": seed,
-                        "bits": bits,
-                        "calibrator": method,
-                        "objective": objective,
-                        "quantity": quantity,
-                        "value": f"{i.value:.5f}",
-                        "low": f"{i.low:.5f}",
-                        "high": f"{i.high:.5f}",
-                        "interval": f"{i.method}, {i.level:.0%}, {i.kind}",
-                    }
+                    for name, interval in measured.items():
+                        yield row(interval, f"{name}, {', '.join(side)}", **of)
             print(f"tokens: seed {seed}, {bits} bits done", flush=True)
 
 

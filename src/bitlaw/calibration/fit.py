@@ -14,7 +14,7 @@ from .scaling import FURTHEST, Calibrator, ClassTemperature, Ensemble, Parametri
 
 Method: TypeAlias = Literal["temperature", "class_temperature", "ensemble", "parametric"]
 METHODS: tuple[str, ...] = get_args(Method)
-NETWORKS = 4  # seeded starts of parametric scaling, besides none: each begins at the best single temperature
+NETWORKS = 4  # seeded starts of parametric scaling, each of which begins at the best single temperature
 ROUNDS = 100  # of class-wise weighting, which settles in far fewer
 
 

@@ -6,7 +6,7 @@ weights the sums of whole clusters, so thousands of draws cost one matrix produc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, nearest
 from .arrays import (
+    BLOCK,
     Array,
     Integers,
     blocks,
@@ -109,7 +110,7 @@ def class_losses(logits: Any, labels: Any, groups: Any = None) -> Array:
     array([   nan, 1.0986,    nan])
     """
     z, y, g = _read(logits, labels, groups)
-    return _class_means(_sums("class_loss_spread", z, y, g, BINS, np.zeros_like(y))[0])
+    return _class_means(_total("class_loss_spread", z, y, g))
 
 
 def class_loss_spread(logits: Any, labels: Any, groups: Any = None) -> float:
@@ -187,19 +188,23 @@ def measure(
             raise ConfigError(f"there is no measure {name!r}: {nearest(name, _MEASURES)}")
     member = read_clusters(clusters, len(y))
     over = "samples" if clusters is None else "clusters"
-    counts = resampled(int(member.max()) + 1, level, draws, seed)
     size = np.bincount(member).astype(float)
+    sums = _sums(names, z, y, g, bins, member)
+    drawn: dict[str, list[Array]] = {name: [] for name in names}
+    for counts in resampled(len(size), level, draws, seed):
+        for name in names:
+            drawn[name].append(_MEASURES[name].finish(counts @ sums[name], counts @ size))
     out = {}
     for name in names:
-        finish, biased = _MEASURES[name].finish, _MEASURES[name].biased
-        sums = _sums(name, z, y, g, bins, member)
-        value = float(finish(sums.sum(axis=0), size.sum()))
-        out[name] = bootstrap_interval(value, finish(counts @ sums, counts @ size), level, over, biased)
+        value = float(_MEASURES[name].finish(sums[name].sum(axis=0), size.sum()))
+        out[name] = bootstrap_interval(
+            value, np.concatenate(drawn[name]), level, over, _MEASURES[name].biased
+        )
     return out
 
 
-def resampled(clusters: int, level: float, draws: int, seed: int) -> Array:
-    """How often each cluster is drawn (draws, clusters), with replacement.
+def resampled(clusters: int, level: float, draws: int, seed: int) -> Iterator[Array]:
+    """Stacks of how often each cluster is drawn (draws of a stack, clusters), with replacement.
 
     Raises:
         ConfigError: an impossible level or number of draws.
@@ -209,12 +214,18 @@ def resampled(clusters: int, level: float, draws: int, seed: int) -> Array:
             f"level must lie between 0 and 1 and draws be at least 10, not {level} and {draws}; try 0.9 and 1000"
         )
     rng = np.random.default_rng(seed)
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(float)
+    stack = max(1, BLOCK // clusters)
+    for start in range(0, draws, stack):
+        yield rng.multinomial(clusters, np.full(clusters, 1 / clusters), min(stack, draws - start)).astype(
+            float
+        )
 
 
 def bootstrap_interval(value: float, drawn: Array, level: float, over: str, biased: bool = False) -> Interval:
     """Interval from the values of bootstrap draws (draws,): percentile, or basic where draws are biased upwards."""
-    low, high = (float(q) for q in np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    drawn = drawn[np.isfinite(drawn)]
+    ends = (np.quantile(drawn, (1 + side * level) / 2) if len(drawn) else np.nan for side in (-1, 1))
+    low, high = (float(end) for end in ends)
     if biased:
         low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
     return Interval(value, low, high, level, f"{'basic' if biased else 'percentile'} bootstrap over {over}")
@@ -297,23 +308,36 @@ _MEASURES = {
 }
 
 
-def _sums(name: str, z: Any, y: Integers, groups: Integers, bins: int, member: Integers) -> Array:
-    """Sums over the samples of each cluster (C, m)."""
-    measure = _MEASURES[name]
-    width, clusters = measure.width(int(groups.max()) + 1, bins), int(member.max()) + 1
-    out = np.zeros(clusters * width)
+def _sums(
+    names: Iterable[str], z: Any, y: Integers, groups: Integers, bins: int, member: Integers
+) -> dict[str, Any]:
+    """Sums over the samples of each cluster: for each measure a sparse matrix (C, m)."""
+    from scipy.sparse import coo_array
+
+    clusters = int(member.max()) + 1
+    out: dict[str, Any] = {}
     for rows in blocks(z):
-        columns, values = measure.parts(log_softmax(z[rows].astype(float)), y[rows], groups, bins)
-        first = member[rows] * width
-        place = (first if columns.ndim == 1 else first[:, None]) + columns
-        out += np.bincount(place.ravel(), values.ravel(), minlength=len(out))
-    return out.reshape(clusters, width)
+        log_p = log_softmax(z[rows].astype(float))
+        for name in names:
+            measure = _MEASURES[name]
+            columns, values = measure.parts(log_p, y[rows], groups, bins)
+            of = np.broadcast_to(member[rows] if values.ndim == 1 else member[rows, None], values.shape)
+            places = of.ravel(), columns.ravel()
+            shape = clusters, measure.width(int(groups.max()) + 1, bins)
+            part = coo_array((values.ravel(), places), shape).tocsr()
+            out[name] = out[name] + part if name in out else part
+    return out
+
+
+def _total(name: str, z: Any, y: Integers, groups: Integers, bins: int = BINS) -> Array:
+    """Sums over all samples (m,)."""
+    total: Array = _sums([name], z, y, groups, bins, np.zeros_like(y))[name].toarray()[0]
+    return total
 
 
 def _value(name: str, logits: Any, labels: Any, groups: Any = None, bins: int = BINS) -> float:
     z, y, g = _read(logits, labels, groups, bins)
-    sums = _sums(name, z, y, g, bins, np.zeros_like(y))[0]
-    return float(_MEASURES[name].finish(sums, len(y)))
+    return float(_MEASURES[name].finish(_total(name, z, y, g, bins), len(y)))
 
 
 def _read(logits: Any, labels: Any, groups: Any, bins: int = BINS) -> tuple[Any, Integers, Integers]:

@@ -48,7 +48,8 @@ class Temperature:
 
     def apply(self, logits: Any) -> Array:
         """Divide logits (n, K) by the temperature."""
-        return np.asarray(read_logits(logits) / self.t, float)
+        scaled: Array = read_logits(logits).astype(float) / self.t
+        return scaled
 
     def coordinates(self) -> Array:
         """The logarithm of t."""
@@ -191,7 +192,8 @@ class Parametric:
     def apply(self, logits: Any) -> Array:
         """Divide each sample's logits (n, K) by its own temperature."""
         t = self.temperatures(logits)
-        return np.asarray(np.asarray(logits) / t[:, None], float)
+        scaled: Array = np.asarray(logits, float) / t[:, None]
+        return scaled
 
     def coordinates(self) -> Array:
         """All weights."""
@@ -230,8 +232,8 @@ def _largest(z: Array) -> Array:
     return out
 
 
-def _classes(logits: Any, classes: int) -> Any:
+def _classes(logits: Any, classes: int) -> Array:
     z = read_logits(logits)
     if z.shape[1] != classes:
         raise DataError(f"this calibrator was fitted to {classes} classes; these logits have {z.shape[1]}")
-    return z
+    return z.astype(float)

@@ -123,8 +123,8 @@ def split_gap(
     place = np.unique(member[~inside], return_inverse=True)[1]
     sums = np.stack([np.bincount(place, term) for term in terms.T], axis=1)
     size = np.bincount(place).astype(float)
-    counts = resampled(len(size), level, draws, seed)
-    drawn = counts @ sums / (counts @ size)[:, None]
+    stacks = resampled(len(size), level, draws, seed)
+    drawn = np.concatenate([counts @ sums / (counts @ size)[:, None] for counts in stacks])
     values = terms.mean(axis=0)
     gap, recoverable, remaining, one_sided = (
         bootstrap_interval(float(v), d, level, "clusters") for v, d in zip(values, drawn.T, strict=True)
