@@ -73,7 +73,8 @@ def split_gap(
         labels: the true class, or next token, of each (n,).
         clusters: the document, or window of text, of each (n,); they are kept whole.
         method: of calibration, as in `calibrate`.
-        objective: of calibration.
+        objective: of calibration. Only cross-entropy is the loss that the gap is made of; another may raise the loss of
+            both models, and the share then means nothing (docs/log.md).
         groups: group of each class (K,).
         validation: share of the clusters that calibrators are fitted to, drawn at random.
         level: of the intervals.
