@@ -170,9 +170,9 @@ def measure(
 
     Returns:
         An interval for each name. Means have percentile intervals; calibration errors and the spread, which
-        resampling pushes upwards once more, basic ones (2 value - quantiles), cut at zero, which may lie below
-        the value. Near zero those are too narrow: in simulations they held an ECE that chance alone had made half of the time, one well above that
-        about nine times in ten (docs/log.md).
+        resampling pushes upwards once more, basic ones (2 value - quantiles), cut at zero, which may lie below the
+        value. Near zero those are too narrow: in simulations they held an ECE that chance alone had made half of
+        the time, one well above that about nine times in ten (docs/log.md).
 
     Raises:
         DataError: logits, labels, groups or clusters that do not fit together.
