@@ -25,6 +25,7 @@ LAW_HALF = {
     "laws": {"errors", "files", "units", "formats", "shapes"},
     "fitting": {"errors", "files", "units", "formats", "shapes", "runs", "laws"},
     "planning": {"errors", "units", "formats", "shapes", "runs", "laws", "fitting"},
+    "calibration": {"errors"},
     "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
 }
 LAB_OUTSIDE = {"errors", "units", "formats", "shapes", "calibration"}
@@ -151,6 +152,12 @@ def test_importing_bitlaw_is_fast_and_loads_nothing_heavy():
     assert min(times) < 0.5
 
 
+def test_calibration_loads_numpy_alone_until_it_is_used():
+    code = f"import sys, bitlaw.calibration; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_the_law_half_never_imports_torch():
     code = (
         "import sys\n"
@@ -202,7 +209,7 @@ def test_no_submodule_bears_the_name_of_a_public_function():
 def test_the_list_of_public_names_is_what_it_was():
     assert " ".join(bitlaw.__all__) == (
         "BitlawError Comparison ConfigError DataError Fit FitError LabError Law LawError Plan Runs "
-        "Scheme Store StoreError backtest compare fit forecast formats isoflop largest laws load_fit "
-        "longest lowest_bits parse_format plan protocol published read_runs shift write_report "
+        "Scheme Store StoreError backtest calibration compare fit forecast formats isoflop largest laws "
+        "load_fit longest lowest_bits parse_format plan protocol published read_runs shift write_report "
         "write_runs"
     )

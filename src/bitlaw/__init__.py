@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BitlawError, ConfigError, DataError, FitError, LabError, LawError, StoreError
 
 if TYPE_CHECKING:
-    from . import formats, laws
+    from . import calibration, formats, laws
     from .fitting import (
         Comparison,
         Fit,
@@ -48,6 +48,7 @@ _HOME = {
     "Scheme": "formats",
     "Store": "runs",
     "backtest": "fitting",
+    "calibration": "",
     "compare": "fitting",
     "fit": "fitting",
     "forecast": "fitting",
@@ -84,6 +85,7 @@ __all__ = [
     "Store",
     "StoreError",
     "backtest",
+    "calibration",
     "compare",
     "fit",
     "forecast",
