@@ -2,5 +2,6 @@
 
 from .layers import apply_scheme
 from .quantizer import fake_quantize, quantize
+from .stored import StoredTensor, StoredWeights
 
-__all__ = ["apply_scheme", "fake_quantize", "quantize"]
+__all__ = ["StoredTensor", "StoredWeights", "apply_scheme", "fake_quantize", "quantize"]

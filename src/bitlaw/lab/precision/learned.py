@@ -13,6 +13,21 @@ from .rounding import round_values
 from .scales import grouped
 
 
+def round_by_step(x: Tensor, step: Tensor, grid: Uniform | Float, low: float, share: float) -> Tensor:
+    """Return step R(clip(x / step, low, peak)), with LSQ's gradients.
+
+    Args:
+        x: the numbers.
+        step: of each group, such that it broadcasts.
+        grid: where the numbers are rounded to.
+        low: where they are cut off below.
+        share: what the gradient of the step is multiplied by.
+    """
+    step = step * share + (step * (1 - share)).detach()
+    y = (x / step).clamp(low, grid.peak)
+    return (y + (round_values(y.detach(), grid) - y.detach())) * step
+
+
 class LearnedQuantizer(nn.Module):
     """Puts a tensor on a grid with one learned step for each group.
 
@@ -49,6 +64,4 @@ class LearnedQuantizer(nn.Module):
                 self.step.copy_(self._first(x))
         split, dims, back = grouped(x, self.recipe)
         share = 1 / math.sqrt(split.numel() / self.step.numel() * self.grid.peak)
-        step = self.step * share + (self.step * (1 - share)).detach()
-        y = (split / step).clamp(-self.grid.peak, self.grid.peak)
-        return back((y + (round_values(y.detach(), self.grid) - y.detach())) * step)
+        return back(round_by_step(split, self.step, self.grid, -self.grid.peak, share))

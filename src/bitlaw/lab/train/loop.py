@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..corpus import Corpus, batch
 from ..model import Transformer
-from ..precision import apply_scheme
+from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, schedule
 from .config import TrunkConfig
 
@@ -47,6 +47,7 @@ class End:
         model: the trained model; None if it diverged.
         reason: why it diverged, in words.
         seconds: spent on the branch, and on the stretch of trunk before it, in this process.
+        lost_updates: share of the updates of stored weights that were rounded to nothing; None without such weights.
     """
 
     tokens: int
@@ -55,6 +56,7 @@ class End:
     model: Transformer | None
     reason: str
     seconds: float
+    lost_updates: float | None = None
 
 
 class State:
@@ -77,6 +79,10 @@ class State:
             eps=1e-15,  # as the paper; the usual 1e-8 is not small beside the gradients of tiny models
             fused=True,
         )
+        self.stored = StoredWeights(self.model)
+        kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
+        self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
+        self.stored.release()
 
     def update(self, tokens_BT: Tensor, targets_BT: Tensor, rate: float) -> None:
         """Make one AdamW step.
@@ -86,6 +92,7 @@ class State:
         """
         # Rounding by chance is a function of the step too, so that a run that is resumed is the same run.
         torch.manual_seed((self.config.seed << 32) + self.step)
+        self.stored.read()
         logits_BTV = self.model(tokens_BT.to(self.device))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self.device).flatten())
         loss.backward()
@@ -95,12 +102,13 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self.stored.write()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as copies."""
-        out = {f"model.{name}": p for name, p in self.named.items()}
+        out = {f"model.{name}": tensor for name, tensor in self.held.items()}
         for name, p in self.named.items():
             out |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[p].items()}
         return {name: tensor.detach().cpu().clone() for name, tensor in out.items()}
@@ -109,8 +117,9 @@ class State:
     def load(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Take over a step and its tensors."""
         self.step = step
+        for name, tensor in self.held.items():
+            tensor.copy_(tensors[f"model.{name}"])
         for name, p in self.named.items():
-            p.copy_(tensors[f"model.{name}"])
             keys = ("step", "exp_avg", "exp_avg_sq")
             state = {k: tensors[f"adam.{k}.{name}"] for k in keys if f"adam.{k}.{name}" in tensors}
             if state:
@@ -157,7 +166,7 @@ def train_trunk(
         advance = partial(
             _advance, corpus=corpus, folder=folder, on_tokens=on_tokens, should_stop=should_stop
         )
-        last_rate, model, reason = config.learning_rate * rate(end - 1), None, trunk_dead
+        last_rate, model, reason, lost = config.learning_rate * rate(end - 1), None, trunk_dead, None
         try:
             if not trunk_dead:
                 advance(trunk, start, trunk_rate, "trunk")
@@ -168,10 +177,11 @@ def train_trunk(
             branch.load(trunk.step, trunk.tensors())
             try:
                 advance(branch, end, rate, f"branch-{tokens}")
-                model = branch.model
+                branch.stored.read()
+                model, lost = branch.model, branch.stored.lost
             except Diverged as error:
                 reason = f"the cooldown diverged: {error}"
-        yield End(tokens, end, last_rate, model, reason, time.perf_counter() - began)
+        yield End(tokens, end, last_rate, model, reason, time.perf_counter() - began, lost)
         shutil.rmtree(folder / f"branch-{tokens}", ignore_errors=True)
 
 
