@@ -12,7 +12,7 @@ from ..errors import ConfigError, nearest
 from .common import IntervalOption, JsonFlag, print_json
 
 if TYPE_CHECKING:
-    from ..lab.tasks import Method
+    from ..lab.tasks import Clicks, Method
 
 task_app = typer.Typer(
     no_args_is_help=True, help="Measure low precision on a task beside language modelling."
@@ -38,7 +38,9 @@ def clicks(
         str, typer.Option(help="Of what lpt and alpt write back: stochastic, nearest.")
     ] = "stochastic,nearest",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 5,
-    rows: Annotated[int, typer.Option(min=1000, help="Rows used in all.")] = 150_000,
+    rows: Annotated[
+        int, typer.Option(min=1000, help="Used in all; of a file, drawn from its first million.")
+    ] = 150_000,
     epochs: Annotated[int, typer.Option(min=1, help="Over the rows that are trained on.")] = 3,
     rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Adam's, for all methods.")] = 1e-3,
     interval: IntervalOption = 0.9,
@@ -63,38 +65,31 @@ def clicks(
 
     import torch
 
-    from ..lab.tasks import Score, Training, clickthrough, read_avazu, read_criteo, read_table, synthetic
+    from ..lab.tasks import Score, Training, clickthrough, synthetic
     from ..study import Progress
     from .progress import Reporter
 
     torch.set_num_threads(1)  # batches are too small for more
-    kind, _, path = data.partition(":")
-    readers = {"criteo": read_criteo, "avazu": read_avazu}
-    done, scores, table = 0, list[Score](), None
-
+    done, scores = 0, list[Score]()
     with Reporter() as reporter:
-        if data != "synthetic":
-            reporter(Progress(0, 1, f"reading {data}"))
-            table = (
-                readers[kind](path, rows)
-                if path and kind in readers
-                else read_table(data, target, limit=rows)
-            )
-        used = rows if table is None else len(table.labels)
-        total = clickthrough.runs_needed(chosen, seeds) * (used - 2 * (used // 5)) * epochs
-
-        def on_rows(count: int) -> None:
-            nonlocal done
-            done += count
-            reporter(Progress(done, total, f"training: {len(scores)} of {seeds * len(chosen)} scored"))
-
         try:
+            reporter(Progress(0, 1, f"reading {data}"))
+            table = None if data == "synthetic" else _read(data, target, max(rows, 1_000_000))
+            used = rows if table is None else min(rows, len(table.labels))
+            total = clickthrough.runs_needed(chosen, seeds) * (used - 2 * (used // 5)) * epochs
+
+            def on_rows(count: int) -> None:
+                nonlocal done
+                done += count
+                reporter(Progress(done, total, f"training: {len(scores)} of {seeds * len(chosen)} scored"))
+
             for score in clickthrough.compare(
                 lambda seed: table or synthetic(seed, rows),
                 chosen,
                 range(seeds),
                 Training(rate=rate, epochs=epochs),
-                on_rows=on_rows,
+                rows,
+                on_rows,
             ):
                 scores.append(score)
         except KeyboardInterrupt:
@@ -125,6 +120,16 @@ def clicks(
     )
 
 
+def _read(data: str, target: str, limit: int) -> Clicks:
+    """Read a table by the name of its format, or by its header."""
+    from ..lab.tasks import read_avazu, read_criteo, read_table
+
+    kind, _, path = data.partition(":")
+    if path and kind in ("criteo", "avazu"):
+        return (read_criteo if kind == "criteo" else read_avazu)(path, limit)
+    return read_table(data, target, limit=limit)
+
+
 def _methods(ways: list[str], widths: list[str], roundings: list[str]) -> list[Method]:
     """The methods that are asked for, in order."""
     for words, known in ((ways, WAYS), (roundings, ROUNDINGS)):
@@ -142,7 +147,7 @@ def _methods(ways: list[str], widths: list[str], roundings: list[str]) -> list[M
             found.append(Method("float32"))
         for width in widths if way != "float32" else ():
             for how in roundings if way in ("lpt", "alpt") else ["nearest"]:
-                found.append(Method(way, int(width), how))  # type: ignore[arg-type]
+                found.append(Method(way, int(width), how))
     return found
 
 
