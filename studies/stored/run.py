@@ -24,10 +24,11 @@ torch.set_num_threads(1)
 corpus = read_corpus(None)
 inputs, targets, _ = eval_windows(corpus, 65_536, 128)
 shape = ladder_shape(24_000)
-STORED = [f"w=int{bits} stored{rounding}" for bits, rounding in product((8, 4), (" stochastic", ""))]
-runs = [(scheme, 1, 1) for scheme in ("16", "w8", "w4")]
-runs += [(scheme, headroom, 1) for scheme, headroom in product(STORED, (2, 1, 4))]
-runs += [(scheme, 2, 8) for scheme in ("w8", *STORED[:2])]
+CHANCE, NEAREST = " stored stochastic", " stored"
+runs = [("16", 1, 1), ("w8", 1, 1), ("w4", 1, 1), ("w8", 1, 8)]  # scheme, range, rate under the ladder's
+runs += [(f"w=int{bits}{way}", 2, 1) for bits, way in product((8, 4), (CHANCE, NEAREST))]
+runs += [(f"w=int{bits}{CHANCE}", headroom, 1) for bits, headroom in product((8, 4), (1, 4))]
+runs += [(f"w=int8{way}", 2, 8) for way in (CHANCE, NEAREST)]
 
 with Path(__file__).with_name("losses.csv").open("w", newline="") as file:
     writer = csv.writer(file, lineterminator="\n")
