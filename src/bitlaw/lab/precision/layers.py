@@ -54,9 +54,9 @@ def round_gradient(x: Tensor, recipe: Recipe) -> Tensor:
     return rounded
 
 
-def store(layer: nn.Linear | nn.Embedding, recipe: Recipe) -> None:
+def store(layer: nn.Linear | nn.Embedding, recipe: Recipe, headroom: float | None = None) -> None:
     """Put a layer's weight on a grid, and keep its codes and steps beside it as `stored`."""
-    layer.stored = stored(layer.weight, recipe)
+    layer.stored = stored(layer.weight, recipe, headroom)
     layer.weight.data = layer.stored.read()
 
 
@@ -68,7 +68,7 @@ class LowPrecisionLinear(nn.Linear):
     Both products of the backward pass take the rounded gradient, as hardware would.
     """
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme) -> None:
+    def __init__(self, linear: nn.Linear, scheme: Scheme, headroom: float | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
@@ -76,7 +76,7 @@ class LowPrecisionLinear(nn.Linear):
         self.quantize_weight = quantizer(scheme.w, linear.weight)
         self.quantize_input = quantizer(scheme.a)
         if scheme.w.stored:
-            store(self, scheme.w)
+            store(self, scheme.w, headroom)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the rounded weight."""
@@ -119,7 +119,9 @@ def apply_scheme(model: ModelT, scheme: Scheme) -> ModelT:
         if isinstance(module, nn.Linear) and name.startswith("blocks.") and inside:
             setattr(parent, leaf, LowPrecisionLinear(module, scheme))
         elif name == "head" and scheme.head.quantized:
-            setattr(parent, leaf, LowPrecisionLinear(module, Scheme(w=scheme.head)))
+            # It begins with deviations of 1 / fan in, and ends with a few 1 / sqrt(fan in): docs/log.md.
+            headroom = 3 * module.in_features**0.5
+            setattr(parent, leaf, LowPrecisionLinear(module, Scheme(w=scheme.head), headroom))
         elif name == "embedding" and scheme.emb.quantized:
             setattr(parent, leaf, LowPrecisionEmbedding(module, scheme.emb))
         elif leaf in stored and isinstance(module, nn.Identity):

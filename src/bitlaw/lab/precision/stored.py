@@ -19,7 +19,7 @@ from .rounding import round_values
 from .scales import grouped, scale_of
 
 #: Range of a stored weight, in units of the range that its first values take: weights grow in training, and the step
-#: is fixed. Two was best of 1, 2 and 4 on tiny transformers at 8 bits and 4 (docs/log.md).
+#: is fixed. On tiny transformers 1 and 2 cannot be told apart, and 4 is worse at 4 bits (docs/log.md).
 HEADROOM = 2.0
 
 
@@ -106,11 +106,11 @@ class StoredTensor(nn.Module):
         return self.step if len(self.step) == 1 else self.step[rows]
 
 
-def stored(weight: Tensor, recipe: Recipe) -> StoredTensor:
-    """Store a weight as a recipe says, on a range of `HEADROOM` times the one its values would have."""
+def stored(weight: Tensor, recipe: Recipe, headroom: float | None = None) -> StoredTensor:
+    """Store a weight as a recipe says, on `headroom` times the range that its values would have; None is `HEADROOM`."""
     assert isinstance(recipe.format, Uniform)
     split, dims, _ = grouped(weight.detach(), recipe)
-    step = HEADROOM / scale_of(split, dims, recipe)
+    step = (headroom or HEADROOM) / scale_of(split, dims, recipe)
     return StoredTensor(weight, recipe.format, step.reshape(-1, 1), recipe.rounding)
 
 
