@@ -35,6 +35,7 @@ LAB = {
     "model": {"precision", "corpus"},
     "train": {"precision", "corpus", "model"},
     "quantize": {"precision", "corpus", "model", "train"},
+    "tasks": {"precision", "corpus", "model", "train"},
     "sweep": {"precision", "corpus", "model", "train", "quantize"},
 }
 

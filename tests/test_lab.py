@@ -339,7 +339,13 @@ def test_training_learns(corpus, tmp_path):
 
 @pytest.mark.parametrize("schedule_", ["constant", "cosine"])
 @pytest.mark.parametrize(
-    "scheme", ["16", "w3a4kv4", "w=int4 learned, a=int6 learned, grad_a=int8 stochastic"]
+    "scheme",
+    [
+        "16",
+        "w3a4kv4",
+        "w=int4 learned, a=int6 learned, grad_a=int8 stochastic",
+        "w=int8 stored stochastic, emb=int4 stored, head=int3 tensor stored stochastic",
+    ],
 )
 def test_stopping_and_resuming_anywhere_changes_no_bit(corpus, tmp_path, schedule_, scheme):
     cfg = config(corpus, schedule=schedule_, scheme=scheme)

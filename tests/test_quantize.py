@@ -36,7 +36,7 @@ def problem(seed=0, width=96, outputs=40, seen=3000):
     return torch.randn(outputs, width, generator=g), x.T @ x / seen
 
 
-@pytest.mark.parametrize("text", RECIPES[:-1])
+@pytest.mark.parametrize("text", [text for text in RECIPES if "rotate" not in text and "mse" not in text])
 @pytest.mark.parametrize("order", [True, False])
 def test_gptq_is_rounding_to_nearest_where_inputs_do_not_hang_together(text, order):
     weight, moments = problem()
@@ -55,6 +55,14 @@ def test_gptq_never_loses_to_rounding_to_nearest_on_its_own_objective(text, seed
     plain = loss(weight, quantize(weight, recipe), moments)
     assert (ours <= plain * (1 + 1e-9)).all()
     assert ours.mean() < 0.8 * plain.mean()
+
+
+def test_scales_of_least_error_are_those_of_the_outputs():
+    """Better than absmax scales, and than scales of least error in the weights, by the error that counts."""
+    weight, moments = problem()
+    found = loss(weight, gptq(weight, moments, Recipe.parse("int3 channel mse")), moments)
+    assert (found <= loss(weight, gptq(weight, moments, Recipe.parse("int3 channel")), moments)).all()
+    assert found.mean() < 0.9 * loss(weight, gptq(weight, moments, Recipe.parse("int3 channel")), moments).mean()
 
 
 def test_gptq_by_its_definition():

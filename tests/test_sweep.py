@@ -105,6 +105,7 @@ def test_a_changed_study_does_not_mix_its_rows(tmp_path):
         ({"late_schemes": ("w4",)}, "belong together"),
         ({"late_schemes": ("w4",), "late_cooldowns": (1.5,)}, "no share"),
         ({"late_schemes": ("w4",), "late_cooldowns": (0.5,), "schedule": "cosine"}, "constant rate"),
+        ({"late_schemes": ("w=int4 stored",), "late_cooldowns": (0.5,)}, "begin with their trunk"),
         ({"calibration_tokens": 64}, "two sequences"),
     ],
 )

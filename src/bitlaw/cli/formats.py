@@ -10,6 +10,7 @@ def formats(json_: JsonFlag = False) -> None:
 
     A recipe is a format and, after it, what shares a scale (tensor, channel, token, group128, block32), how the
     scale is found (absmax, absmean, gaussian, mse, learned), and `stochastic` or `rotate`: "int4 group128 mse".
+    Weights that are `stored` train without a float master copy: "int8 stored stochastic".
     """
     from ..formats.listing import listing
 

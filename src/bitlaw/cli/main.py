@@ -16,6 +16,7 @@ from .formats import formats
 from .judge import VERBS
 from .look import laws_app, runs_app
 from .quantize import quantize
+from .task import task_app
 
 app = typer.Typer(
     name="bitlaw",
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(runs_app, name="runs")
 app.add_typer(laws_app, name="laws")
+app.add_typer(task_app, name="task")
 
 
 def main() -> None:

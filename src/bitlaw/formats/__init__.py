@@ -6,7 +6,7 @@ recipe each part of a model has. The lab puts tensors onto these grids; the laws
 
 from .catalogue import FAMILIES, KUMAR_FLOATS, NAMED, UNQUANTIZED, law_bits, layout, parse_format
 from .grid import Codebook, Float, Format, Grid, Microscaled, Native, Uniform
-from .recipe import Granularity, Recipe
+from .recipe import Granularity, Recipe, Rounding
 from .scheme import Scheme
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Microscaled",
     "Native",
     "Recipe",
+    "Rounding",
     "Scheme",
     "Uniform",
     "law_bits",

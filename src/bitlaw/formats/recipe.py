@@ -27,6 +27,9 @@ _WORD = re.compile(r"(group|block)(\d+)")
 class Recipe:
     """A format, what shares a scale, how the scale is found, and how numbers are rounded.
 
+    Weights that are `stored` have no float master copy: they are kept as codes with float32 steps, and every update is
+    written back by `rounding`, on a fixed range that `scale` sets.
+
     Attributes:
         format: the number grid, or a native float: left alone.
         granularity: what shares a scale; formats with blocks of their own know.
@@ -34,6 +37,7 @@ class Recipe:
         scale: how scales are found.
         rounding: to the nearest value, or up or down by chance so that the mean is right.
         rotate: turn the last dimension by a random Hadamard matrix first, which spreads outliers.
+        stored: whether integers and steps are all that is kept of a weight between two training steps.
 
     >>> str(Recipe.parse("int4 group128 mse")), Recipe.parse("bf16").quantized
     ('int4 group128 mse', False)
@@ -45,6 +49,7 @@ class Recipe:
     scale: Scale = "absmax"
     rounding: Rounding = "nearest"
     rotate: bool = False
+    stored: bool = False
 
     def __post_init__(self) -> None:
         fmt, name = self.format, self.format.name
@@ -64,6 +69,24 @@ class Recipe:
             )
         if self.scale == "gaussian" and isinstance(fmt, Uniform) and fmt.shifted:
             raise ConfigError(f"{name} has a zero point, which Gaussian scales do not; try 'absmax' or 'mse'")
+        if self.stored:
+            self._check_stored()
+
+    def _check_stored(self) -> None:
+        fmt = self.format
+        if not isinstance(fmt, Uniform) or fmt.shifted or fmt.bits > 8:
+            raise ConfigError(
+                f"{fmt.name} cannot be stored without a master copy; try 'int8 stored' or fewer bits"
+            )
+        if self.granularity not in ("tensor", "channel") or self.rotate:
+            raise ConfigError(
+                f"stored weights have one step a channel or tensor, and are not rotated: '{self}'"
+            )
+        if self.scale == "learned":
+            raise ConfigError(
+                "steps of stored weights are learned for the embeddings of `bitlaw task clicks` only (ALPT); here "
+                "they are fixed: drop 'learned'"
+            )
 
     @property
     def quantized(self) -> bool:
@@ -93,8 +116,10 @@ class Recipe:
                 found = {"rounding": word}
             elif word == "rotate":
                 found = {"rotate": True}
+            elif word == "stored":
+                found = {"stored": True}
             if not found:
-                known = ["tensor", "channel", "token", "group128", "block32", "rotate"]
+                known = ["tensor", "channel", "token", "group128", "block32", "rotate", "stored"]
                 known += [*get_args(Scale), *get_args(Rounding)]
                 raise ConfigError(f"cannot read {word!r} in {text!r}; {nearest(word, known)}")
             if set(found) & set(chosen):
@@ -113,6 +138,7 @@ class Recipe:
             words += [self.scale] if self.scale != "absmax" else []
         words += ["stochastic"] if self.rounding == "stochastic" else []
         words += ["rotate"] if self.rotate else []
+        words += ["stored"] if self.stored else []
         return " ".join(words)
 
     def scales(self, shape: tuple[int, int]) -> int:
@@ -136,9 +162,14 @@ class Recipe:
     def stored_bytes(self, shape: tuple[int, int]) -> int:
         """Bytes of a packed (outputs, inputs) matrix: numbers, scales and zero points.
 
-        >>> Recipe.parse("nvfp4").stored_bytes((64, 128))
-        4612
+        Codes of stored weights fill whole bytes, one, two, four or eight a byte, and their steps are float32.
+
+        >>> Recipe.parse("nvfp4").stored_bytes((64, 128)), Recipe.parse("int4 channel stored").stored_bytes((64, 16))
+        (4612, 768)
         """
+        if self.stored:
+            each = 8 // next(bits for bits in (1, 2, 4, 8) if self.format.bits <= bits)
+            return shape[0] * -(-shape[1] // each) + 4 * self.scales(shape)
         fmt, numbers, scales = self.format, shape[0] * shape[1], self.scales(shape)
         packed = math.ceil(numbers * fmt.stored_bits / 8)
         if isinstance(fmt, Native):

@@ -42,6 +42,11 @@ class Scheme:
     grad_a: Recipe = _part("tensor", "gradients that flow back into linear layers")
     grad_w: Recipe = _part("tensor", "gradients of weights")
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if getattr(self, f.name).stored and f.name not in ("w", "emb", "head"):
+                raise ConfigError(f"{f.name} is computed anew at every step; 'stored' is for w, emb and head")
+
     @property
     def name(self) -> str:
         """What `parse` reads: "w4a8kv6" where all is the paper's, parts with recipes otherwise; "16" for none."""

@@ -88,6 +88,11 @@ def _group(part: str) -> Column:
     return Column(f"{part}_group", "integer", f"elements that share one scale in `{part}_format`", low=1)
 
 
+def _stored(part: str, meaning: str) -> Column:
+    meaning = f"how updates of {meaning} were written back; empty means to a float master copy"
+    return Column(f"{part}_stored", "text", meaning, choices=("nearest", "stochastic"))
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("id", "text", "unique name of the row; made from the row's place in the table if absent"),
     Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
@@ -109,6 +114,7 @@ COLUMNS: tuple[Column, ...] = (
     _format("w", "weights"),
     _scale("w"),
     _group("w"),
+    _stored("w", "weights"),
     Column(
         "w_sparsity",
         "number",
@@ -124,7 +130,9 @@ COLUMNS: tuple[Column, ...] = (
     _scale("kv"),
     _format("q", "queries"),
     _format("emb", "embeddings"),
+    _stored("emb", "embeddings"),
     _format("head", "the output head"),
+    _stored("head", "the output head"),
     _format("grad", "gradients of activations"),
     _format("grad_w", "gradients of weights"),
     Column(
@@ -149,6 +157,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("bpw", "number", "bits per quantised weight, scales included", "bits", 0, exclusive=True),
     Column(
         "bytes", "number", "the whole model, quantised weights packed and all else in 16 bits", "bytes", 0
+    ),
+    Column(
+        "lost_updates",
+        "number",
+        "share of the updates of stored weights that were rounded to nothing",
+        "share",
+        low=0,
+        high=1,
     ),
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),

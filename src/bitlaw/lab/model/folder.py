@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def _shape(
         raise DataError(f"{folder / 'config.json'}: {', '.join(wrong)}; whole numbers from 1 are expected")
     seq_len = values.pop("seq_len")
     shape = Shape(**values)  # type: ignore[arg-type]
-    held = sum(_numel(s) for name, s in shapes.items() if not name.endswith(".step"))
+    beside = (".step", ".codes", ".updates")  # of learned and of stored weights
+    held = sum(prod(s) for name, s in shapes.items() if not name.endswith(beside))
     if shape.counts().total != held or shape.depth > len(shapes) or shape.width % (2 * shape.heads):
         raise DataError(
             f"{folder}: config.json describes {shape.counts().total:,} parameters in {shape.depth} blocks of "
@@ -215,10 +217,3 @@ def _tokenizer(folder: Path) -> Any:
     if not path.is_file():
         raise DataError(f"there is no tokenizer.json in {folder}; save it with the model's fast tokenizer")
     return Tokenizer.from_file(str(path))
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -2,5 +2,13 @@
 
 from .layers import LowPrecisionLinear, apply_scheme
 from .quantizer import fake_quantize, quantize
+from .stored import StoredTensor, StoredWeights
 
-__all__ = ["LowPrecisionLinear", "apply_scheme", "fake_quantize", "quantize"]
+__all__ = [
+    "LowPrecisionLinear",
+    "StoredTensor",
+    "StoredWeights",
+    "apply_scheme",
+    "fake_quantize",
+    "quantize",
+]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...formats import Recipe, Scheme
 from .learned import LearnedQuantizer
 from .quantizer import fake_quantize, quantize
+from .stored import stored
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -29,7 +30,7 @@ class FakeQuantize(nn.Module):
 
 def quantizer(recipe: Recipe, like: Tensor | None = None) -> nn.Module:
     """Return a module that puts tensors on a recipe's grid; `like` is the weight whose steps are learned, if any."""
-    if not recipe.quantized:
+    if not recipe.quantized or recipe.stored:  # what is stored lies on its grid already
         return nn.Identity()
     return LearnedQuantizer(recipe, like) if recipe.scale == "learned" else FakeQuantize(recipe)
 
@@ -53,6 +54,12 @@ def round_gradient(x: Tensor, recipe: Recipe) -> Tensor:
     return rounded
 
 
+def store(layer: nn.Linear | nn.Embedding, recipe: Recipe, headroom: float | None = None) -> None:
+    """Put a layer's weight on a grid, and keep its codes and steps beside it as `stored`."""
+    layer.stored = stored(layer.weight, recipe, headroom)
+    layer.weight.data = layer.stored.read()
+
+
 class LowPrecisionLinear(nn.Linear):
     """A linear layer whose weight and input are rounded on the way forward, and whose gradients on the way back.
 
@@ -61,13 +68,15 @@ class LowPrecisionLinear(nn.Linear):
     Both products of the backward pass take the rounded gradient, as hardware would.
     """
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme) -> None:
+    def __init__(self, linear: nn.Linear, scheme: Scheme, headroom: float | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.scheme = scheme
         self.quantize_weight = quantizer(scheme.w, linear.weight)
         self.quantize_input = quantizer(scheme.a)
+        if scheme.w.stored:
+            store(self, scheme.w, headroom)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the rounded weight."""
@@ -84,6 +93,8 @@ class LowPrecisionEmbedding(nn.Embedding):
         self.weight = embedding.weight
         self.by_row = recipe.granularity in ("channel", "token", "group") and recipe.scale != "learned"
         self.quantize_weight = quantizer(recipe, embedding.weight)
+        if recipe.stored:
+            store(self, recipe)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look rows up."""
@@ -97,7 +108,8 @@ def apply_scheme(model: ModelT, scheme: Scheme) -> ModelT:
     """Put a scheme on a model in place.
 
     Weights and activations are those of the linear layers of the blocks; norms stay as they are. Parameters keep
-    their names, so checkpoints do not depend on the scheme; learned steps are added to them.
+    their names, so checkpoints do not depend on the scheme; learned steps are added to them. A weight that is stored
+    is put on its grid here, and stays on it if it is trained between `StoredWeights.read` and `write`.
     """
     stored = {"cached_k": scheme.kv, "cached_v": scheme.kv, "queries": scheme.q}
     inside = any(recipe.quantized for recipe in (scheme.w, scheme.a, scheme.grad_a, scheme.grad_w))
@@ -107,7 +119,9 @@ def apply_scheme(model: ModelT, scheme: Scheme) -> ModelT:
         if isinstance(module, nn.Linear) and name.startswith("blocks.") and inside:
             setattr(parent, leaf, LowPrecisionLinear(module, scheme))
         elif name == "head" and scheme.head.quantized:
-            setattr(parent, leaf, LowPrecisionLinear(module, Scheme(w=scheme.head)))
+            # It begins with deviations of 1 / fan in, and ends with a few 1 / sqrt(fan in): docs/log.md.
+            headroom = 3 * module.in_features**0.5
+            setattr(parent, leaf, LowPrecisionLinear(module, Scheme(w=scheme.head), headroom))
         elif name == "embedding" and scheme.emb.quantized:
             setattr(parent, leaf, LowPrecisionEmbedding(module, scheme.emb))
         elif leaf in stored and isinstance(module, nn.Identity):

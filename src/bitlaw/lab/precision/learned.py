@@ -13,6 +13,43 @@ from ...formats import Float, Recipe, Uniform
 from .rounding import round_values
 from .scales import grouped
 
+
+def round_by_step(x: Tensor, step: Tensor, grid: Uniform | Float, low: float, share: float) -> Tensor:
+    """Return step R(clip(x / step, low, peak)), with LSQ's gradients.
+
+    Args:
+        x: the numbers.
+        step: of each group, such that it broadcasts.
+        grid: where the numbers are rounded to.
+        low: where they are cut off below.
+        share: what the gradient of the step is multiplied by.
+    """
+    rounded: Tensor = _OnSteps.apply(x, step, grid, low, share)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+class _OnSteps(torch.autograd.Function):
+    """Rounding to steps, in few passes over memory.
+
+    `within(v, y, low, high)` is v where y lies between, and zero elsewhere: on a CPU several times faster than a
+    mask of truth values.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, grid: Uniform | Float, low: float, share: float) -> Tensor:
+        y = x / step
+        rounded = round_values(y.clamp(low, grid.peak), grid)
+        ctx.save_for_backward(y, rounded - within(y, y, low, grid.peak))
+        ctx.ends, ctx.share, ctx.shape = (low, grid.peak), share, step.shape
+        return rounded.mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        y, slope = ctx.saved_tensors
+        steps = (slope * gradient).sum_to_size(ctx.shape) * ctx.share
+        return within(gradient, y, *ctx.ends), steps, None, None, None
+
+
 within = torch.ops.aten.hardtanh_backward
 
 
@@ -52,27 +89,4 @@ class LearnedQuantizer(nn.Module):
                 self.step.copy_(self._first(x))
         split, _, back = grouped(x, self.recipe)
         share = 1 / math.sqrt(split.numel() / self.step.numel() * self.grid.peak)
-        rounded: Tensor = _OnSteps.apply(split, self.step, self.grid, share)  # type: ignore[no-untyped-call]
-        return back(rounded)
-
-
-class _OnSteps(torch.autograd.Function):
-    """Rounding to learned steps, in few passes over memory.
-
-    `hardtanh_backward(v, y, low, high)` is v where y lies between, and zero elsewhere: on a CPU several times faster
-    than a mask of truth values.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, grid: Uniform | Float, share: float) -> Tensor:
-        y = x / step
-        rounded = round_values(y.clamp(-grid.peak, grid.peak), grid)
-        ctx.save_for_backward(y, rounded - within(y, y, -grid.peak, grid.peak))
-        ctx.peak, ctx.share, ctx.shape = grid.peak, share, step.shape
-        return rounded.mul_(step)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        y, slope = ctx.saved_tensors
-        steps = (slope * gradient).sum_to_size(ctx.shape) * ctx.share
-        return within(gradient, y, -ctx.peak, ctx.peak), steps, None, None
+        return back(round_by_step(split, self.step, self.grid, -self.grid.peak, share))

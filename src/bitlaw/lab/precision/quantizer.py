@@ -37,27 +37,28 @@ def quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -
     """Return x on the grid of a recipe's format; ties go to the even value; a group of zeros stays zero.
 
     Raises:
-        ConfigError: a recipe whose steps are learned.
+        ConfigError: a recipe whose steps are learned, or of stored weights.
     """
     fmt = recipe.format
     if isinstance(fmt, Native):
         return x
-    if recipe.scale == "learned":
+    if recipe.scale == "learned" or recipe.stored:
         raise ConfigError(
-            f"steps are learned with a model's weights; '{recipe}' says nothing of a tensor by itself"
+            f"steps are learned with a model's weights, and stored weights written back as it trains; "
+            f"'{recipe}' says nothing of a tensor by itself"
         )
     if x.dtype in (torch.bfloat16, torch.float16):
         return quantize(x.float(), recipe, chance).to(x.dtype)
     if recipe.rotate:
         x = rotate(x)
-    chance = (chance or _state(x.device)) if recipe.rounding == "stochastic" else None
+    chance = (chance or own_state(x.device)) if recipe.rounding == "stochastic" else None
     split, dims, back = grouped(x, recipe)
     whole = tensor_scale(split, fmt) if isinstance(fmt, Microscaled) else x
     y = back(rounder(split, dims, recipe, whole, chance)(split))
     return rotate(y, back=True) if recipe.rotate else y
 
 
-def _state(device: torch.device) -> torch.Generator:
+def own_state(device: torch.device) -> torch.Generator:
     """What torch itself draws from on a device."""
     if device.type == "cuda":
         return torch.cuda.default_generators[device.index or 0]

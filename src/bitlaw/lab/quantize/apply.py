@@ -79,6 +79,7 @@ def _settle(linear: nn.Linear) -> None:
     if isinstance(linear, LowPrecisionLinear):
         linear.weight.copy_(linear.quantize_weight(linear.weight))
         linear.quantize_weight = nn.Identity()
+        linear.stored = None
 
 
 class _Moments:

@@ -9,6 +9,7 @@ of the inputs' second moments H = E[x x^T], is spread over those that are still 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ..precision.scales import rounder, tensor_scale
 
 DAMPING = 0.01  # of the mean diagonal of H, added to it
 COLUMNS = 64  # rounded before the others are updated all at once
+SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # of absmax ranges, tried for recipes of least error
 ATTEMPTS = 8  # at an inverse, each with ten times the damping
 
 
@@ -29,8 +31,9 @@ def gptq(
 ) -> Tensor:
     """Return a weight on a recipe's grid whose products with its inputs are as they were, as nearly as can be.
 
-    Scales are those of rounding to nearest. A row that comes out worse than rounding to nearest, by its squared error
-    on the inputs, is rounded to nearest.
+    Scales are absmax; for a recipe of least error each row has that share of its absmax ranges with which it comes out
+    best by its squared error on the inputs. (Scales of least error in the weights themselves cut off too much here:
+    docs/log.md.) A row that comes out worse than rounding to nearest is rounded to nearest.
 
     Args:
         weight: (outputs, inputs).
@@ -51,27 +54,37 @@ def gptq(
         )
     if recipe.rotate:
         turned = rotate(rotate(moments).T.contiguous())
-        plain = Recipe(recipe.format, recipe.granularity, recipe.size, recipe.scale, recipe.rounding)
+        plain = replace(recipe, rotate=False)
         return rotate(gptq(rotate(weight), turned, plain, damping, order), back=True)
-    nearest = quantize(weight, recipe)
-    w, h = weight.double(), moments.double()
-    places = torch.argsort(h.diagonal(), descending=True) if order else torch.arange(len(h))
-    spread = _inverse_root(h[places][:, places], damping)
-    rounded = _by_column(weight, recipe)
-    w, q = w[:, places].clone(), torch.empty_like(w)
-    for start in range(0, len(h), COLUMNS):
-        end = min(start + COLUMNS, len(h))
-        errors = torch.empty(len(w), end - start, dtype=w.dtype)
+    places = torch.argsort(moments.diagonal(), descending=True) if order else torch.arange(len(moments))
+    spread = _inverse_root(moments.double()[places][:, places], damping)
+    best = quantize(weight, recipe)
+    least = loss(weight, best, moments)
+    for shrink in SHRINK if recipe.scale == "mse" else (1.0,):
+        found = _rounded(weight, _by_column(weight * shrink, recipe), places, spread)
+        error = loss(weight, found, moments)
+        best = torch.where((error < least)[:, None], found, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def _rounded(
+    weight: Tensor, rounded: Callable[[int, Tensor], Tensor], places: Tensor, spread: Tensor
+) -> Tensor:
+    """Round column after column, and let those that are left make up for it."""
+    w, order = weight.double()[:, places], places.tolist()
+    q = torch.empty_like(w)
+    for start in range(0, len(places), COLUMNS):
+        end = min(start + COLUMNS, len(places))
+        errors = torch.empty(len(w), end - start, dtype=w.dtype, device=w.device)
         for i in range(start, end):
-            q[:, i] = rounded(int(places[i]), w[:, i].to(weight.dtype)).double()
+            q[:, i] = rounded(order[i], w[:, i].to(weight.dtype)).double()
             errors[:, i - start] = (w[:, i] - q[:, i]) / spread[i, i]
             w[:, i:end] -= errors[:, i - start, None] * spread[None, i, i:end]
         w[:, end:] -= errors @ spread[start:end, end:]
     found = torch.empty_like(q)
     found[:, places] = q
-    found = found.to(weight.dtype)
-    worse = loss(weight, found, moments) > loss(weight, nearest, moments)
-    return torch.where(worse[:, None], nearest, found)
+    return found.to(weight.dtype)
 
 
 def loss(weight: Tensor, rounded: Tensor, moments: Tensor) -> Tensor:
@@ -95,7 +108,8 @@ def _inverse_root(h: Tensor, damping: float) -> Tensor:
 
 
 def _by_column(weight: Tensor, recipe: Recipe) -> Callable[[int, Tensor], Tensor]:
-    """Return what rounds one column, given its place, by the scales that rounding to nearest would have."""
+    """Return what rounds one column, given its place, by the absmax scales of a weight."""
+    recipe = replace(recipe, scale="absmax") if recipe.scale == "mse" else recipe
     fmt = recipe.format
     dims: tuple[int, ...] = (-1,)
     size, whole = recipe.size or weight.shape[1], weight

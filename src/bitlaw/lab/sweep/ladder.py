@@ -97,6 +97,11 @@ class SweepConfig(BaseModel):
                 raise ValueError(
                     f"late_cooldowns: {share} is no share of a budget; use values above 0, up to 1"
                 )
+        late = [Scheme.parse(name) for name in self.late_schemes]
+        if any(getattr(scheme, part).stored for scheme in late for part in ("w", "emb", "head")):
+            raise ValueError(
+                "late_schemes: weights that are stored begin with their trunk; put them in schemes"
+            )
         if bool(self.late_schemes) != bool(self.late_cooldowns):
             raise ValueError("late_schemes and late_cooldowns belong together; give both or none")
         if self.late_schemes and (self.schedule != "constant" or "16" not in self.schemes):

@@ -113,6 +113,7 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "steps": end.steps,
+        "lost_updates": end.lost_updates,
         "batch_size": config.batch_size,
         "seq_len": config.seq_len,
         **asdict(shape),
@@ -150,6 +151,7 @@ def held(part: str, recipe: Recipe) -> dict[str, Any]:
     columns = {
         "format": recipe.format.name,
         "granularity": ("group" if grouped else recipe.granularity) if recipe.quantized else None,
+        "stored": recipe.rounding if recipe.stored else None,
         "group": recipe.format.block if isinstance(recipe.format, Microscaled) else recipe.size,
     }
     named = {f"{part}_{name}": value for name, value in columns.items()}

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...formats import Scheme
 from ..corpus import Corpus, batch
 from ..model import Transformer
-from ..precision import apply_scheme
+from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, schedule
 from .config import Branch, TrunkConfig
 
@@ -48,6 +48,7 @@ class End:
         model: the trained model; None if it diverged.
         reason: why it diverged, in words.
         seconds: spent on the branch, and on the stretch of trunk before it, in this process.
+        lost_updates: share of the updates of stored weights that were rounded to nothing; None without such weights.
     """
 
     branch: Branch
@@ -56,6 +57,7 @@ class End:
     model: Transformer | None
     reason: str
     seconds: float
+    lost_updates: float | None = None
 
 
 class State:
@@ -78,6 +80,10 @@ class State:
             eps=1e-15,  # as the paper; the usual 1e-8 is not small beside the gradients of tiny models
             fused=True,
         )
+        self.stored = StoredWeights(self.model)
+        kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
+        self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
+        self.stored.release()
 
     def update(self, tokens_BT: Tensor, targets_BT: Tensor, rate: float) -> None:
         """Make one AdamW step.
@@ -87,6 +93,7 @@ class State:
         """
         # Rounding by chance is a function of the step too, so that a run that is resumed is the same run.
         torch.manual_seed((self.config.seed << 32) + self.step)
+        self.stored.read()
         logits_BTV = self.model(tokens_BT.to(self.device))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self.device).flatten())
         loss.backward()
@@ -96,12 +103,13 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self.stored.write()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as copies."""
-        out = {f"model.{name}": p for name, p in self.named.items()}
+        out = {f"model.{name}": tensor for name, tensor in self.held.items()}
         for name, p in self.named.items():
             out |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[p].items()}
         return {name: tensor.detach().cpu().clone() for name, tensor in out.items()}
@@ -110,11 +118,12 @@ class State:
     def load(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Take over a step and its tensors; quantisation steps that it did not have are set at the next one."""
         self.step = step
-        for name, p in self.named.items():
+        for name, tensor in self.held.items():
             if f"model.{name}" not in tensors and name.endswith(".step"):
-                p.zero_()
-                continue
-            p.copy_(tensors[f"model.{name}"])
+                tensor.zero_()
+            else:
+                tensor.copy_(tensors[f"model.{name}"])
+        for name, p in self.named.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
             state = {k: tensors[f"adam.{k}.{name}"] for k in keys if f"adam.{k}.{name}" in tensors}
             if state:
@@ -161,7 +170,7 @@ def train_trunk(
         advance = partial(
             _advance, corpus=corpus, folder=folder, on_tokens=on_tokens, should_stop=should_stop
         )
-        last_rate, model, reason = config.learning_rate * rate(end - 1), None, trunk_dead
+        last_rate, model, reason, lost = config.learning_rate * rate(end - 1), None, trunk_dead, None
         try:
             if not trunk_dead:
                 advance(trunk, start, trunk_rate, "trunk")
@@ -172,10 +181,11 @@ def train_trunk(
             branch.load(trunk.step, trunk.tensors())
             try:
                 advance(branch, end, rate, name)
-                model = branch.model
+                branch.stored.read()
+                model, lost = branch.model, branch.stored.lost
             except Diverged as error:
                 reason = f"the cooldown diverged: {error}"
-        yield End(way, end, last_rate, model, reason, time.perf_counter() - began)
+        yield End(way, end, last_rate, model, reason, time.perf_counter() - began, lost)
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

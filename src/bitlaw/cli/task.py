@@ -1,0 +1,163 @@
+"""The verbs that measure low precision on tasks beside language modelling."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, nearest
+from .common import IntervalOption, JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from ..lab.tasks import Clicks, Method
+
+task_app = typer.Typer(
+    no_args_is_help=True, help="Measure low precision on a task beside language modelling."
+)
+WAYS = ("float32", "lsq", "lpt", "alpt")
+ROUNDINGS = ("stochastic", "nearest")
+
+
+@task_app.callback()
+def _group() -> None:
+    """Measure low precision on a task beside language modelling."""
+
+
+@task_app.command()
+def clicks(
+    data: Annotated[
+        str, typer.Option(help="synthetic, criteo:PATH, avazu:PATH, or a CSV with a header; gzip too.")
+    ] = "synthetic",
+    target: Annotated[str, typer.Option(help="Of a CSV: the column of 0 and 1.")] = "click",
+    methods: Annotated[str, typer.Option(help="Of float32, lsq, lpt, alpt.")] = "float32,lsq,lpt,alpt",
+    bits: Annotated[str, typer.Option(help="Of the integers, 2 to 8.")] = "8,4,2",
+    rounding: Annotated[
+        str, typer.Option(help="Of what lpt and alpt write back: stochastic, nearest.")
+    ] = "stochastic,nearest",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 5,
+    rows: Annotated[
+        int, typer.Option(min=1000, help="Used in all; of a file, drawn from its first million.")
+    ] = 150_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Over the rows that are trained on.")] = 3,
+    rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Adam's, for all methods.")] = 1e-3,
+    interval: IntervalOption = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Predict clicks from an embedding table that is held in few bits, and compare the AUC with float32's.
+
+    * float32: the table in full precision
+    * lsq: floats that are rounded on the way forward, by learned steps; the floats are kept
+    * lpt: only integers and fixed steps are kept; every update is written back to integers
+    * alpt: as lpt, with a learned step for each row
+
+    Three fifths of the rows are trained on, a fifth is tested on. By the last fifth the range of the first steps and
+    the rate of learned ones are chosen, once for each method. Differences are to float32 of the same seed.
+
+    * `bitlaw task clicks --methods float32,lpt --bits 8,4 --seeds 3`
+    * `bitlaw task clicks --data criteo:train.txt --rows 1000000`
+    """
+    if not 0 < interval < 1:
+        raise ConfigError(f"--interval {interval:g} is not between 0 and 1; try 0.9")
+    chosen = _methods(_words(methods), _words(bits), _words(rounding))
+
+    import torch
+
+    from ..lab.tasks import Score, Training, clickthrough, synthetic
+    from ..study import Progress
+    from .progress import Reporter
+
+    torch.set_num_threads(1)  # batches are too small for more
+    done, scores = 0, list[Score]()
+    with Reporter() as reporter:
+        try:
+            reporter(Progress(0, 1, f"reading {data}"))
+            table = None if data == "synthetic" else _read(data, target, max(rows, 1_000_000))
+            used = rows if table is None else min(rows, len(table.labels))
+            total = clickthrough.runs_needed(chosen, seeds) * (used - 2 * (used // 5)) * epochs
+
+            def on_rows(count: int) -> None:
+                nonlocal done
+                done += count
+                reporter(Progress(done, total, f"training: {len(scores)} of {seeds * len(chosen)} scored"))
+
+            for score in clickthrough.compare(
+                lambda seed: table or synthetic(seed, rows),
+                chosen,
+                range(seeds),
+                Training(rate=rate, epochs=epochs),
+                rows,
+                on_rows,
+            ):
+                scores.append(score)
+        except KeyboardInterrupt:
+            reporter.close()
+            print("Stopped; nothing is kept.", file=sys.stderr)
+            raise typer.Exit(130) from None
+    lines = clickthrough.summarise(scores, interval)
+    if json_:
+        runs = [asdict(score) for score in scores]
+        print_json({"level": interval, "methods": [_finite(asdict(line)) for line in lines], "runs": runs})
+        return
+    print(f"{'':22} {'AUC':>17} {'to float32':>19} {'bytes':>12} {'moments':>12} {'lost':>6} {'clip':>7}")
+    for line in lines:
+        apart = "" if line.difference is None else f"{line.difference:+.4f} ± {line.difference_half:.4f}"
+        lost = "" if line.lost is None else f"{line.lost:.1%}"
+        clip = "" if line.method.bits is None else f"{line.method.clip:g}"
+        print(
+            f"{line.method.name:22} {line.auc:>8.4f} ± {line.auc_half:.4f} {apart:>19} {line.table_bytes:>12,.0f} "
+            f"{line.moment_bytes:>12,.0f} {lost:>6} {clip:>7}"
+        )
+    ceilings = [score.ceiling for score in scores if score.ceiling is not None]
+    if ceilings:
+        print(f"\nThe teacher itself reaches {sum(ceilings) / len(ceilings):.4f}.")
+    rows_error = max(score.auc_se for score in scores)
+    print(
+        f"\n± is half of a {interval:.0%} interval over {seeds} seeds, by Student's t; over test rows one AUC has a "
+        f"standard error of {rows_error:.4f} (DeLong).\nlost: share of the updates that were rounded to nothing."
+    )
+
+
+def _read(data: str, target: str, limit: int) -> Clicks:
+    """Read a table by the name of its format, or by its header."""
+    from ..lab.tasks import read_avazu, read_criteo, read_table
+
+    kind, _, path = data.partition(":")
+    if path and kind in ("criteo", "avazu"):
+        return (read_criteo if kind == "criteo" else read_avazu)(path, limit)
+    return read_table(data, target, limit=limit)
+
+
+def _methods(ways: list[str], widths: list[str], roundings: list[str]) -> list[Method]:
+    """The methods that are asked for, in order."""
+    for words, known in ((ways, WAYS), (roundings, ROUNDINGS)):
+        for word in words:
+            if word not in known:
+                raise ConfigError(f"unknown {word!r}; {nearest(word, known)}")
+    for width in widths:
+        if width not in tuple("2345678"):
+            raise ConfigError(f"--bits {width}: integers have 2 to 8 bits here; try 8,4,2")
+    from ..lab.tasks import Method
+
+    found = []
+    for way in ways:
+        if way == "float32":
+            found.append(Method("float32"))
+        for width in widths if way != "float32" else ():
+            for how in roundings if way in ("lpt", "alpt") else ["nearest"]:
+                found.append(Method(way, int(width), how))
+    return found
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or len(set(words)) < len(words):
+        raise ConfigError(f"cannot read {text!r}: name one or more, each once, with commas between")
+    return words
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """One seed has no interval: JSON knows no infinity."""
+    return {key: None if value == float("inf") else value for key, value in line.items()}
