@@ -106,7 +106,9 @@ def main() -> None:
     arguments.add_argument("--methods", default="gptq,awq")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    torch.Tensor.pin_memory = lambda self, *_: self  # which its AWQ calls on machines without a GPU too, and fails
+    torch.Tensor.pin_memory = lambda self, *_: (
+        self
+    )  # which its AWQ calls on machines without a GPU too, and fails
     base = trained(given.folder, given.tokens)
     corpus = read_corpus()
     calibration = spread_windows(corpus.calibration, 32_768, SEQ_LEN)

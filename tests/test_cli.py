@@ -116,7 +116,15 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
     runner = CliRunner()
     verbs = {c.name or c.callback.__name__ for c in app.registered_commands}
     groups = {g.name for g in app.registered_groups}
-    assert verbs == {"study", "fit", "plan", "report", "formats", *(verb.__name__ for verb in VERBS)}
+    assert verbs == {
+        "study",
+        "fit",
+        "plan",
+        "report",
+        "formats",
+        "quantize",
+        *(verb.__name__ for verb in VERBS),
+    }
     assert groups == {"runs", "laws", "task"}
     for verb in verbs:
         result = runner.invoke(app, [verb, "--help"])

@@ -62,7 +62,9 @@ def test_scales_of_least_error_are_those_of_the_outputs():
     weight, moments = problem()
     found = loss(weight, gptq(weight, moments, Recipe.parse("int3 channel mse")), moments)
     assert (found <= loss(weight, gptq(weight, moments, Recipe.parse("int3 channel")), moments)).all()
-    assert found.mean() < 0.9 * loss(weight, gptq(weight, moments, Recipe.parse("int3 channel")), moments).mean()
+    assert (
+        found.mean() < 0.9 * loss(weight, gptq(weight, moments, Recipe.parse("int3 channel")), moments).mean()
+    )
 
 
 def test_gptq_by_its_definition():

@@ -15,12 +15,12 @@ from torch import nn
 from bitlaw import ConfigError, Scheme, parse_format
 from bitlaw.formats import Recipe
 from bitlaw.formats.packing import pack
-from bitlaw.lab.corpus import eval_windows, read_corpus
+from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import StoredTensor, StoredWeights, apply_scheme
 from bitlaw.lab.precision.learned import round_by_step
 from bitlaw.lab.precision.stored import stored
-from bitlaw.lab.quantize import window_losses
+from bitlaw.lab.quantize import logits, token_losses
 from bitlaw.lab.sweep.rows import trained_row
 from bitlaw.lab.train import TrunkConfig, train_trunk
 from bitlaw.lab.train.loop import State
@@ -219,7 +219,7 @@ def config(corpus, **changes):
 
 
 def test_between_steps_only_codes_and_steps_exist(corpus):
-    state = State(config(corpus), torch.device("cpu"))
+    state = State(config(corpus), config(corpus).parts(), torch.device("cpu"))
     names = {"embedding.weight", "head.weight"} | {
         f"blocks.0.{part}.weight" for part in ("attention.qkv", "attention.out", "mlp.gate_up", "mlp.down")
     }
@@ -245,7 +245,7 @@ def test_between_steps_only_codes_and_steps_exist(corpus):
 def test_an_update_is_adams_written_back(corpus):
     """One step of the loop against AdamW on an ordinary copy of the same model, then rounded in NumPy."""
     cfg = config(corpus, scheme="w=int4 stored, emb=int4 stored", weight_decay=0.1)
-    state = State(cfg, torch.device("cpu"))
+    state = State(cfg, cfg.parts(), torch.device("cpu"))
     plain = Transformer(cfg.shape, cfg.seed)
     apply_scheme(plain, cfg.parts())
     steps = {id(p): held_.step.clone() for p, held_ in StoredWeights(plain).pairs}
@@ -266,7 +266,7 @@ def test_an_update_is_adams_written_back(corpus):
 @pytest.mark.slow
 def test_eight_bits_by_chance_come_close_to_a_master_copy(corpus, tmp_path):
     """One seed, 400 steps of a tiny model; docs/log.md has more."""
-    x, y, _ = eval_windows(corpus, 8192, 64)
+    text = spread_windows(corpus.evaluation, 8192, 64)
     shape = Shape(width=32, depth=2, heads=2, ffn=80)
     loss, lost = {}, {}
     for scheme in ("w8", "w=int8 stored stochastic"):
@@ -274,14 +274,15 @@ def test_eight_bits_by_chance_come_close_to_a_master_copy(corpus, tmp_path):
             corpus, shape=shape, scheme=scheme, budgets=(400 * 512,), batch_size=8, learning_rate=0.008
         )
         (end,) = train_trunk(cfg, corpus, tmp_path / scheme)
-        loss[scheme], lost[scheme] = window_losses(end.model, x, y).mean().item(), end.lost_updates
+        loss[scheme] = token_losses(logits(end.model, text), text).mean().item()
+        lost[scheme] = end.lost_updates
     assert loss["w=int8 stored stochastic"] - loss["w8"] < 0.1
     assert lost["w8"] is None and 0 < lost["w=int8 stored stochastic"] < 1
 
 
 def test_rows_say_how_weights_were_stored_and_what_was_lost(corpus, tmp_path):
     (end,) = train_trunk(config(corpus), corpus, tmp_path)
-    row = trained_row(config(corpus), end, corpus, "hash")
+    row = trained_row(config(corpus), end, corpus, spread_windows(corpus.evaluation, 4096, 64))
     assert 0 < row["lost_updates"] < 1
     assert (row["w_stored"], row["emb_stored"], row["head_stored"]) == ("stochastic", "nearest", "stochastic")
     assert row["w_format"] == "int8" and row["w_granularity"] == "channel"

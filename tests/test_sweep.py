@@ -78,6 +78,7 @@ def test_a_cooldown_within_the_warm_up_does_not_jump_to_the_peak():
     assert max(rates) < 0.6
 
 
+@pytest.mark.slow
 def test_a_study_of_two_sizes_ends_with_a_report(tmp_path):
     lines = [f"{k} = {list(v) if isinstance(v, tuple) else v}" for k, v in BASE.items()]
     text = "\n".join(["[sweep]", *lines, "[fit]", 'law = "chinchilla"', "draws = 50"]).replace("'", '"')
@@ -88,6 +89,7 @@ def test_a_study_of_two_sizes_ends_with_a_report(tmp_path):
     assert any("no rows were held out" in note for note in outcome.fit.notes)
 
 
+@pytest.mark.slow
 def test_a_changed_study_does_not_mix_its_rows(tmp_path):
     """Rows that other settings left in the store are not fitted."""
     sweep(tmp_path)

@@ -33,9 +33,10 @@ from bitlaw import calibration as cal
 from bitlaw.calibration.fit import METHODS
 from bitlaw.calibration.objective import OBJECTIVES
 from bitlaw.formats import Recipe
-from bitlaw.lab.corpus import Corpus, eval_windows, read_corpus
+from bitlaw.lab.corpus import Corpus, read_corpus, spread_windows
 from bitlaw.lab.model import Transformer
-from bitlaw.lab.quantize import quantize_rtn
+from bitlaw.lab.quantize import logits as logits_of
+from bitlaw.lab.quantize import quantize_model
 from bitlaw.lab.train import TrunkConfig, train_trunk
 from bitlaw.shapes import ladder_shape
 
@@ -44,11 +45,7 @@ LEVEL = 0.9
 EPOCHS = 80  # of the network: enough to be too sure of itself
 NOISE = 0.1  # share of training labels that are replaced by any class
 MEASURES = ("ece", "classwise_ece", "nll", "accuracy", "class_loss_spread")
-TOKENS, SEQ_LEN, STRETCH = (
-    131_072,
-    128,
-    8,
-)  # held-out bytes, of a window, and neighbouring windows to a cluster
+TOKENS, SEQ_LEN = 131_072, 128  # held-out bytes, and those of a window
 
 CELLS = (
     ("temperature", "cross_entropy"),
@@ -183,14 +180,12 @@ def train(corpus: Corpus, seed: int) -> Transformer:
 def tokens(seeds: int) -> Iterator[dict[str, object]]:
     """Next-byte predictions by bits: confidence before and after calibration, and the split of the gap."""
     corpus = read_corpus()
-    inputs, targets, _ = eval_windows(corpus, TOKENS, SEQ_LEN)
-    labels = targets.numpy().ravel()
-    clusters = np.arange(len(labels)) // (SEQ_LEN * STRETCH)
-    deciles = cal.frequency_groups(np.bincount(corpus.train, minlength=256))
+    text = spread_windows(corpus.evaluation, TOKENS, SEQ_LEN)
+    labels, clusters = text.targets.numpy().ravel(), text.documents.numpy().ravel()
+    deciles = cal.frequency_groups(np.bincount(corpus.train.tokens, minlength=256))
 
-    @torch.inference_mode()
     def logits(model: Transformer) -> np.ndarray:
-        return torch.cat([model(x) for x in inputs.split(16)]).flatten(0, 1).numpy()
+        return torch.cat(list(logits_of(model, text))).flatten(0, 1).numpy()
 
     def row(interval: cal.Interval, quantity: str, **cell: object) -> dict[str, object]:
         ends = {k: f"{getattr(interval, k):.5f}" for k in ("value", "low", "high")}
@@ -201,7 +196,7 @@ def tokens(seeds: int) -> Iterator[dict[str, object]]:
         model = train(corpus, seed)
         before = logits(model)
         for bits in (4, 3, 2):
-            after = logits(quantize_rtn(model, Recipe.parse(f"int{bits}")))
+            after = logits(quantize_model(model, Recipe.parse(f"int{bits} channel")))
             for method, objective in CELLS:
                 split = cal.split_gap(
                     before, after, labels, clusters, method=method, objective=objective, groups=deciles,

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from bitlaw.lab.corpus import eval_windows, read_corpus
+from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.precision import stored
-from bitlaw.lab.quantize import window_losses
+from bitlaw.lab.quantize import logits, token_losses
 from bitlaw.lab.train import TrunkConfig, train_trunk
 from bitlaw.shapes import ladder_shape
 
 torch.set_num_threads(1)
 corpus = read_corpus(None)
-inputs, targets, _ = eval_windows(corpus, 65_536, 128)
+text = spread_windows(corpus.evaluation, 65_536, 128)
 shape = ladder_shape(24_000)
 CHANCE, NEAREST = " stored stochastic", " stored"
 runs = [("16", 1, 1), ("w8", 1, 1), ("w4", 1, 1), ("w8", 1, 8)]  # scheme, range, rate under the ladder's
@@ -49,9 +49,9 @@ with Path(__file__).with_name("losses.csv").open("w", newline="") as file:
         )
         with tempfile.TemporaryDirectory() as folder:
             (end,) = train_trunk(config, corpus, Path(folder))
-        loss = (
-            None if end.model is None else round(window_losses(end.model, inputs, targets).mean().item(), 5)
-        )
+        loss = None
+        if end.model is not None:
+            loss = round(token_losses(logits(end.model, text), text).mean().item(), 5)
         lost = None if end.lost_updates is None else round(end.lost_updates, 5)
         writer.writerow([scheme, headroom, config.learning_rate, seed, loss, lost])
         file.flush()

@@ -115,6 +115,13 @@ def select(
         notes.append(
             f"{int(late.sum())} rows trained in low precision at the end only are left out: no law reads it"
         )
+    stored = frame.select(
+        pl.any_horizontal(pl.col(f"{p}_stored").is_not_null() for p in ("w", "emb", "head"))
+    )
+    if 0 < (alone := int(stored.to_series().sum())) < len(ok):
+        notes.append(
+            f"{alone} rows have weights without a master copy, which no law tells from others; fit them apart"
+        )
     quantized = low["post"]
     if law.gap == 0 and not any(c.startswith("post_") for c in law.columns) and quantized.any():
         keep &= ~quantized

@@ -19,7 +19,8 @@ import polars as pl
 from ..errors import DataError, nearest
 from ..files import whole
 from ..formats import parse_format
-from .schema import COLUMN, SCHEMA, Column, Runs, check_row, check_unique, named
+from .schema import COLUMN, SCHEMA, Column
+from .table import Runs, check_row, check_unique, named
 
 MAX_BYTES = 2**30
 MAX_CELL = 1_000_000

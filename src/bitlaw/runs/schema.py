@@ -1,4 +1,4 @@
-"""The columns of the run table, each with its type, unit and bounds, and the checked table itself.
+"""The columns of the run table, each with its type, unit and bounds.
 
 A row is one model at one moment: the end of a training run, or that model after quantisation (then
 `post_format` is set and `parent` names the row it was made from). A loss is finite or absent; what went
@@ -8,17 +8,14 @@ wrong is a `status`, never a NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
-from ..errors import ConfigError, DataError, nearest
-from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
-from ..formats.gaussian import effective_bits
+from ..errors import ConfigError
+from ..formats import parse_format
 
-Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
 
 STATUSES = ("ok", "diverged", "failed")
@@ -214,204 +211,3 @@ OVERVIEW = (
 )
 COLUMN: dict[str, Column] = {column.name: column for column in COLUMNS}
 SCHEMA: dict[str, type[pl.DataType]] = {column.name: _DTYPE[column.kind] for column in COLUMNS}
-
-
-class Runs:
-    """An immutable, checked table of runs.
-
-    Build one with `bitlaw.read_runs`, which checks every cell, or from a list of rows. `frame` is a
-    polars data frame with all columns of the schema; absent ones are null.
-
-    >>> runs = Runs.from_rows([{"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}])
-    >>> len(runs), runs.frame["w_format"].to_list()
-    (1, [None])
-    """
-
-    def __init__(self, frame: pl.DataFrame, source: str = "") -> None:
-        missing = [pl.lit(None, SCHEMA[name]).alias(name) for name in SCHEMA if name not in frame.columns]
-        self.frame = frame.with_columns(missing).select(list(SCHEMA)).cast(pl.Schema(SCHEMA))
-        self.source = source
-
-    @classmethod
-    def from_rows(cls, rows: Iterable[Mapping[str, Any]], source: str = "") -> Runs:
-        """Check rows given as mappings from column to value; absent columns are null.
-
-        Raises:
-            DataError: naming the row, column and value that is wrong.
-        """
-        rows = named(rows)
-        for place, row in enumerate(rows, start=1):
-            for name, value in row.items():
-                if name not in COLUMN:
-                    raise DataError(f"row {place}: unknown column {name!r}")
-                problem = "" if value is None else COLUMN[name].problem(value)
-                if problem:
-                    raise DataError(f"row {place}, column {name}: {problem}")
-            check_row(row, f"row {place}")
-        columns = {name: kind for name, kind in SCHEMA.items() if any(name in row for row in rows)}
-        frame = pl.DataFrame(rows, schema=columns)
-        runs = cls(frame, source)
-        check_unique(runs.frame)
-        return runs
-
-    def __len__(self) -> int:
-        return self.frame.height
-
-    def __repr__(self) -> str:
-        ok = self.ok()
-        trained = ok.filter(pl.col("post_format").is_null())
-        return (
-            f"<Runs{' of ' + self.source if self.source else ''}: {trained.height} trained, "
-            f"{ok.height - trained.height} quantised after training, {len(self) - ok.height} without a loss>"
-        )
-
-    def ok(self) -> pl.DataFrame:
-        """Rows that have a loss."""
-        return self.frame.filter(pl.col("loss").is_not_null())
-
-    def filter(self, *predicates: pl.Expr) -> Runs:
-        """Return the rows for which all polars expressions hold."""
-        return Runs(self.frame.filter(*predicates), self.source)
-
-    def size(self, count: Count = "as_given") -> pl.Series:
-        """N of every row under a counting convention.
-
-        `as_given` is the `params` column. The others are summed from the parts where the rows have them,
-        or taken from `params` where its `count` says that it is that convention.
-
-        Raises:
-            DataError: rows of mixed conventions, or rows that cannot be counted in this one.
-        """
-        frame = self.frame
-        if count == "as_given":
-            kinds = frame["count"].unique().to_list()
-            if len(kinds) > 1:
-                raise DataError(
-                    f"rows count parameters in different ways ({', '.join(map(str, sorted(map(str, kinds))))}); "
-                    "choose one with count='non_embedding', 'total' or 'matmul'"
-                )
-            sizes = frame["params"]
-        else:
-            parts = {
-                "non_embedding": ("attention", "mlp", "norm"),
-                "total": ("embedding", "attention", "mlp", "norm", "head"),
-                "matmul": ("attention", "mlp", "head"),
-            }[count]
-            total = pl.sum_horizontal([pl.col(f"params_{p}") for p in parts], ignore_nulls=False)
-            given = pl.when(pl.col("count") == count).then(pl.col("params"))
-            sizes = frame.select(pl.coalesce(total.cast(pl.Float64), given).alias("params"))["params"]
-        if sizes.null_count():
-            place = sizes.is_null().arg_true()[0]
-            raise DataError(
-                f"row {frame['id'][place]!r} has no {'`params`' if count == 'as_given' else count + ' count'}; "
-                "give `params`, or the counts by part"
-            )
-        return sizes.cast(pl.Float64)
-
-    def bits(self, part: str) -> pl.Series:
-        """Bits that laws read for a part (`w`, `a`, `kv`, `grad`, `emb` or `post`); unquantised is a million."""
-        return self._of_format(part, law_bits)
-
-    def capacity(self, part: str) -> pl.Series:
-        """Effective bits of a part's format on Gaussian data; very large where unquantised."""
-        return self._of_format(part, effective_bits)
-
-    def layout(self, part: str, field: Literal["exponent", "mantissa"]) -> pl.Series:
-        """Bits of the exponent or mantissa of a part's format; NaN for integers, a million where unquantised."""
-        place = ("exponent", "mantissa").index(field)
-        return self._of_format(part, lambda fmt: layout(fmt)[place])
-
-    def group(self, part: str) -> pl.Series:
-        """Elements that share one scale of a part (`w`, `a` or `post`); 2 where unquantised, for want of scales.
-
-        `{part}_group` where given; a channel is as long as the model is wide; otherwise unknown.
-        """
-        channel = pl.when(pl.col(f"{part}_granularity") == "channel").then(pl.col("width"))
-        unquantised = pl.lit(self.bits(part) == UNQUANTIZED)
-        group = pl.when(unquantised).then(2).otherwise(pl.coalesce(f"{part}_group", channel))
-        return self.frame.select(group.cast(pl.Float64).alias("group"))["group"]
-
-    def quantity(self, name: str) -> pl.Series:
-        """What laws read under a name: a column, or what follows from columns; null or NaN where unknown.
-
-        `w_format=int4` is 1 where the column has that label, 0 elsewhere. `batch_tokens` is batch size times
-        sequence length, or tokens over steps. `neg_log_accuracy` is of the accuracy above chance,
-        -ln[(1 - error - chance) / (1 - chance)].
-
-        Raises:
-            DataError: a name that no column gives.
-
-        >>> runs = Runs.from_rows([{"tokens": 6.4e6, "loss": 3.1, "batch_size": 64, "seq_len": 1000}])
-        >>> runs.quantity("batch_tokens").to_list(), runs.quantity("w_bits").to_list()
-        ([64000.0], [1000000.0])
-        """
-        column, _, label = name.partition("=")
-        part, _, kind = name.rpartition("_")
-        derived: dict[str, Callable[[str], pl.Series]] = {
-            "bits": self.bits,
-            "capacity": self.capacity,
-            "exponent": lambda part: self.layout(part, "exponent"),
-            "mantissa": lambda part: self.layout(part, "mantissa"),
-        }
-        if kind in derived and f"{part}_format" in COLUMN:
-            return derived[kind](part)
-        if kind == "group" and name in COLUMN:
-            return self.group(part)
-        col = pl.col
-        if label and column in COLUMN:
-            expression = (col(column) == label).fill_null(False)
-        elif name == "batch_tokens":
-            expression = pl.coalesce(col("batch_size") * col("seq_len"), col("tokens") / col("steps"))
-        elif name == "neg_log_accuracy":
-            above = (1 - col("error") - col("chance")) / (1 - col("chance"))
-            expression = pl.when(above > 0).then(-above.log())
-        elif name in COLUMN and COLUMN[name].kind in ("integer", "number"):
-            expression = col(name)
-        else:
-            raise DataError(f"rows have no quantity {name!r}; {nearest(name, COLUMN)}")
-        return self.frame.select(expression.cast(pl.Float64).alias(name))[name]
-
-    def _of_format(self, part: str, quantity: Callable[[Format], float]) -> pl.Series:
-        names = self.frame[f"{part}_format"].fill_null("bf16")
-        table = {name: quantity(parse_format(name)) for name in names.unique()}
-        return names.replace_strict(table, return_dtype=pl.Float64)
-
-
-def named(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row without an id one made from its place, which no other row has."""
-    copies = [dict(row) for row in rows]
-    taken = {row.get("id") for row in copies}
-    for place, row in enumerate(copies, start=1):
-        if not row.get("id"):
-            name = f"row-{place}"
-            while name in taken:
-                name += "x"
-            taken.add(name)
-            row["id"] = name
-    return copies
-
-
-def check_row(row: Mapping[str, Any], where: str) -> None:
-    """Check what no single cell can tell.
-
-    Raises:
-        DataError: naming the place.
-    """
-    if row.get("status") in (None, "ok") and row.get("loss") is None:
-        raise DataError(f"{where} has no loss; give one, or a status of {' or '.join(STATUSES[1:])}")
-    if row.get("status") not in (None, "ok") and row.get("loss") is not None:
-        raise DataError(f"{where} has status {row['status']!r} and a loss; a failed run has none")
-    if row.get("gap") is not None and row.get("post_format") is None:
-        raise DataError(f"{where} has a gap but no post_format; say which format it was quantised to")
-
-
-def check_unique(frame: pl.DataFrame) -> None:
-    """Refuse a table in which two rows have one id.
-
-    Raises:
-        DataError: naming the id.
-    """
-    ids = frame["id"].drop_nulls()
-    if ids.is_duplicated().any():
-        twice = ids.filter(ids.is_duplicated())[0]
-        raise DataError(f"two rows have the id {twice!r}; ids must be unique: drop one, or rename it")

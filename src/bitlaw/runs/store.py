@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from ..errors import StoreError
-from .schema import COLUMNS, STATUSES, Runs
+from .schema import COLUMNS, STATUSES
+from .table import Runs
 
 APPLICATION_ID = 0x6269746C  # "bitl"
 VERSION = 1
