@@ -83,6 +83,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--sizes", default="5e4,2e5,1e6,3e6,1e7")
     arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--ways", help="only those that contain one of these words, commas between")
     arguments.add_argument("--compile", action="store_true", help="compile every way")
     given = arguments.parse_args()
     torch.set_num_threads(1)
@@ -93,11 +94,14 @@ def main() -> None:
             name: apply_scheme(copy.deepcopy(plain), Scheme.parse(text)) for name, text in OURS.items()
         }
         models["torchao, weights and activations"] = theirs(copy.deepcopy(plain))
+        if given.ways:
+            words = ("plain", *given.ways.split(","))
+            models = {name: m for name, m in models.items() if any(word in name for word in words)}
         ways = {name: Way(model, given.compile) for name, model in models.items()}
         x, y = torch.randint(0, 256, (2, 8, 256), generator=torch.Generator().manual_seed(0))
         for way in ways.values():
             way.step(x, y)
-        steps = max(1, round(4e5 / size))
+        steps = min(40, max(1, round(2e6 / size)))
         for _ in range(given.rounds):
             for way in ways.values():
                 way.timed(x, y, steps)

@@ -287,7 +287,7 @@ def test_rows_say_how_weights_were_stored_and_what_was_lost(corpus, tmp_path):
     assert (row["w_stored"], row["emb_stored"], row["head_stored"]) == ("stochastic", "nearest", "stochastic")
     assert row["w_format"] == "int8" and row["w_granularity"] == "channel"
     (end,) = train_trunk(config(corpus, scheme="w8"), corpus, tmp_path / "b")
-    row = trained_row(config(corpus, scheme="w8"), end, corpus, "hash")
+    row = trained_row(config(corpus, scheme="w8"), end, corpus, spread_windows(corpus.evaluation, 4096, 64))
     assert row["lost_updates"] is None and row["w_stored"] is None
 
 
