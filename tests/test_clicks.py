@@ -378,14 +378,22 @@ def test_wrong_flags_are_told(flags, words):
     assert result.exception.exit_code in (2, 3)
 
 
-def test_ctrl_c_ends_in_one_sentence(monkeypatch):
-    def stop(*args, **options):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("whole", [0, 2])
+def test_ctrl_c_shows_what_was_scored(whole, monkeypatch):
+    plain, calls = clickthrough.train, []
+
+    def stop(clicks, method, seed, *rest):
+        if seed != clickthrough.CHOOSING_SEED:
+            calls.append(seed)
+            if len(calls) > whole:
+                raise KeyboardInterrupt
+        return plain(clicks, method, seed, *rest)
 
     monkeypatch.setattr(clickthrough, "train", stop)
     result = CliRunner().invoke(app, SHORT)
     assert result.exit_code == 130
-    assert result.stderr.endswith("Stopped; nothing is kept.\n")
+    assert f"Stopped after {whole} of " in result.stderr
+    assert ("to float32" in result.stdout) == bool(whole)
 
 
 def test_help_teaches():

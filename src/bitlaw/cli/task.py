@@ -12,7 +12,8 @@ from ..errors import ConfigError, nearest
 from .common import IntervalOption, JsonFlag, print_json
 
 if TYPE_CHECKING:
-    from ..lab.tasks import Clicks, Method
+    from ..lab.tasks import Clicks, Method, Score
+    from ..lab.tasks.clickthrough import Line
 
 task_app = typer.Typer(
     no_args_is_help=True, help="Measure low precision on a task beside language modelling."
@@ -65,12 +66,13 @@ def clicks(
 
     import torch
 
-    from ..lab.tasks import Score, Training, clickthrough, synthetic
+    from ..lab.tasks import Training, clickthrough, synthetic
     from ..study import Progress
     from .progress import Reporter
 
     torch.set_num_threads(1)  # batches are too small for more
-    done, scores = 0, list[Score]()
+    done, stopped = 0, False
+    scores: list[Score] = []
     with Reporter() as reporter:
         try:
             reporter(Progress(0, 1, f"reading {data}"))
@@ -93,14 +95,23 @@ def clicks(
             ):
                 scores.append(score)
         except KeyboardInterrupt:
-            reporter.close()
-            print("Stopped; nothing is kept.", file=sys.stderr)
-            raise typer.Exit(130) from None
+            stopped = True
+    if stopped:
+        print(f"Stopped after {len(scores)} of {seeds * len(chosen)} scores.", file=sys.stderr)
+    if not scores:
+        raise typer.Exit(130)
     lines = clickthrough.summarise(scores, interval)
     if json_:
         runs = [asdict(score) for score in scores]
         print_json({"level": interval, "methods": [_finite(asdict(line)) for line in lines], "runs": runs})
-        return
+    else:
+        _show(lines, scores, interval)
+    if stopped:
+        raise typer.Exit(130)
+
+
+def _show(lines: list[Line], scores: list[Score], interval: float) -> None:
+    """Print one line a method."""
     print(f"{'':22} {'AUC':>17} {'to float32':>19} {'bytes':>12} {'moments':>12} {'lost':>6} {'clip':>7}")
     for line in lines:
         apart = "" if line.difference is None else f"{line.difference:+.4f} ± {line.difference_half:.4f}"
@@ -115,8 +126,8 @@ def clicks(
         print(f"\nThe teacher itself reaches {sum(ceilings) / len(ceilings):.4f}.")
     rows_error = max(score.auc_se for score in scores)
     print(
-        f"\n± is half of a {interval:.0%} interval over {seeds} seeds, by Student's t; over test rows one AUC has a "
-        f"standard error of {rows_error:.4f} (DeLong).\nlost: share of the updates that were rounded to nothing."
+        f"\n± is half of a {interval:.0%} interval over seeds, by Student's t; over test rows one AUC has a standard "
+        f"error of {rows_error:.4f} (DeLong).\nlost: share of the updates that were rounded to nothing."
     )
 
 
