@@ -49,22 +49,15 @@ def main() -> None:
     low = frame.filter(pl.col("qat_share").is_not_null())
     plain = frame.filter(pl.col("qat_share").is_null() & (pl.col("w_format") == "bf16"))
     pairs = low.join(plain, on=["trunk", "tokens", "cooldown"], suffix="_16")
-    print(
-        "loss in 3 bits at the end, less that in 16 bits on the same schedule; ± half a 90 % t-interval over trunks"
-    )
+    print("3 bits at the end, less 16 bits on the same schedule; ± half a 90 % t-interval over trunks")
     for (tokens, share), group in sorted(pairs.group_by("tokens", "cooldown")):
         off = (group["loss"] - group["loss_16"]).to_numpy()
         half = student.ppf(0.95, len(off) - 1) * off.std(ddof=1) / np.sqrt(len(off))
-        level = group["loss"].mean()
-        print(
-            f"{tokens:>9,.0f} tokens, share {share:4.2f}: {off.mean():+.4f} ± {half:.4f}  (loss {level:.4f}, n = {len(off)})"
-        )
-    for (tokens,), group in sorted(
-        frame.filter(pl.col("w_format") == "int3").filter(pl.col("qat_share").is_null()).group_by("tokens")
-    ):
-        print(
-            f"{tokens:>9,.0f} tokens, 3 bits throughout, cooldown 0.20: loss {group['loss'].mean():.4f}, n = {len(group)}"
-        )
+        cell = f"{tokens:>9,.0f} tokens, share {share:4.2f}, n = {len(off)}"
+        print(f"{cell}: {off.mean():+.4f} ± {half:.4f}, loss {group['loss'].mean():.4f}")
+    whole = frame.filter((pl.col("w_format") == "int3") & pl.col("qat_share").is_null())
+    for (tokens,), group in sorted(whole.group_by("tokens")):
+        print(f"{tokens:>9,.0f} tokens, 3 bits throughout, n = {len(group)}: loss {group['loss'].mean():.4f}")
 
 
 if __name__ == "__main__":
