@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from bitlaw import ConfigError, DataError, LabError, read_runs
 from bitlaw.cli.main import app
 from bitlaw.formats import Recipe, Scheme
+from bitlaw.lab.corpus import Text
 from bitlaw.lab.model import Loaded, Transformer, load_model, save_model
 from bitlaw.lab.precision import apply_scheme, fake_quantize
 from bitlaw.lab.quantize import quantize_model
@@ -74,6 +75,11 @@ def make_ours(folder, scheme="16"):
     return model
 
 
+def write_text(folder):
+    for k in range(300):
+        (folder / f"{k}.txt").write_text(f"document {k}: " + REAL[k * 90 :][:900])
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -113,8 +119,7 @@ def test_a_quantised_cache_is_what_attention_sees(tmp_path):
 
 def test_the_command_on_a_folder_of_transformers(tmp_path):
     make_theirs(tmp_path / "model")
-    for k in range(300):
-        (tmp_path / f"{k}.txt").write_text(f"document {k}: " + REAL[k * 90 :][:900])
+    write_text(tmp_path)
     command = ["quantize", tmp_path / "model", "--text", tmp_path, "--formats", "int3,int2 tensor,nvfp4"]
     command += ["--method", "rtn,gptq,awq", "--group", 16, "--store", tmp_path / "rows.sqlite"]
     command += ["--eval-tokens", 2048, "--calibration-tokens", 1024, "--save", tmp_path / "out"]
@@ -149,6 +154,63 @@ def test_our_folders_come_back_to_the_bit_and_keep_what_is_known(tmp_path):
     assert (loaded.row["trunk"], loaded.seq_len, loaded.scheme.name) == ("t", 32, "w4a8")
     with pytest.raises(ConfigError, match="exists already"):
         make_ours(tmp_path / "ours")
+
+
+def test_a_tokenizer_does_not_cut_or_fill_documents(tmp_path):
+    make_theirs(tmp_path / "model")
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    plain = len(tokenizer.encode(REAL).ids)
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=99999)
+    tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
+    text = Text.of([REAL.encode()]).encode(load_model(tmp_path / "model").tokenizer)
+    assert len(text.tokens) == plain
+
+
+def test_quantising_what_was_quantised(tmp_path):
+    """Rows of a folder that was saved forget the earlier gap; what rounds while it runs is not changed again."""
+    write_text(tmp_path)
+    make_theirs(tmp_path / "model")
+    common = ["--text", tmp_path, "--eval-tokens", 1024, "--method", "rtn"]
+    first = [*common, "--formats", "int8", "--kv", "int8 token", "--save", tmp_path / "out"]
+    assert run("quantize", tmp_path / "model", *first, "--store", tmp_path / "a.sqlite").exit_code == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    second = run("quantize", folder, *common, "--formats", "int4", "--store", tmp_path / "b.sqlite",
+                 "--save", tmp_path / "again")  # fmt: skip
+    assert second.exit_code == 0, second.output
+    base, low = read_runs(tmp_path / "b.sqlite").frame.to_dicts()
+    assert base["gap"] is None and base["method"] is None and base["post_format"] == "int8"
+    assert low["parent"] == base["id"] and low["gap"] is not None
+    (folder_4,) = (tmp_path / "again").iterdir()
+    assert load_model(folder_4).scheme.name == "kv=int8 token"
+    third = run(
+        "quantize",
+        folder,
+        *common,
+        "--formats",
+        "int4",
+        "--kv",
+        "int4 token",
+        "--store",
+        tmp_path / "b.sqlite",
+    )
+    assert "while it runs already" in str(third.exception)
+
+
+def test_saving_later_and_saving_twice(tmp_path):
+    write_text(tmp_path)
+    make_ours(tmp_path / "ours")
+    command = ["quantize", tmp_path / "ours", "--text", tmp_path, "--eval-tokens", 1024, "--method", "rtn"]
+    command += ["--formats", "int4,int3 mse"]
+    assert run(*command, "--store", tmp_path / "a.sqlite").exit_code == 0
+    frame = read_runs(tmp_path / "a.sqlite").frame
+    assert frame["post_recipe"].to_list() == [None, "int4 channel", "int3 channel mse"]
+    for store in ("a.sqlite", "a.sqlite", "b.sqlite"):
+        result = run(*command, "--store", tmp_path / store, "--save", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        assert len(list((tmp_path / "out").iterdir())) == 2
+    assert read_runs(tmp_path / "a.sqlite").frame.equals(frame)
+    assert read_runs(tmp_path / "b.sqlite").frame["loss"].equals(frame["loss"])
 
 
 def test_weights_trained_in_low_precision_are_quantised_as_they_multiply(tmp_path):
@@ -238,6 +300,21 @@ THEIRS = {
     "pickle": (pickled, "pickles"),
     "names that lead out": (lambda f: index(f, "../model/weights.safetensors"), "beside it"),
     "absolute names": (lambda f: index(f, "/etc/passwd"), "beside it"),
+    "two sets of weights": (
+        lambda f: (
+            shutil.copy(f / "model.safetensors", f / "other.safetensors"),
+            (f / "model.safetensors.index.json").write_text('{"weight_map": {"x": "other.safetensors"}}'),
+        ),
+        "remove what is not meant",
+    ),
+    "windows of nothing": (
+        lambda f: edit(f / "config.json", max_position_embeddings=0),
+        "predicts nothing|cannot read",
+    ),
+    "absurd groups": (
+        lambda f: (f / "bitlaw.json").write_text('{"scheme": "a=int4 group1048576"}'),
+        "wider than the model",
+    ),
     "a missing shard": (lambda f: index(f, "model-00002.safetensors"), "not whole"),
     "code of its own": (lambda f: edit(f / "config.json", auto_map={"AutoModel": "x.Y"}), "run code"),
     "quantised already": (
@@ -330,6 +407,8 @@ def test_mistakes_on_the_command_line(both, tmp_path):
         ([both / "ours", "--method", "gptp"], "gptq"),
         ([both / "ours", "--formats", "int99"], "not 99"),
         ([both / "ours", "--eval-tokens", "999999999"], "fewer tokens"),
+        ([both / "ours", "--eval-tokens", "40"], "two windows"),
+        ([both / "ours", "--formats", "int4 learned"], "nothing is learned"),
     ):
         result = run("quantize", *arguments, *store)
         assert isinstance(result.exception, (DataError, ConfigError))

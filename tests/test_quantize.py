@@ -6,14 +6,16 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from bitlaw import ConfigError, LabError
 from bitlaw.formats import Recipe
+from bitlaw.lab.corpus import Windows
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import quantize
-from bitlaw.lab.quantize import METHODS, quantize_model
+from bitlaw.lab.quantize import METHODS, Reference, Setting, evaluate, quantize_model, try_settings
 from bitlaw.lab.quantize.awq import awq
-from bitlaw.lab.quantize.gptq import gptq, loss
+from bitlaw.lab.quantize.gptq import _inverse_root, gptq, loss
 from bitlaw.shapes import Shape
 
 RECIPES = [
@@ -115,6 +117,25 @@ def test_dead_inputs_and_singular_moments_are_survived():
         gptq(weight, moments, Recipe.parse("int4 block16"))
 
 
+@pytest.mark.parametrize(
+    "text", ["int3 tensor", "int3 tensor mse", "uint4 tensor mse", "int3 channel mse", "int3 channel"]
+)
+def test_what_gptq_gives_lies_on_its_grid(text):
+    weight, moments = problem()
+    recipe = Recipe.parse(text)
+    found = gptq(weight, moments, recipe)
+    for part in [found] if recipe.granularity == "tensor" else found:
+        steps = part.unique().diff()
+        assert len(steps) < 2**recipe.format.bits
+        assert torch.allclose(steps / steps.min(), (steps / steps.min()).round(), atol=1e-3)
+
+
+def test_moments_on_a_gpu_are_damped_there():
+    """A GPU without a GPU: tensors of shapes and devices alone, which refuse to meet those of another device."""
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):  # at the first look into a number
+        _inverse_root(torch.empty(64, 64, device="cuda", dtype=torch.float64), 0.01)
+
+
 # ---- whole models
 
 
@@ -151,3 +172,45 @@ def test_what_cannot_be_quantised_says_why():
         quantize_model(model, Recipe.parse("int4"), "gptp", TEXT)
     with pytest.raises(ConfigError, match="calibration"):
         quantize_model(model, Recipe.parse("int4"), "gptq")
+
+
+def test_logits_too_large_to_keep_change_nothing(monkeypatch):
+    """Not the numbers, not torch's state of chance, and gradients can be taken afterwards."""
+    text = Windows(TEXT, TEXT.roll(-1, 1), torch.arange(20)[:, None].expand(20, 32), "")
+    settings = [Setting.of("rtn", "int4"), Setting.of("gptq", "int3", activations="int8 token stochastic")]
+    model, found = Transformer(SHAPE, seed=1), []
+    for memory in (2**30, 0):
+        monkeypatch.setattr(evaluate, "MEMORY", memory)
+        torch.manual_seed(5)
+        outcomes = list(try_settings(Reference(model, text), settings, text))
+        assert not torch.is_inference_mode_enabled()
+        found.append([(o.loss, o.gap, o.kl) for o in outcomes] + [torch.rand(1).item()])
+    assert found[0] == found[1]
+    model(TEXT).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": "int4 learned"}, "nothing is learned"),
+        ({"weights": "int4 stored"}, "nothing is learned"),
+        ({"weights": "int4", "activations": "int8 learned"}, "nothing is learned"),
+        ({"weights": "int4 block16"}, "square blocks"),
+        ({"weights": "int4", "method": "gptp"}, "did you mean 'gptq'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_before_any_work(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        Setting.of(**{"method": "gptq", **changes})
+
+
+@pytest.mark.parametrize("text", ["int3 channel", "int4 group32", "nvfp4", "e2m1 tensor"])
+def test_awq_wins_where_inputs_differ_much(text):
+    weight, moments = problem()
+    size = torch.logspace(-1, 1, 96)
+    moments = moments * size[:, None] * size
+    ours, plain = (
+        loss(weight, w, moments).sum()
+        for w in (awq(weight, moments, Recipe.parse(text)), quantize(weight, Recipe.parse(text)))
+    )
+    assert ours < 0.98 * plain

@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 
 from bitlaw import ConfigError, DataError, read_runs
-from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.corpus import read_corpus, spread_windows
+from bitlaw.lab.model import load_model
+from bitlaw.lab.quantize import Reference
 from bitlaw.lab.sweep import After, SweepConfig, run_sweep, trunks
 from bitlaw.lab.train.loop import _warm_cooldown
 from bitlaw.runs import Store
@@ -57,6 +59,15 @@ def test_formats_and_methods_added_later_are_measured(tmp_path):
     assert (both["loss"] == both["loss_again"]).all()
 
 
+def test_models_are_kept_if_asked(tmp_path):
+    frame = sweep(tmp_path, schemes=("16",), sizes=(4000,), budgets=(8_000,), keep_models=True)
+    (row,) = frame.to_dicts()
+    kept = load_model(tmp_path / "models" / row["id"])
+    assert kept.row["trunk"] == row["trunk"] and kept.row["tokens"] == row["tokens"]
+    text = spread_windows(read_corpus(None).evaluation, 4096, 64)
+    assert Reference(kept.model, text).loss.value == row["loss"]
+
+
 def test_late_schemes_are_rows_of_the_16_bit_trunks(tmp_path):
     frame = sweep(tmp_path, late_schemes=("w3", "16"), late_cooldowns=(0.5,), post_formats=("int3",))
     late = frame.filter(pl.col("qat_share").is_not_null())
@@ -104,6 +115,8 @@ def test_a_changed_study_does_not_mix_its_rows(tmp_path):
         ({"eval_tokens": 64}, "two sequences"),
         ({"post_formats": ("int4", "4")}, "twice"),
         ({"sizes": (10**13,)}, "ladder"),
+        ({"post_formats": ("int4 learned",)}, "nothing is learned"),
+        ({"post_formats": ("int4 block32",), "post_methods": ("gptq",)}, "square blocks"),
         ({"late_schemes": ("w4",)}, "belong together"),
         ({"late_schemes": ("w4",), "late_cooldowns": (1.5,)}, "no share"),
         ({"late_schemes": ("w4",), "late_cooldowns": (0.5,), "schedule": "cosine"}, "constant rate"),

@@ -15,7 +15,7 @@ def quantize(
     path: Annotated[str, typer.Argument(help="Folder of a model: config.json and safetensors.")],
     formats: Annotated[
         str, typer.Option(help="Of the weights: recipes with commas between, as `bitlaw formats` knows them.")
-    ] = "int8,int4,int3",
+    ] = "int8,int4 mse,int3 mse",
     method: Annotated[str, typer.Option(help="rtn, gptq, awq, or several with commas between.")] = "rtn,gptq",
     group: Annotated[
         int | None, typer.Option(help="Weights that share a scale; default: one scale an output.")
@@ -107,12 +107,13 @@ def _show(rows: list[dict[str, Any]]) -> None:
     print(f"{base['id']}: loss {base['loss']:.4f} ± {base['loss_se']:.4f} nats a token on {read}")
     for part, name in (("post_a", "activations"), ("post_kv", "keys and values")):
         if made and made[0][f"{part}_format"] is not None:
-            print(f"with {name} in {_held(made[0], part)} too, whatever the weights are in")
-    table = Table()
-    for name in ("weights", "method", "loss", "gap", "KL", "bpw", "MB", "seconds"):
-        table.add_column(name, justify="left" if name in ("weights", "method") else "right", no_wrap=True)
+            print(f"with {name} in {made[0][f'{part}_recipe']} too, whatever the weights are in")
+    table = Table(box=None)
+    for name in ("weights", "method", "loss", "gap", "KL", "bpw", "MB", "s"):
+        left = name in ("weights", "method")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "weights")
     for row in made:
-        cells = [escape(_held(row, "post")), row["method"]]
+        cells = [escape(row["post_recipe"]), row["method"]]
         if row["status"] == "ok":
             cells += [f"{row['loss']:.4f}", f"{row['gap']:+.4f} ± {row['gap_se']:.4f}", f"{row['kl']:.2g}"]
         else:
@@ -122,9 +123,3 @@ def _show(rows: list[dict[str, Any]]) -> None:
     print(
         "gap: loss after minus before, paired, ± one standard error over documents; KL from before, in nats"
     )
-
-
-def _held(row: dict[str, Any], part: str) -> str:
-    """How a part is held, in words."""
-    shared = f"{row[f'{part}_granularity'] or ''}{row[f'{part}_group'] or ''}"
-    return f"{row[f'{part}_format']} {shared}".strip()

@@ -17,6 +17,16 @@ from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
+#: Parts whose low precision moves a loss, and which hardly any law reads.
+UNREAD = {
+    "emb": "embeddings of low precision",
+    "head": "an output head of low precision",
+    "q": "queries of low precision",
+    "grad": "gradients of low precision",
+    "grad_w": "gradients of weights of low precision",
+    "post_a": "activations quantised after training",
+    "post_kv": "keys and values quantised after training",
+}
 
 
 @dataclass(frozen=True)
@@ -95,21 +105,14 @@ def select(
         notes.append(f"{', '.join(unread)}; this law does not read it")
 
     keep = np.ones(len(ok), dtype=bool)
-    for part, what in (("emb", "embeddings"), ("grad", "gradients")):
-        if part not in law.parts and low[part].any():
-            keep &= ~low[part]
-            notes.append(
-                f"{int(low[part].sum())} rows with {what} of low precision are left out: this law does not read it"
-            )
+    for part, what in UNREAD.items():
+        beyond = ok.bits(part).to_numpy() < UNQUANTIZED
+        if part not in law.parts and beyond.any():
+            keep &= ~beyond
+            notes.append(f"{int(beyond.sum())} rows with {what} are left out: this law does not read it")
     if sparse.any() and not reads_sparsity:
         keep &= ~sparse
         notes.append(f"{int(sparse.sum())} rows with sparse weights are left out: this law does not read it")
-    for part, what in (("post_a", "activations"), ("post_kv", "keys and values")):
-        if (beyond := ok.bits(part).to_numpy() < UNQUANTIZED).any():
-            keep &= ~beyond
-            notes.append(
-                f"{int(beyond.sum())} rows with {what} quantised after training are left out: no law reads it"
-            )
     if (late := (frame["qat_share"].fill_null(1.0) < 1).to_numpy()).any():
         keep &= ~late
         notes.append(
@@ -314,18 +317,24 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
             f"the rows mix learning-rate schedules ({', '.join(schedules)}); growth of the gap with tokens is "
             "confounded with learning-rate decay"
         )
+    cooldowns = frame["cooldown"].drop_nulls().unique().sort().to_list()
+    if len(cooldowns) > 1:
+        shares = ", ".join(f"{share:g}" for share in cooldowns)
+        notes.append(
+            f"the rows mix cooldowns over {shares} of the tokens, with which losses and gaps are confounded"
+        )
     corpora = frame["corpus"].drop_nulls().unique().sort().to_list()
     if len(corpora) > 1:
         notes.append(f"the rows mix corpora ({', '.join(corpora)}), each of which has constants of its own")
     if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
         notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")
+    after = frame.filter(pl.col("post_format").is_not_null())
+    recipes = pl.col("post_recipe").str.replace(r"^\S+ ?", "")  # "channel mse" of "int4 channel mse"
     for column, what in (
-        ("method", "methods of quantisation"),
-        ("post_granularity", "granularities after training"),
+        (pl.col("method"), "methods of quantisation"),
+        (pl.coalesce(recipes, "post_granularity"), "scales after training"),
     ):
-        kinds = (
-            frame.filter(pl.col("post_format").is_not_null())[column].drop_nulls().unique().sort().to_list()
-        )
+        kinds = after.select(column).to_series().drop_nulls().unique().sort().to_list()
         if len(kinds) > 1:
             notes.append(f"the gaps mix {what} ({', '.join(kinds)}), which have constants of their own")
     if (

@@ -45,6 +45,11 @@ class Uniform:
         return self.high
 
     @property
+    def code_bits(self) -> int:
+        """Bits of a code that fills bytes evenly: the least of 1, 2, 4 and 8 that hold the grid."""
+        return next(bits for bits in (1, 2, 4, 8) if self.bits <= bits)
+
+    @property
     def stored_bits(self) -> float:
         """Bits of a packed number; three levels go five to a byte."""
         return 8 / 5 if self.high - self.low == 2 else self.bits

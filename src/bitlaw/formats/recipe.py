@@ -168,7 +168,8 @@ class Recipe:
         (4612, 768)
         """
         if self.stored:
-            each = 8 // next(bits for bits in (1, 2, 4, 8) if self.format.bits <= bits)
+            assert isinstance(self.format, Uniform)
+            each = 8 // self.format.code_bits
             return shape[0] * -(-shape[1] // each) + 4 * self.scales(shape)
         fmt, numbers, scales = self.format, shape[0] * shape[1], self.scales(shape)
         packed = math.ceil(numbers * fmt.stored_bits / 8)

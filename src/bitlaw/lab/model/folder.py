@@ -35,7 +35,7 @@ class Loaded:
 
     Attributes:
         name: of its folder.
-        digest: of its weights, as hexadecimal digits.
+        digest: of all that its losses depend on, as hexadecimal digits.
         model: from tokens to logits; its `blocks` are where ours are.
         tokenizer: of the library `tokenizers`; None means bytes.
         vocab: tokens that the model knows.
@@ -80,21 +80,32 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
     try:
         scheme = Scheme.parse(str(about.get("scheme", "16")))
         row = dict(about.get("row", {}))
+        widest = max((side for shape in shapes.values() for side in shape), default=0)
+        if any((getattr(scheme, part.name).size or 0) > widest for part in fields(scheme)):
+            raise DataError(f"{folder}: the scheme {scheme.name} has groups wider than the model")
         if kind == OURS:
             shape, seq_len = _shape(folder, config, shapes)
             model: nn.Module = apply_scheme(Transformer(shape), scheme)
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+            tensors = {name: t for file in files for name, t in safetensors.torch.load_file(file).items()}
+            model.load_state_dict(tensors)
             tokenizer, vocab = None, shape.vocab
         else:
             model = apply_scheme(Pretrained(_pretrained(folder, config, shapes)), scheme)
             tokenizer, vocab = _tokenizer(folder), int(config["vocab_size"])
             seq_len = min(WINDOW, int(config.get("max_position_embeddings", WINDOW)))
+            if seq_len < 2:
+                raise DataError(f"{folder}: a model of windows of {seq_len} tokens predicts nothing")
     except (BitlawError, ImportError):
         raise
     except Exception as error:  # of libraries that meet a config they did not expect
         reason = ascii(str(error).strip().split("\n")[0])[1:-1][:200]
         raise DataError(f"cannot read the model in {folder}: {type(error).__name__}: {reason}") from error
-    digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+    read = [
+        *files,
+        folder / "config.json",
+        *(folder / n for n in ("tokenizer.json",) if (folder / n).exists()),
+    ]
+    digest = hashlib.sha256("".join([*map(sha256, read), scheme.name]).encode()).hexdigest()
     name = folder.resolve().name
     return Loaded(name, digest, model.to(device).eval(), tokenizer, vocab, seq_len, scheme, row)
 
@@ -216,4 +227,7 @@ def _tokenizer(folder: Path) -> Any:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(f"there is no tokenizer.json in {folder}; save it with the model's fast tokenizer")
-    return Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()  # documents are to be read whole
+    tokenizer.no_padding()
+    return tokenizer

@@ -49,6 +49,10 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.exists():
+        if (folder / "model.safetensors").exists():
+            raise DataError(
+                f"{folder} holds model.safetensors and an index of other files; remove what is not meant"
+            )
         places = read_json(index).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise DataError(f"{index} has no weight_map")

@@ -76,17 +76,23 @@ class LearnedQuantizer(nn.Module):
         self.recipe, self.grid = recipe, fmt
         first = torch.zeros(()) if like is None else self._first(like.detach())
         self.step = nn.Parameter(first)
+        self.started = False  # asked once: to look into a tensor breaks a compiled graph
 
     def _first(self, x: Tensor) -> Tensor:
         split, dims, _ = grouped(x, self.recipe)
         mean = split.abs().mean(dims, keepdim=len(dims) < split.ndim)
         return 2 * mean / math.sqrt(self.grid.peak)
 
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> None:
+        if not self.step.any():
+            self.step.copy_(self._first(x))
+        self.started = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Round x."""
-        if not self.step.any():
-            with torch.no_grad():
-                self.step.copy_(self._first(x))
+        if not self.started:
+            self._start(x)
         split, _, back = grouped(x, self.recipe)
         share = 1 / math.sqrt(split.numel() / self.step.numel() * self.grid.peak)
         return back(round_by_step(split, self.step, self.grid, -self.grid.peak, share))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import ConfigError
 from ...formats import Codebook, Float, Microscaled, Native, Recipe, Uniform
 from ...formats.gaussian import gaussian_scale
 from .rounding import power_of_two, round_values
@@ -22,9 +23,14 @@ E8M0 = 2.0**-127, 2.0**127
 def grouped(x: Tensor, recipe: Recipe) -> tuple[Tensor, tuple[int, ...], Callable[[Tensor], Tensor]]:
     """Return a view whose groups lie along whole dimensions, these dimensions, and the way back.
 
-    Rows and columns that do not fill their last group are padded with zeros, which move no scale.
+    Rows and columns that do not fill their last group are padded with zeros, which move no scale that is a maximum.
+
+    Raises:
+        ConfigError: they do not, and the scale is a mean.
     """
     fmt, size = recipe.format, recipe.size
+    if size and recipe.scale in ("absmean", "gaussian") and any(side % size for side in x.shape[-1:]):
+        raise ConfigError(f"'{recipe}' does not divide {x.shape[-1]} numbers into whole groups; try 'absmax'")
     if isinstance(fmt, Microscaled) or recipe.granularity == "group":
         size = fmt.block if isinstance(fmt, Microscaled) else size
         assert size is not None

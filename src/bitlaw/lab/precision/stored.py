@@ -53,7 +53,7 @@ class StoredTensor(nn.Module):
     def __init__(self, values: Tensor, grid: Uniform, step: Tensor, rounding: Rounding = "nearest") -> None:
         super().__init__()
         self.grid, self.rounding, self.width = grid, rounding, values.shape[1]
-        self.bits = code_bits(grid)
+        self.bits = grid.code_bits
         places = round_values(values.detach() / step, grid) - grid.low
         self.register_buffer("codes", _pack(places.to(torch.uint8), self.bits))
         self.register_buffer("step", step.detach().clone())
@@ -146,13 +146,10 @@ class StoredWeights:
     @property
     def lost(self) -> float | None:
         """Share of all updates so far that were rounded to nothing; None where nothing is stored."""
-        asked, lost = sum((held.updates for _, held in self.pairs), torch.zeros(2)).tolist()
+        if not self.pairs:
+            return None
+        asked, lost = map(sum, zip(*(held.updates.tolist() for _, held in self.pairs), strict=True))
         return lost / asked if asked else None
-
-
-def code_bits(grid: Uniform) -> int:
-    """Bits of a stored code: the least of 1, 2, 4 and 8 that hold the grid."""
-    return next(bits for bits in (1, 2, 4, 8) if grid.bits <= bits)
 
 
 def _pack(places: Tensor, bits: int) -> Tensor:

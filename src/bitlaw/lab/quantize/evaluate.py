@@ -29,10 +29,12 @@ class Mean:
 def logits(model: nn.Module, windows: Windows) -> Iterator[Tensor]:
     """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32."""
     device = next(model.parameters()).device
-    with torch.inference_mode(), torch.random.fork_rng():
-        torch.manual_seed(0)  # for models that round by chance
-        for x_BT in windows.inputs.split(EVAL_BATCH):
-            yield model(x_BT.to(device)).float()
+    for place, x_BT in enumerate(windows.inputs.split(EVAL_BATCH)):
+        # Entered and left for each batch, as generators of two models may be read in turn.
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(place)  # for models that round by chance
+            found = model(x_BT.to(device)).float()
+        yield found
 
 
 def keep_logits(model: nn.Module, windows: Windows) -> Callable[[], Iterable[Tensor]]:

@@ -31,9 +31,10 @@ def gptq(
 ) -> Tensor:
     """Return a weight on a recipe's grid whose products with its inputs are as they were, as nearly as can be.
 
-    Scales are absmax; for a recipe of least error each row has that share of its absmax ranges with which it comes out
-    best by its squared error on the inputs. (Scales of least error in the weights themselves cut off too much here:
-    docs/log.md.) A row that comes out worse than rounding to nearest is rounded to nearest.
+    Scales are absmax; for a recipe of least error each row, or the whole matrix if it has one scale, has that share of
+    its absmax ranges with which it comes out best by its squared error on the inputs. (Scales of least error in the
+    weights themselves cut off too much here: docs/log.md.) A row that comes out worse than rounding to nearest is
+    rounded to nearest.
 
     Args:
         weight: (outputs, inputs).
@@ -58,11 +59,16 @@ def gptq(
         return rotate(gptq(rotate(weight), turned, plain, damping, order), back=True)
     places = torch.argsort(moments.diagonal(), descending=True) if order else torch.arange(len(moments))
     spread = _inverse_root(moments.double()[places][:, places], damping)
+
+    def errors(found: Tensor) -> Tensor:
+        each = loss(weight, found, moments)
+        return each.sum().expand_as(each) if recipe.granularity == "tensor" else each
+
     best = quantize(weight, recipe)
-    least = loss(weight, best, moments)
+    least = errors(best)
     for shrink in SHRINK if recipe.scale == "mse" else (1.0,):
         found = _rounded(weight, _by_column(weight * shrink, recipe), places, spread)
-        error = loss(weight, found, moments)
+        error = errors(found)
         best = torch.where((error < least)[:, None], found, best)
         least = torch.minimum(error, least)
     return best
@@ -95,7 +101,7 @@ def loss(weight: Tensor, rounded: Tensor, moments: Tensor) -> Tensor:
 
 def _inverse_root(h: Tensor, damping: float) -> Tensor:
     """The upper Cholesky factor of the inverse of damped moments."""
-    eye = torch.eye(len(h), dtype=h.dtype)
+    eye = torch.eye(len(h), dtype=h.dtype, device=h.device)
     mean = h.diagonal().mean().clamp_min(torch.finfo(h.dtype).tiny)
     for attempt in range(ATTEMPTS):
         root, failed = torch.linalg.cholesky_ex(h + damping * 10**attempt * mean * eye)

@@ -34,6 +34,17 @@ class Setting:
     activations: Recipe = PLAIN
     kv: Recipe = PLAIN
 
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"there is no method {self.method!r}; {nearest(self.method, METHODS)}")
+        for recipe in (self.weights, self.activations, self.kv):
+            if recipe.scale == "learned" or recipe.stored:
+                raise ConfigError(
+                    f"'{recipe}' is of training; after it nothing is learned: try 'absmax' or 'mse'"
+                )
+        if self.method == "gptq" and self.weights.granularity == "block":
+            raise ConfigError("GPTQ rounds columns, which square blocks hold together; try 'group128'")
+
     @classmethod
     def of(
         cls, method: str, weights: str, group: int | None = None, activations: str = "bf16", kv: str = "bf16"
@@ -43,8 +54,6 @@ class Setting:
         Raises:
             ConfigError: an unknown method, or an impossible recipe.
         """
-        if method not in METHODS:
-            raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
         usual = "channel" if group is None else f"group{group}"
         return cls(method, Recipe.parse(weights, usual), Recipe.parse(activations), Recipe.parse(kv))
 

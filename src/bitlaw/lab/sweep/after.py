@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..corpus import Text, Windows, spread_windows
-from ..model import Loaded, Transformer, save_model
+from ..model import Loaded, save_model
 from ..quantize import Setting
-from ..train import TrunkConfig
 from .ladder import SweepConfig
 
 
@@ -47,12 +45,7 @@ class After:
         calibrated = any(setting.calibrated for setting in self.settings)
         return spread_windows(text, self.calibration_tokens, seq_len) if calibrated else None
 
-    def keep(self, model: Transformer, config: TrunkConfig, row: dict[str, Any]) -> None:
-        """Write a model to a folder named after its row, unless that is there."""
-        assert self.models is not None
-        folder = self.models / row["id"]
-        if not folder.exists():
-            loaded = Loaded(
-                folder.name, "", model, None, config.shape.vocab, config.seq_len, config.parts(), row
-            )
-            save_model(loaded, folder)
+    def keep(self, loaded: Loaded) -> None:
+        """Write a model to a folder named after its row, if models are kept, unless that is there."""
+        if self.models is not None and not (self.models / loaded.row["id"]).exists():
+            save_model(loaded, self.models / loaded.row["id"])

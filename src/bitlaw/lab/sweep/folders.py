@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,17 @@ import torch
 
 from ...errors import DataError
 from ..corpus import Corpus, Text, Windows, spread_windows
-from ..model import Loaded, load_model, save_model
+from ..model import Loaded, load_model
 from ..quantize import Reference, try_settings
+from ..quantize.settings import PLAIN
 from .after import After
 from .rows import post_row, read_on, scored
+
+#: What a folder's row says of an earlier evaluation, and no longer holds.
+OF_THE_ROW_BEFORE = {
+    *("parent", "status", "reason", "loss", "loss_se", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
+    *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
+}
 
 
 def quantize_folder(
@@ -47,25 +55,37 @@ def quantize_folder(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_setting(0, "reading the model")
     loaded = load_model(folder, device)
+    if eval_tokens < 2 * loaded.seq_len:
+        raise DataError(
+            f"{eval_tokens} tokens to evaluate on are fewer than two windows of {loaded.seq_len}; use more"
+        )
     evaluation = spread_windows(_encoded(loaded, corpus.evaluation), eval_tokens, loaded.seq_len)
     calibration = after.look_at(_encoded(loaded, corpus.calibration), loaded.seq_len)
     on_setting(0, "scoring the model as it is")
+    kept = replace(loaded.scheme, w=PLAIN)
+    for setting in after.settings:
+        if kept.quantized and setting.scheme.quantized:
+            raise DataError(
+                f"{loaded.name} rounds {kept.name} while it runs already; quantise the model that it was made from"
+            )
     before = Reference(loaded.model, evaluation)
+    if not math.isfinite(before.loss.value):
+        raise DataError(
+            f"the loss of {loaded.name} itself is {before.loss.value}; nothing can be compared with it"
+        )
     row = _row(loaded, corpus, evaluation, tokens) | scored(before.loss)
     yield row
-    left = [setting for setting in after.settings if after.row_id(row["id"], setting) not in done]
-    count = len(after.settings) - len(left)
+    ids = {setting: after.row_id(row["id"], setting) for setting in after.settings}
+    left = [s for s in ids if ids[s] not in done or (after.models and not (after.models / ids[s]).exists())]
     outcomes = try_settings(before, left, calibration)
-    for setting in left:
+    for count, setting in enumerate(left, start=len(ids) - len(left)):
         on_setting(count, setting.name)
         outcome = next(outcomes)
         made = post_row(row, outcome, calibration, after)
-        if after.models is not None:
-            quantized = replace(loaded, model=outcome.model, scheme=setting.scheme, row=made)
-            save_model(quantized, after.models / made["id"])
+        scheme = setting.scheme if setting.scheme.quantized else kept
+        after.keep(replace(loaded, model=outcome.model, scheme=scheme, row=made))
         yield made
-        count += 1
-    on_setting(count, "done")
+    on_setting(len(ids), "done")
 
 
 def _encoded(loaded: Loaded, text: Text) -> Text:
@@ -84,7 +104,8 @@ def _encoded(loaded: Loaded, text: Text) -> Text:
 def _row(loaded: Loaded, corpus: Corpus, evaluation: Windows, tokens: float | None) -> dict[str, Any]:
     """What is known of a model before it is quantised."""
     total = sum(p.numel() for p in loaded.model.parameters())
-    row: dict[str, Any] = {"params": total, "count": "total", "vocab": loaded.vocab, **loaded.row}
+    known = {name: value for name, value in loaded.row.items() if name not in OF_THE_ROW_BEFORE}
+    row: dict[str, Any] = {"params": total, "count": "total", "vocab": loaded.vocab, **known}
     if tokens is not None:
         row["tokens"] = tokens
     return row | {

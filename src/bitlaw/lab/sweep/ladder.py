@@ -97,6 +97,8 @@ class SweepConfig(BaseModel):
                 raise ValueError(
                     f"late_cooldowns: {share} is no share of a budget; use values above 0, up to 1"
                 )
+        for name, method in product(self.post_formats, self.post_methods):
+            Setting.of(method, name)
         late = [Scheme.parse(name) for name in self.late_schemes]
         if any(getattr(scheme, part).stored for scheme in late for part in ("w", "emb", "head")):
             raise ValueError(

@@ -16,6 +16,7 @@ import torch
 from ...formats import Microscaled, Recipe, Scheme
 from ...runs import COLUMN
 from ..corpus import Corpus, Windows
+from ..model import Loaded
 from ..quantize import Outcome, Reference, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
 from ..train import Branch, End, TrunkConfig
@@ -53,8 +54,8 @@ def end_rows(
     row["seconds"] = end.seconds + time.perf_counter() - clock
     if low(config, end.branch):
         return [row]
-    if after.models is not None:
-        after.keep(end.model, config, row)
+    shape, scheme = config.shape, config.parts()
+    after.keep(Loaded(row["id"], "", end.model, None, shape.vocab, config.seq_len, scheme, row))
     outcomes = try_settings(before, after.settings, calibration)
     return [row] + [post_row(row, outcome, calibration, after) for outcome in outcomes]
 
@@ -150,6 +151,7 @@ def held(part: str, recipe: Recipe) -> dict[str, Any]:
     grouped = isinstance(recipe.format, Microscaled)
     columns = {
         "format": recipe.format.name,
+        "recipe": str(recipe),
         "granularity": ("group" if grouped else recipe.granularity) if recipe.quantized else None,
         "stored": recipe.rounding if recipe.stored else None,
         "group": recipe.format.block if isinstance(recipe.format, Microscaled) else recipe.size,
