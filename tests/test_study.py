@@ -182,6 +182,7 @@ def test_a_killed_worker_is_replaced(small, finished, tmp_path):
     assert rows(tmp_path / "hurt") == rows(finished[0])
 
 
+@pytest.mark.slow
 def test_control_c_stops_with_a_sentence_and_loses_nothing(small, finished, tmp_path):
     process = start(small, tmp_path / "stopped")
     time.sleep(6.0)

@@ -48,11 +48,12 @@ def test_cosine_runs_do_not_share_a_folder(tmp_path):
 
 
 def test_formats_and_methods_added_later_are_measured(tmp_path):
-    first = sweep(tmp_path, post_formats=("int3",))
+    few = {"sizes": (4000,), "budgets": (8_000, 12_000)}
+    first = sweep(tmp_path, **few, post_formats=("int3",))
     more = {"post_formats": ("int3", "int5"), "post_methods": ("rtn", "gptq"), "calibration_tokens": 2048}
-    second = sweep(tmp_path, **more)
-    assert first.height == 12 + 6
-    assert second.height == 12 + 24
+    second = sweep(tmp_path, **few, **more)
+    assert first.height == 4 + 2
+    assert second.height == 4 + 8
     assert (second["calibration_sha256"].is_not_null() == (second["method"] == "gptq").fill_null(False)).all()
     both = first.join(second, on="id", suffix="_again")
     assert both.height == first.height

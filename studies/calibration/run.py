@@ -45,7 +45,7 @@ LEVEL = 0.9
 EPOCHS = 80  # of the network: enough to be too sure of itself
 NOISE = 0.1  # share of training labels that are replaced by any class
 MEASURES = ("ece", "classwise_ece", "nll", "accuracy", "class_loss_spread")
-TOKENS, SEQ_LEN = 131_072, 128  # held-out bytes, and those of a window
+TOKENS, SEQ_LEN = 32_768, 128  # held-out bytes, and those of a window
 
 CELLS = (
     ("temperature", "cross_entropy"),
@@ -200,7 +200,7 @@ def tokens(seeds: int) -> Iterator[dict[str, object]]:
             for method, objective in CELLS:
                 split = cal.split_gap(
                     before, after, labels, clusters, method=method, objective=objective, groups=deciles,
-                    validation=0.1, level=LEVEL, seed=seed,
+                    validation=0.25, level=LEVEL, seed=seed,
                 )  # fmt: skip
                 cell = {"seed": seed, "bits": bits, "calibrator": method, "objective": objective}
                 for quantity in ("gap", "recoverable", "remaining", "one_sided", "share"):
