@@ -22,7 +22,7 @@ from bitlaw.runs import Store
 
 HERE = Path(__file__).parent
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
-SEEDS = range(5)
+SEEDS = range(3)
 FOLDER = Path(tempfile.gettempdir()) / "bitlaw-cooldown"
 
 
