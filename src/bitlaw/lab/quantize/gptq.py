@@ -23,6 +23,7 @@ from ..precision.scales import rounder, tensor_scale
 DAMPING = 0.01  # of the mean diagonal of H, added to it
 COLUMNS = 64  # rounded before the others are updated all at once
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # of absmax ranges, tried for recipes of least error
+AT_ONCE = 2**24  # numbers of trials that are made together
 ATTEMPTS = 8  # at an inverse, each with ten times the damping
 
 
@@ -62,34 +63,38 @@ def gptq(
 
     def errors(found: Tensor) -> Tensor:
         each = loss(weight, found, moments)
-        return each.sum().expand_as(each) if recipe.granularity == "tensor" else each
+        return each.sum(-1, keepdim=True).expand_as(each) if recipe.granularity == "tensor" else each
 
     best = quantize(weight, recipe)
     least = errors(best)
-    for shrink in SHRINK if recipe.scale == "mse" else (1.0,):
-        found = _rounded(weight, _by_column(weight * shrink, recipe), places, spread)
-        error = errors(found)
-        best = torch.where((error < least)[:, None], found, best)
-        least = torch.minimum(error, least)
+    shrink = torch.tensor(
+        SHRINK if recipe.scale == "mse" else SHRINK[:1], dtype=weight.dtype, device=weight.device
+    )
+    for shares in shrink.split(max(1, AT_ONCE // weight.numel())):
+        ranges = weight * shares[:, None, None]
+        for found in _rounded(weight.expand_as(ranges), _by_column(ranges, recipe), places, spread):
+            error = errors(found)
+            best = torch.where((error < least)[:, None], found, best)
+            least = torch.minimum(error, least)
     return best
 
 
 def _rounded(
     weight: Tensor, rounded: Callable[[int, Tensor], Tensor], places: Tensor, spread: Tensor
 ) -> Tensor:
-    """Round column after column, and let those that are left make up for it."""
-    w, order = weight.double()[:, places], places.tolist()
+    """Round column after column of weights (trials, outputs, inputs), and let those that are left make up for it."""
+    w, order = weight.double()[..., places], places.tolist()
     q = torch.empty_like(w)
     for start in range(0, len(places), COLUMNS):
         end = min(start + COLUMNS, len(places))
-        errors = torch.empty(len(w), end - start, dtype=w.dtype, device=w.device)
+        errors = torch.empty(*w.shape[:-1], end - start, dtype=w.dtype, device=w.device)
         for i in range(start, end):
-            q[:, i] = rounded(order[i], w[:, i].to(weight.dtype)).double()
-            errors[:, i - start] = (w[:, i] - q[:, i]) / spread[i, i]
-            w[:, i:end] -= errors[:, i - start, None] * spread[None, i, i:end]
-        w[:, end:] -= errors @ spread[start:end, end:]
+            q[..., i] = rounded(order[i], w[..., i].to(weight.dtype)).double()
+            errors[..., i - start] = (w[..., i] - q[..., i]) / spread[i, i]
+            w[..., i:end] -= errors[..., i - start, None] * spread[i, i:end]
+        w[..., end:] -= errors @ spread[start:end, end:]
     found = torch.empty_like(q)
-    found[:, places] = q
+    found[..., places] = q
     return found.to(weight.dtype)
 
 
@@ -114,14 +119,14 @@ def _inverse_root(h: Tensor, damping: float) -> Tensor:
 
 
 def _by_column(weight: Tensor, recipe: Recipe) -> Callable[[int, Tensor], Tensor]:
-    """Return what rounds one column, given its place, by the absmax scales of a weight."""
+    """Return what rounds one column, given its place, by the absmax scales of weights (trials, outputs, inputs)."""
     recipe = replace(recipe, scale="absmax") if recipe.scale == "mse" else recipe
     fmt = recipe.format
     dims: tuple[int, ...] = (-1,)
-    size, whole = recipe.size or weight.shape[1], weight
+    size, whole = recipe.size or weight.shape[-1], weight
     if isinstance(fmt, Microscaled):
         size, whole = fmt.block, tensor_scale(weight, fmt)
     elif recipe.granularity == "tensor":
         dims = (-2, -1)
-    rounders = [rounder(part, dims, recipe, whole) for part in weight.split(size, dim=1)]
-    return lambda place, column: rounders[place // size](column[:, None])[:, 0]
+    rounders = [rounder(part, dims, recipe, whole) for part in weight.split(size, dim=-1)]
+    return lambda place, column: rounders[place // size](column[..., None])[..., 0]
