@@ -408,6 +408,7 @@ def test_mistakes_on_the_command_line(both, tmp_path):
         ([both / "ours", "--formats", "int99"], "not 99"),
         ([both / "ours", "--eval-tokens", "999999999"], "fewer tokens"),
         ([both / "ours", "--eval-tokens", "40"], "two windows"),
+        ([both / "ours", "--device", "gpu"], "device 'gpu'"),
         ([both / "ours", "--formats", "int4 learned"], "nothing is learned"),
     ):
         result = run("quantize", *arguments, *store)

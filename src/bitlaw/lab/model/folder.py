@@ -100,11 +100,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
     except Exception as error:  # of libraries that meet a config they did not expect
         reason = ascii(str(error).strip().split("\n")[0])[1:-1][:200]
         raise DataError(f"cannot read the model in {folder}: {type(error).__name__}: {reason}") from error
-    read = [
-        *files,
-        folder / "config.json",
-        *(folder / n for n in ("tokenizer.json",) if (folder / n).exists()),
-    ]
+    read = [path for path in (*files, folder / "config.json", folder / "tokenizer.json") if path.exists()]
     digest = hashlib.sha256("".join([*map(sha256, read), scheme.name]).encode()).hexdigest()
     name = folder.resolve().name
     return Loaded(name, digest, model.to(device).eval(), tokenizer, vocab, seq_len, scheme, row)

@@ -39,10 +39,11 @@ def logits(model: nn.Module, windows: Windows) -> Iterator[Tensor]:
 
 def keep_logits(model: nn.Module, windows: Windows) -> Callable[[], Iterable[Tensor]]:
     """Return what gives a model's logits again and again: kept, where they fit into memory."""
-    first = next(iter(logits(model, windows)))
+    batches = logits(model, windows)
+    first = next(batches)
     if first[0].nbytes * len(windows.inputs) > MEMORY:
         return lambda: logits(model, windows)
-    kept = list(logits(model, windows))
+    kept = [first, *batches]
     return lambda: kept
 
 

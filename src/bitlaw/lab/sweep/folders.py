@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model
 from ..quantize import Reference, try_settings
@@ -49,10 +49,14 @@ def quantize_folder(
         on_setting: told how many settings are done, and which is next.
 
     Raises:
+        ConfigError: a device that is not there.
         DataError: a folder or text that cannot be used.
     """
+    gpu = torch.cuda.is_available()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not gpu):
+        raise ConfigError(f"cannot use the device {device[:20]!r} here; try 'auto', or 'cpu'")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if gpu else "cpu"
     on_setting(0, "reading the model")
     loaded = load_model(folder, device)
     if eval_tokens < 2 * loaded.seq_len:
