@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        return F.rms_norm(x, x.shape[-1:], self.weight, eps=1e-6)
+        return F.rms_norm(x.to(self.weight.dtype), x.shape[-1:], self.weight, eps=1e-6)
 
 
 class Attention(nn.Module):

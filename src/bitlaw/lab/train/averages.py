@@ -2,11 +2,11 @@
 
     S <- d S + W,   n <- d n + 1,   average = S / n
 
-`swa:WINDOW:EVERY` has d = 1, takes every EVERYth step, and begins anew at every multiple of WINDOW, where it keeps the
-window that is over (Izmailov et al. 2018, 1803.05407; fixed windows: Hagele et al. 2024, 2405.18392). An end is the mean
-over that window and what has been seen of the next: of the last WINDOW steps if it lies at a multiple, of less than twice
-as many elsewhere. `ema:DECAY` has d = DECAY, takes every step, and has no window; n makes up for its beginning at zero.
-Both depend on steps alone, never on budgets, so that ends of one trunk do not depend on each other.
+`swa:WINDOW:EVERY` has d = 1, takes every EVERYth step, and begins anew at every multiple of WINDOW, where it keeps
+the window that is over (Izmailov et al. 2018, 1803.05407; fixed windows: Hagele et al. 2024, 2405.18392). An end is
+the mean over that window and what has been seen of the next: of the last WINDOW steps if it lies at a multiple, of
+less than twice as many elsewhere. `ema:DECAY` has d = DECAY, takes every step, and has no window; n makes up for its
+beginning at zero. Both depend on steps alone, never on budgets, so that ends of one trunk do not depend on each other.
 """
 
 from __future__ import annotations

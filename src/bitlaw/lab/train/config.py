@@ -13,7 +13,7 @@ from ...formats import Scheme
 from ...shapes import Shape
 from .averages import Average
 
-#: Settings that came after rows had been stored. At their defaults they are no part of an id, so those rows keep theirs.
+#: Settings that came after rows had been stored: at their defaults no part of an id, so that those rows keep theirs.
 LATER = (
     "cooldown_shape",
     "floor",

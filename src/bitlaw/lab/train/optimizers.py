@@ -1,7 +1,7 @@
 """Optimisers of torch and of the package `schedulefree`, with all of their state as tensors by name.
 
-The rate of every part is the schedule's. Muon's updates are scaled to the size of AdamW's, 0.2 sqrt(longer side), so that
-one rate serves both (Liu et al. 2025, 2502.16982).
+The rate of every part is the schedule's. Muon's updates are scaled to the size of AdamW's, 0.2 sqrt(longer side), so
+that one rate serves both (Liu et al. 2025, 2502.16982).
 """
 
 from __future__ import annotations
