@@ -464,6 +464,7 @@ def test_matrix_products_have_the_type_that_was_asked_for(asked, fast, used, mon
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own code
 def test_a_compiled_model_learns_the_same():
     plain, compiled = (train(fresh(config(compile=c)), 0, 6) for c in (False, True))
     for name, p in plain.named.items():
