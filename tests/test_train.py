@@ -21,11 +21,12 @@ from bitlaw.lab.corpus import batch
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import StoredWeights
 from bitlaw.lab.sweep import After, SweepConfig, trunks
-from bitlaw.lab.sweep.rows import row_ids
+from bitlaw.lab.sweep.rows import row_ids, trained_row
 from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, savings, schedule, train_trunk
 from bitlaw.lab.train.averages import Average
 from bitlaw.lab.train.loop import State
-from bitlaw.lab.train.speed import product_type
+from bitlaw.lab.train.speed import batches, product_type
+from bitlaw.runs import Runs
 from bitlaw.shapes import Shape, ladder_shape
 
 torch.set_num_threads(1)
@@ -365,6 +366,16 @@ def test_averaged_ends_are_rows_of_their_own_and_begin_anew_in_another_scheme(tm
     ]
     names = [name for branch in cfg.branches() for name in row_ids(cfg, branch, After())]
     assert len(set(names)) == 4 and names[1] == f"{names[0]}-swa-20-1"
+    about = SimpleNamespace(name="made up", sha256="x", train=TEXT.train)
+    read = SimpleNamespace(sha256="y", inputs=torch.zeros(2, 64))
+    rows = [trained_row(cfg, end, about, read) for end in ends]
+    assert [row["id"] for row in rows] == names
+    assert Runs.from_rows([{**row, "loss": 1.0} for row in rows]).frame.height == 4
+    assert [row["average"] for row in rows] == [None, "swa:20:1"] * 2
+    assert {(r["cooldown_shape"], r["optimizer"], r["residual"], r["autocast"]) for r in rows} == {
+        ("1-sqrt", "adamw", "init", "float32")
+    }
+    assert {row["learning_rate_floor"] for row in rows} == {0.0}
     late = State(cfg, cfg.parts().parse("w3"), CPU)
     late.load(7, train(fresh(cfg), 0, 7, lambda step: min(1, (step + 1) / 5)).tensors())
     seen = []
@@ -463,6 +474,20 @@ def test_matrix_products_have_the_type_that_was_asked_for(asked, fast, used, mon
     assert f"torch.{end.products}" == str(used)
 
 
+def test_batches_that_are_fetched_ahead_are_the_same_batches(monkeypatch):
+    """As for a GPU, which this machine stands in for: memory is not pinned, nothing is copied."""
+    cfg = config()
+    plain = list(batches(TEXT, cfg, 3, 8, CPU))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: t)
+    monkeypatch.setattr(torch.Tensor, "to", lambda t, *to, **how: t)
+    ahead = list(batches(TEXT, cfg, 3, 8, SimpleNamespace(type="cuda")))
+    assert len(ahead) == len(plain) == 5
+    assert all(
+        torch.equal(a, b) for x, y in zip(plain, ahead, strict=True) for a, b in zip(x, y, strict=True)
+    )
+    assert list(batches(TEXT, cfg, 8, 8, SimpleNamespace(type="cuda"))) == []
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own code
 def test_a_compiled_model_learns_the_same():
@@ -545,8 +570,13 @@ def test_what_schedule_free_and_late_branches_cannot_do_is_refused():
     for changes in ({**free, "scheme": STORED}, {**free, "late": (("16", 0.5),)}, {"late": (("w3", 0.0),)}):
         with pytest.raises(ValueError, match="float copy|no share"):
             config(**changes)
-    with pytest.raises(ValueError, match="depth-muP"):
-        sweep(residual="depth-mup", keep_models=True)
+    for changes, words in (
+        ({**free, "schemes": ("16", STORED)}, "Value error, optimizer: schedule-free keeps a float copy"),
+        ({"accumulate": 3, "batch_size": 8}, "Value error, accumulate: 8 sequences are not 3"),
+        ({"residual": "depth-mup", "keep_models": True}, "depth-muP"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sweep(**changes)
 
 
 @pytest.mark.parametrize("text", ["swa", "swa:1", "swa:0:0", "swa:a:b", "ema:nan", "ema:-1", "", "swa:4:2:1"])

@@ -17,7 +17,7 @@ import hashlib
 import math
 from itertools import product
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...formats import Recipe, Scheme
 from ...shapes import Shape, ladder_shape
@@ -142,7 +142,10 @@ class SweepConfig(TrainingConfig):
                 "keep_models: a folder does not say that a model is depth-muP; keep 'init' models only"
             )
         for size, scheme in product(self.sizes, self.schemes):
-            self.trunk(size, scheme, "")  # refuses what cannot be trained
+            try:
+                self.trunk(size, scheme, "")
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
 
     def batch(self, size: int) -> int:

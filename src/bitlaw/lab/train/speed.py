@@ -40,7 +40,7 @@ def batches(
         return tuple(t.pin_memory().to(device, non_blocking=True) for t in pair) if ahead else pair
 
     ahead = device.type == "cuda"
-    if not ahead:
+    if not ahead or first >= last:
         yield from map(fetch, range(first, last))
         return
     with ThreadPoolExecutor(1) as pool:
