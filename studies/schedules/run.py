@@ -1,7 +1,7 @@
 """Which schedule? Cooldowns of six shapes, none, averages of weights, cosines of several peaks, other optimisers.
 
-    python studies/schedules/run.py          # five seeds, about an hour on one core; goes on where it was stopped
-    python studies/schedules/run.py pilot    # two seeds, one short budget; about four minutes; no file is written
+    python studies/schedules/run.py          # five seeds; goes on where it was stopped
+    python studies/schedules/run.py pilot    # one short budget; about four minutes on one core; no file is written
 
 Every way has the same seeds, so initialisation and batches are shared, and differences are within a seed. The peak of
 the cosine is the best of four for each budget, chosen on these same losses, which favours it. Rows go to rows.csv
@@ -28,7 +28,7 @@ from bitlaw.shapes import ladder_shape
 
 HERE = Path(__file__).parent
 PILOT = sys.argv[1:] == ["pilot"]
-SEEDS = range(2 if PILOT else 5)
+SEEDS = range(5)
 BUDGETS = (200_000,) if PILOT else (400_000, 1_600_000)
 SHAPE = ladder_shape(24_000)
 PEAK = 0.5 / SHAPE.width  # the ladder's

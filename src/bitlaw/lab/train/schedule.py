@@ -29,8 +29,8 @@ def cooldown(step: int, start: int, end: int, shape: str = "1-sqrt", floor: floa
 
     The last step is `end - 1`, so the floor itself is not reached.
 
-    >>> [cooldown(step, 0, 4, "linear", floor=0.2) for step in (0, 2)]
-    [1.0, 0.6]
+    >>> [cooldown(step, 0, 4, "linear", floor=0.5) for step in (0, 2)]
+    [1.0, 0.75]
     """
     x = (step - start) / (end - start)
     return floor**x if shape == "exponential" else floor + (1 - floor) * SHAPES[shape](x)
