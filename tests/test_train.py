@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from torch import nn
 
 import bitlaw.lab.model.transformer
 import bitlaw.lab.train.loop
-from bitlaw import ConfigError, LabError
+from bitlaw import ConfigError, LabError, Scheme
 from bitlaw.lab.corpus import batch
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import StoredWeights
@@ -233,7 +234,7 @@ def test_an_old_torch_or_a_missing_package_is_said(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(LabError, match=r"2\.9"):
         fresh(small(optimizer="muon"))
-    monkeypatch.setitem(__import__("sys").modules, "schedulefree", None)
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
     with pytest.raises(LabError, match="pip install"):
         fresh(small(optimizer="schedule-free", cooldown=0.0))
 
@@ -376,7 +377,7 @@ def test_averaged_ends_are_rows_of_their_own_and_begin_anew_in_another_scheme(tm
         ("1-sqrt", "adamw", "init", "float32")
     }
     assert {row["learning_rate_floor"] for row in rows} == {0.0}
-    late = State(cfg, cfg.parts().parse("w3"), CPU)
+    late = State(cfg, Scheme.parse("w3"), CPU)
     late.load(7, train(fresh(cfg), 0, 7, lambda step: min(1, (step + 1) / 5)).tensors())
     seen = []
     for step in range(7, 10):
