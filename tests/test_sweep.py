@@ -10,8 +10,9 @@ from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.model import load_model
 from bitlaw.lab.quantize import Reference
 from bitlaw.lab.sweep import After, SweepConfig, run_sweep, trunks
-from bitlaw.lab.train.loop import _warm_cooldown
+from bitlaw.lab.train import TrunkConfig, schedule
 from bitlaw.runs import Store
+from bitlaw.shapes import ladder_shape
 from bitlaw.study import read_study, run_study
 
 BASE = {
@@ -85,7 +86,21 @@ def test_late_schemes_are_rows_of_the_16_bit_trunks(tmp_path):
 
 
 def test_a_cooldown_within_the_warm_up_does_not_jump_to_the_peak():
-    rates = [_warm_cooldown(step, start=0, end=20, warmup=10) for step in range(20)]
+    config = TrunkConfig(
+        shape=ladder_shape(4000),
+        scheme="16",
+        seed=0,
+        corpus_sha256="",
+        budgets=(20 * 256,),
+        batch_size=4,
+        seq_len=64,
+        learning_rate=0.01,
+        warmup_steps=10,
+        cooldown=1.0,
+        eval_tokens=4096,
+    )
+    (branch,) = config.branches()
+    rates = [schedule.rate(step, config, branch) for step in range(20)]
     assert rates[0] < 0.1
     assert max(rates) < 0.6
 

@@ -175,8 +175,18 @@ COLUMNS: tuple[Column, ...] = (
     Column("chance", "number", "accuracy of guessing on these tasks", "share", low=0, high=0.999),
     Column("schedule", "text", "learning-rate schedule, like `constant` or `cosine`"),
     Column("cooldown", "number", "last share of the tokens over which the rate falls", low=0, high=1),
+    Column("cooldown_shape", "text", "how it falls, like `1-sqrt`; empty means unknown"),
+    Column(
+        "optimizer", "text", "`adamw`, `muon` for matrices of blocks, or `schedule-free`; empty means unknown"
+    ),
+    Column(
+        "average", "text", "of weights, like `swa:500:5` or `ema:0.999`; empty means the last step's weights"
+    ),
     Column("learning_rate", "number", "peak learning rate", low=0, exclusive=True),
     Column("learning_rate_end", "number", "learning rate at the checkpoint", low=0),
+    Column(
+        "learning_rate_floor", "number", "share of the peak that the rate falls to", "share", low=0, high=1
+    ),
     Column("warmup_steps", "integer", "steps over which the rate rises", "steps", low=0),
     Column("weight_decay", "number", "AdamW weight decay", low=0),
     Column("steps", "integer", "optimiser steps", "steps", low=0),
@@ -187,6 +197,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("heads", "integer", "attention heads", low=1),
     Column("ffn", "integer", "feed-forward width", low=1),
     Column("vocab", "integer", "tokens the model knows", low=1),
+    Column(
+        "residual", "text", "depth scaling of the residual stream: `init` or `depth-mup`; empty means unknown"
+    ),
+    Column("autocast", "text", "type of matrix products in training, like `float32`; empty means unknown"),
     Column("corpus", "text", "what was read"),
     Column("corpus_sha256", "text", "hash of training and held-out text"),
     Column("eval_sha256", "text", "hash of the evaluation tokens"),

@@ -9,10 +9,12 @@ V vocabulary.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...shapes import Shape
 
@@ -26,7 +28,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        return F.rms_norm(x, x.shape[-1:], self.weight, eps=1e-6)
+        return F.rms_norm(x.to(self.weight.dtype), x.shape[-1:], self.weight, eps=1e-6)
 
 
 class Attention(nn.Module):
@@ -72,27 +74,34 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then SwiGLU, each added to the residual stream."""
+    """Attention, then SwiGLU, each added to the residual stream times a factor."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, factor: float) -> None:
         super().__init__()
+        self.factor = factor
         self.attention = Attention(shape)
         self.mlp = SwiGLU(shape)
 
     def forward(self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Update the residual stream."""
-        x_BTC = x_BTC + self.attention(x_BTC, rotation)
-        return x_BTC + self.mlp(x_BTC)
+        x_BTC = torch.add(x_BTC, self.attention(x_BTC, rotation), alpha=self.factor)
+        return torch.add(x_BTC, self.mlp(x_BTC), alpha=self.factor)
 
 
 class Transformer(nn.Module):
-    """The whole model: bytes in, logits of the next byte out."""
+    """The whole model: bytes in, logits of the next byte out.
 
-    def __init__(self, shape: Shape, seed: int = 0) -> None:
+    `residual` says where each half of a block is made smaller by sqrt(2 depth): in its first weights (`init`, as
+    GPT-2), or by a factor that stays (`depth-mup`, Yang et al. 2023). Both begin as the same function.
+    """
+
+    def __init__(self, shape: Shape, seed: int = 0, residual: Literal["init", "depth-mup"] = "init") -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.residual = shape, residual
+        self.recompute = False  # activations of a block again in the backward pass, instead of keeping them
         self.embedding = nn.Embedding(shape.vocab, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
+        factor = (2 * shape.depth) ** -0.5 if residual == "depth-mup" else 1.0
+        self.blocks = nn.ModuleList(Block(shape, factor) for _ in range(shape.depth))
         self.norm = RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocab, bias=False)
         self.initialise(seed)
@@ -105,7 +114,7 @@ class Transformer(nn.Module):
         |---|---|
         | embedding | 1 (a norm follows at once) |
         | projections into a block | 1 / sqrt(fan in) |
-        | projections back to the residual stream | 1 / sqrt(fan in * 2 depth) |
+        | projections back to the residual stream | 1 / sqrt(fan in * 2 depth); depth-muP: 1 / sqrt(fan in) |
         | output head | 1 / fan in: near-uniform predictions at the start |
         """
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +123,7 @@ class Transformer(nn.Module):
                 module.weight.normal_(0, 1, generator=generator)
             elif isinstance(module, nn.Linear):
                 std = module.in_features**-0.5
-                if name.endswith((".out", ".down")):
+                if name.endswith((".out", ".down")) and self.residual == "init":
                     std /= math.sqrt(2 * self.shape.depth)
                 elif name == "head":
                     std = 1 / module.in_features
@@ -125,7 +134,10 @@ class Transformer(nn.Module):
         rotation = rotary(tokens_BT.shape[1], self.shape.width // self.shape.heads, tokens_BT.device)
         x_BTC = self.embedding(tokens_BT)
         for block in self.blocks:
-            x_BTC = block(x_BTC, rotation)
+            if self.recompute and torch.is_grad_enabled():
+                x_BTC = checkpoint(block, x_BTC, rotation, use_reentrant=False)
+            else:
+                x_BTC = block(x_BTC, rotation)
         return self.head(self.norm(x_BTC))
 
 

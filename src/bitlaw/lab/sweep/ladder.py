@@ -1,24 +1,33 @@
-"""A sweep as data, and the trunks it consists of."""
+"""A sweep as data, and the trunks it consists of.
+
+One dial, the size, gives all that a trunk needs; each rule of this ladder is a field with its source:
+
+| what | rule | fields |
+|---|---|---|
+| width, depth, heads, SwiGLU | `bitlaw.shapes.ladder_shape` | |
+| peak learning rate | r / width; with depth-muP r / (width sqrt(depth)) | `rate_times_width`, `residual` |
+| first weights | `bitlaw.lab.model.Transformer.initialise` | `residual` |
+| batch | B (params / reference)^p | `batch_size`, `batch_reference`, `batch_power` |
+| warm-up | steps, or a share of the shortest budget | `warmup_steps`, `warmup_share` |
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from itertools import product
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...formats import Recipe, Scheme
-from ...shapes import ladder_shape
+from ...shapes import Shape, ladder_shape
 from ..corpus import Corpus
 from ..quantize import Setting
-from ..train import TrunkConfig
+from ..train import TrainingConfig, TrunkConfig
 
 
-class SweepConfig(BaseModel):
-    """Sizes x token budgets x schemes, and what is done to the ends after training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class SweepConfig(TrainingConfig):
+    """Sizes x token budgets x schemes, how all are trained, and what is done to the ends after training."""
 
     seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
@@ -34,17 +43,28 @@ class SweepConfig(BaseModel):
     post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
     keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
-    batch_size: int = Field(default=8, gt=0, description="sequences a step")
+    batch_size: int = Field(default=8, gt=0, description="sequences a step, at `batch_reference` parameters")
+    batch_reference: int = Field(default=24_000, gt=0, description="size that `batch_size` is meant for")
+    batch_power: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="power of the size that the batch grows with; 0 is Kumar et al.'s one batch for all (appendix A)",
+    )
     seq_len: int = Field(default=128, gt=1, description="tokens a sequence")
-    schedule: Literal["constant", "cosine"] = "constant"
-    cooldown: float = Field(default=0.2, gt=0, le=1, description="last share of each budget")
     warmup_steps: int = Field(default=20, ge=0)
+    warmup_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of the shortest budget, instead of `warmup_steps`; with the cosine schedule, of every budget",
+    )
     rate_times_width: float = Field(
         default=0.5,
         gt=0,
-        description="peak learning rate times width: the rate falls as 1 / width, as muP has it for Adam",
+        description="peak learning rate times width: the rate falls as 1 / width, as muP has it for Adam (Yang et al. "
+        "2022, 2203.03466); depth-muP divides it by sqrt(depth) too (Yang et al. 2023, 2310.02244)",
     )
-    weight_decay: float = Field(default=0.1, ge=0)
     eval_tokens: int = Field(default=65_536, gt=0)
 
     @field_validator("post_formats")
@@ -110,13 +130,57 @@ class SweepConfig(BaseModel):
             raise ValueError("late_schemes branch from 16-bit trunks of constant rate; add '16' to schemes")
         for size in self.sizes:
             ladder_shape(size)
-        shortest = self.budgets[0] // (self.batch_size * self.seq_len)
-        if shortest <= self.warmup_steps:
+        shortest = self.budgets[0] // (max(map(self.batch, self.sizes)) * self.seq_len)
+        warmup = self.warmup_steps if self.warmup_share is None else 0
+        if shortest <= warmup:
             raise ValueError(
-                f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {self.warmup_steps} "
+                f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {warmup} "
                 "of warm-up; use more tokens or smaller batches"
             )
+        if self.keep_models and self.residual != "init":
+            raise ValueError(
+                "keep_models: a folder does not say that a model is depth-muP; keep 'init' models only"
+            )
+        for size, scheme in product(self.sizes, self.schemes):
+            try:
+                self.trunk(size, scheme, "")
+            except ValidationError as error:
+                raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
+
+    def batch(self, size: int) -> int:
+        """Sequences a step at a size: `batch_size` (size / `batch_reference`)^`batch_power`, rounded to whole parts."""
+        if not self.batch_power:
+            return self.batch_size
+        grown: float = self.batch_size * (size / self.batch_reference) ** self.batch_power
+        return max(1, round(grown / self.accumulate)) * self.accumulate
+
+    def rate(self, shape: Shape) -> float:
+        """Peak learning rate of a shape: `rate_times_width` / width, with depth-muP / sqrt(depth) as well."""
+        rate = self.rate_times_width / shape.width
+        return rate / math.sqrt(shape.depth) if self.residual == "depth-mup" else rate
+
+    def trunk(self, size: int, scheme: str, corpus_sha256: str) -> TrunkConfig:
+        """The trunk of a size and a scheme, with all budgets."""
+        shape, batch_size = ladder_shape(size), self.batch(size)
+        late = tuple(product(self.late_schemes, self.late_cooldowns)) if scheme == "16" else ()
+        warmup = self.warmup_steps
+        if self.warmup_share is not None:
+            warmup = round(self.warmup_share * self.budgets[0] / (batch_size * self.seq_len))
+        return TrunkConfig(
+            **{name: getattr(self, name) for name in TrainingConfig.model_fields},
+            shape=shape,
+            scheme=scheme,
+            seed=_derive(self.seed, size, scheme),
+            corpus_sha256=corpus_sha256,
+            budgets=self.budgets,
+            batch_size=batch_size,
+            seq_len=self.seq_len,
+            learning_rate=self.rate(shape),
+            warmup_steps=warmup,
+            late=late,
+            eval_tokens=self.eval_tokens,
+        )
 
 
 def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
@@ -127,28 +191,12 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     scheme do share them, and so count as one trunk).
     """
     result = []
-    for size in config.sizes:
-        for scheme in config.schemes:
-            shape = ladder_shape(size)
-            common = {
-                "shape": shape,
-                "scheme": scheme,
-                "seed": _derive(config.seed, size, scheme),
-                "corpus_sha256": corpus.sha256,
-                "batch_size": config.batch_size,
-                "seq_len": config.seq_len,
-                "learning_rate": config.rate_times_width / shape.width,
-                "weight_decay": config.weight_decay,
-                "warmup_steps": config.warmup_steps,
-                "schedule": config.schedule,
-                "cooldown": config.cooldown,
-                "eval_tokens": config.eval_tokens,
-            }
-            if config.schedule == "cosine":  # nothing to share: one run a budget
-                result += [TrunkConfig(budgets=(tokens,), **common) for tokens in config.budgets]
-            else:
-                late = tuple(product(config.late_schemes, config.late_cooldowns)) if scheme == "16" else ()
-                result.append(TrunkConfig(budgets=config.budgets, late=late, **common))
+    for size, scheme in product(config.sizes, config.schemes):
+        if config.schedule == "cosine":  # nothing to share: one run a budget
+            alone = [config.model_copy(update={"budgets": (tokens,)}) for tokens in config.budgets]
+        else:
+            alone = [config]
+        result += [each.trunk(size, scheme, corpus.sha256) for each in alone]
     return sorted(result, key=lambda t: -t.shape.flops_per_token(t.seq_len) * max(t.budgets))
 
 

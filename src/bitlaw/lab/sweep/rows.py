@@ -25,8 +25,8 @@ from .after import After
 
 def row_ids(config: TrunkConfig, branch: Branch, after: After) -> list[str]:
     """Ids of all rows that the end of a branch gives."""
-    cell, settings = config.cell_id(branch), () if low(config, branch) else after.settings
-    return [cell] + [after.row_id(cell, setting) for setting in settings]
+    ends, settings = config.end_ids(branch), () if low(config, branch) else after.settings
+    return ends + [after.row_id(end, setting) for end in ends for setting in settings]
 
 
 def low(config: TrunkConfig, branch: Branch) -> bool:
@@ -96,7 +96,7 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
     shape, counts, scheme = config.shape, config.shape.counts(), Scheme.parse(end.branch.scheme)
     tokens = end.steps * config.batch_size * config.seq_len
     row: dict[str, Any] = {
-        "id": config.cell_id(end.branch),
+        "id": config.end_ids(end.branch)[1 if end.average else 0],
         "trunk": config.trunk_id(),
         "seed": config.seed,
         "params": counts.non_embedding,
@@ -108,9 +108,13 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "flops_6nd": 6.0 * counts.non_embedding * tokens,
         "schedule": config.schedule,
         "cooldown": end.branch.cooldown if config.schedule == "constant" else None,
+        "cooldown_shape": config.cooldown_shape if config.schedule == "constant" else None,
+        "optimizer": config.optimizer,
+        "average": end.average or None,
         "qat_share": end.branch.cooldown if scheme != config.parts() else None,
         "learning_rate": config.learning_rate,
         "learning_rate_end": end.learning_rate,
+        "learning_rate_floor": config.lowest,
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "steps": end.steps,
@@ -118,6 +122,8 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "batch_size": config.batch_size,
         "seq_len": config.seq_len,
         **asdict(shape),
+        "residual": config.residual,
+        "autocast": end.products,
         "corpus": corpus.name,
         "corpus_sha256": corpus.sha256,
         **read_on(evaluation),

@@ -1,6 +1,16 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
-from .config import Branch, TrunkConfig
+from .config import Branch, TrainingConfig, TrunkConfig
 from .loop import End, Interrupted, train_trunk
+from .savings import Savings, savings
 
-__all__ = ["Branch", "End", "Interrupted", "TrunkConfig", "train_trunk"]
+__all__ = [
+    "Branch",
+    "End",
+    "Interrupted",
+    "Savings",
+    "TrainingConfig",
+    "TrunkConfig",
+    "savings",
+    "train_trunk",
+]

@@ -1,7 +1,7 @@
 """One trunk, many budgets.
 
-The trunk trains at a constant rate. At each budget a branch leaves it with a copy of model and optimiser,
-cools down, and ends; the trunk goes on from where the branch left. One run so yields several fully
+The trunk trains at a constant rate. At each budget a branch leaves it with a copy of model, optimiser and
+averages, cools down, and ends; the trunk goes on from where the branch left. One run so yields several fully
 cooled models (Hagele et al. 2024, 2405.18392), some of them in a precision that only their cooldown had.
 Batches are a function of the step, so a segment that is killed and resumed is the same segment, bit for bit.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...formats import Scheme
-from ..corpus import Corpus, batch
+from ..corpus import Corpus
 from ..model import Transformer
 from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, schedule
+from .averages import Average, Averages
 from .config import Branch, TrunkConfig
+from .optimizers import Optimizers
+from .speed import batches, product_type
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -49,6 +52,8 @@ class End:
         reason: why it diverged, in words.
         seconds: spent on the branch, and on the stretch of trunk before it, in this process.
         lost_updates: share of the updates of stored weights that were rounded to nothing; None without such weights.
+        average: of the weights that this model has, as the config says it; empty for the weights of the last step.
+        products: type of the matrix products in training.
     """
 
     branch: Branch
@@ -58,35 +63,31 @@ class End:
     reason: str
     seconds: float
     lost_updates: float | None = None
+    average: str = ""
+    products: str = "float32"
 
 
 class State:
-    """Model, optimiser and step of one run; everything that a checkpoint holds."""
+    """Model, optimiser, averages and step of one run; everything that a checkpoint holds."""
 
     def __init__(self, config: TrunkConfig, scheme: Scheme, device: torch.device) -> None:
         self.config, self.device, self.step = config, device, 0
-        self.model = apply_scheme(Transformer(config.shape, config.seed), scheme).to(device)
+        model = Transformer(config.shape, config.seed, config.residual)
+        self.model = apply_scheme(model, scheme).to(device)
+        self.model.recompute = config.recompute
+        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.products = product_type(config, device)
         self.named = dict(self.model.named_parameters())
-        decayed = [
-            p
-            for name, p in self.named.items()
-            if p.ndim == 2 and not name.startswith("embedding") and not name.endswith(".step")
-        ]
-        others = [p for p in self.named.values() if all(p is not d for d in decayed)]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0}],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=1e-15,  # as the paper; the usual 1e-8 is not small beside the gradients of tiny models
-            fused=True,
-        )
+        self.optimizer = Optimizers(config, self.named)
         self.stored = StoredWeights(self.model)
+        way = Average.parse(config.averages)
+        self.averages = Averages(way, self.named, self.stored) if way else None
         kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
         self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
         self.stored.release()
 
     def update(self, tokens_BT: Tensor, targets_BT: Tensor, rate: float) -> None:
-        """Make one AdamW step.
+        """Make one step of the optimiser.
 
         Raises:
             Diverged: before the update, if the gradient is not finite.
@@ -94,24 +95,34 @@ class State:
         # Rounding by chance is a function of the step too, so that a run that is resumed is the same run.
         torch.manual_seed((self.config.seed << 32) + self.step)
         self.stored.read()
-        logits_BTV = self.model(tokens_BT.to(self.device))
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self.device).flatten())
-        loss.backward()
+        loss = self.backward(tokens_BT.to(self.device), targets_BT.to(self.device))
         norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
         if not torch.isfinite(norm):
             raise Diverged(f"loss {loss.item():.4g} with gradient norm {norm.item():.4g} at step {self.step}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.stored.write()
-        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.averages:
+            self.averages.update(self.step)
+
+    def backward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Leave the gradients of the mean loss in the parameters, part of the batch by part, and return that loss."""
+        parts = self.config.accumulate
+        total = torch.zeros((), device=self.device)
+        for some_BT, targets in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+            with torch.autocast(self.device.type, self.products, enabled=self.products == torch.bfloat16):
+                logits_BTV = self.forward(some_BT)
+            exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+            loss = F.cross_entropy(exact.flatten(0, 1), targets.flatten()) / parts
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as copies."""
-        out = {f"model.{name}": tensor for name, tensor in self.held.items()}
-        for name, p in self.named.items():
-            out |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[p].items()}
+        out = {f"model.{name}": tensor for name, tensor in self.held.items()} | self.optimizer.tensors()
+        if self.averages:
+            out |= {f"average.{name}": tensor for name, tensor in self.averages.tensors().items()}
         return {name: tensor.detach().cpu().clone() for name, tensor in out.items()}
 
     @torch.no_grad()
@@ -123,11 +134,21 @@ class State:
                 tensor.zero_()
             else:
                 tensor.copy_(tensors[f"model.{name}"])
-        for name, p in self.named.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            state = {k: tensors[f"adam.{k}.{name}"] for k in keys if f"adam.{k}.{name}" in tensors}
-            if state:
-                self.optimizer.state[p] = {k: v.clone().to(self.device) for k, v in state.items()}
+        self.optimizer.load(tensors, self.device)
+        for name, tensor in self.averages.tensors().items() if self.averages else ():
+            if f"average.{name}" in tensors:  # learned quantisation steps join when a branch begins
+                tensor.copy_(tensors[f"average.{name}"])
+
+    def ends(self, end: End) -> Iterator[End]:
+        """Fill in the end of a branch with the model, and add that of its average; training is over then."""
+        self.optimizer.finish()
+        self.stored.read()
+        end = replace(end, model=self.model, lost_updates=self.stored.lost)
+        yield end
+        if self.averages:
+            yield replace(
+                end, model=self.averages.model(self.model), average=self.config.averages, seconds=0.0
+            )
 
 
 def train_trunk(
@@ -160,38 +181,35 @@ def train_trunk(
         if way in done:
             continue
         start, end = config.branch_step(way), config.steps(way.tokens)
-        trunk_rate = partial(schedule.constant, warmup=config.warmup_steps)
-        if config.schedule == "cosine":
-            rate: Callable[[int], float] = partial(schedule.cosine, end=end, warmup=config.warmup_steps)
-        else:
-            rate = partial(_warm_cooldown, start=start, end=end, warmup=config.warmup_steps)
-
         began, name = time.perf_counter(), f"branch-{config.cell_id(way)}"
         advance = partial(
             _advance, corpus=corpus, folder=folder, on_tokens=on_tokens, should_stop=should_stop
         )
-        last_rate, model, reason, lost = config.learning_rate * rate(end - 1), None, trunk_dead, None
+        rate = partial(schedule.rate, config=config, branch=way)
+        reason, branch = trunk_dead, None
         try:
             if not trunk_dead:
-                advance(trunk, start, trunk_rate, "trunk")
+                advance(trunk, start, partial(schedule.constant, warmup=config.warmup_steps), "trunk")
         except Diverged as error:
             reason = trunk_dead = f"the trunk diverged: {error}"
         if not trunk_dead:
             branch = State(config, Scheme.parse(way.scheme), device)
             branch.load(trunk.step, trunk.tensors())
+            if branch.averages and way.scheme != config.scheme:
+                branch.averages.forget()
             try:
                 advance(branch, end, rate, name)
-                branch.stored.read()
-                model, lost = branch.model, branch.stored.lost
             except Diverged as error:
                 reason = f"the cooldown diverged: {error}"
-        yield End(way, end, last_rate, model, reason, time.perf_counter() - began, lost)
+        last_rate, products = config.learning_rate * rate(end - 1), str(trunk.products).removeprefix("torch.")
+        arrived = End(way, end, last_rate, None, reason, time.perf_counter() - began, products=products)
+        if branch is None or reason:
+            yield arrived
+            if config.averages != "none":
+                yield replace(arrived, average=config.averages, seconds=0.0)
+        else:
+            yield from branch.ends(arrived)
         shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _warm_cooldown(step: int, start: int, end: int, warmup: int) -> float:
-    """The cooldown, which must not jump to the peak when it begins within the warm-up."""
-    return schedule.constant(step, warmup) * schedule.cooldown(step, start, end)
 
 
 def _advance(
@@ -214,8 +232,7 @@ def _advance(
         on_tokens((saved[0] - state.step) * config.batch_size * config.seq_len)
         state.load(*saved)
     clock = time.monotonic()
-    while state.step < target:
-        tokens_BT, targets_BT = batch(corpus, config.seed, state.step, config.batch_size, config.seq_len)
+    for tokens_BT, targets_BT in batches(corpus, config, state.step, target, state.device):
         state.update(tokens_BT, targets_BT, config.learning_rate * rate(state.step))
         on_tokens(config.batch_size * config.seq_len)
         stop = should_stop()

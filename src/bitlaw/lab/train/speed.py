@@ -1,0 +1,52 @@
+"""What makes a step faster and leaves its meaning: the type of matrix products, and batches that are there in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from ..corpus import Corpus, batch
+from .config import TrunkConfig
+
+
+def product_type(config: TrunkConfig, device: torch.device) -> torch.dtype:
+    """The type of matrix products on a device.
+
+    `auto` is bfloat16 where torch says that the device multiplies it in hardware, and float32 elsewhere: a processor
+    without it is a hundred times slower at it.
+    """
+    if config.autocast != "auto":
+        return torch.bfloat16 if config.autocast == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def batches(
+    corpus: Corpus, config: TrunkConfig, first: int, last: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the steps from `first` to before `last`.
+
+    For a GPU a thread cuts the next batch and copies it from pinned memory while this one is trained on.
+    """
+
+    def fetch(step: int) -> tuple[Tensor, ...]:
+        pair = batch(corpus, config.seed, step, config.batch_size, config.seq_len)
+        return tuple(t.pin_memory().to(device, non_blocking=True) for t in pair) if ahead else pair
+
+    ahead = device.type == "cuda"
+    if not ahead or first >= last:
+        yield from map(fetch, range(first, last))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(fetch, first)
+        for step in range(first, last):
+            pair = waiting.result()
+            if step + 1 < last:
+                waiting = pool.submit(fetch, step + 1)
+            yield pair
