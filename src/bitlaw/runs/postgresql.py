@@ -63,7 +63,9 @@ class PostgreSQL(Database):
         look = sa.inspect(connection)
         if not look.has_table("runs") and not read_only:
             runs.create(connection)
-            connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY")
+            connection.exec_driver_sql(
+                "ALTER TABLE runs ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY"
+            )
             connection.exec_driver_sql("CREATE TABLE bitlaw_store (version integer NOT NULL)")
             connection.exec_driver_sql(f"INSERT INTO bitlaw_store VALUES ({VERSION})")
         elif not look.has_table("bitlaw_store"):

@@ -24,7 +24,11 @@ def is_address(source: object) -> bool:
     >>> is_address("postgresql://me@there/runs"), is_address("runs.sqlite")
     (True, False)
     """
-    return isinstance(source, str) and source.split("://")[0].split("+")[0] in ("postgresql", "postgres") and "://" in source
+    return (
+        isinstance(source, str)
+        and source.split("://")[0].split("+")[0] in ("postgresql", "postgres")
+        and "://" in source
+    )
 
 
 class Store:

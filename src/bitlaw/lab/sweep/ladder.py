@@ -21,6 +21,7 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
+    seeds: tuple[int, ...] = Field(default=(), description="several of them, in place of `seed`")
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
@@ -68,8 +69,22 @@ class SweepConfig(BaseModel):
     def _canonical_schemes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Scheme.parse(name).name for name in names)
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= seed <= 2**32 for seed in seeds):
+            raise ValueError(f"{list(seeds)}: use whole numbers from 0 to 2^32")
+        return seeds
+
     @field_validator(
-        "sizes", "budgets", "schemes", "late_schemes", "late_cooldowns", "post_formats", "post_methods"
+        "seeds",
+        "sizes",
+        "budgets",
+        "schemes",
+        "late_schemes",
+        "late_cooldowns",
+        "post_formats",
+        "post_methods",
     )
     @classmethod
     def _no_repeats(cls, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
@@ -87,6 +102,8 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SweepConfig:
+        if self.seeds and "seed" in self.model_fields_set:
+            raise ValueError("seed and seeds exclude each other; give one")
         for name in ("eval_tokens", "calibration_tokens"):
             if getattr(self, name) < 2 * self.seq_len:
                 raise ValueError(
@@ -127,13 +144,13 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     scheme do share them, and so count as one trunk).
     """
     result = []
-    for size in config.sizes:
-        for scheme in config.schemes:
+    for seed in config.seeds or (config.seed,):
+        for size, scheme in product(config.sizes, config.schemes):
             shape = ladder_shape(size)
             common = {
                 "shape": shape,
                 "scheme": scheme,
-                "seed": _derive(config.seed, size, scheme),
+                "seed": _derive(seed, size, scheme),
                 "corpus_sha256": corpus.sha256,
                 "batch_size": config.batch_size,
                 "seq_len": config.seq_len,
