@@ -1,7 +1,7 @@
 """The one table where the two halves meet: its columns, its store, and its ways in and out."""
 
 from .exchange import read_runs, write_runs
-from .leases import LEASE_SECONDS, Lease, Leases
+from .leases import LEASE_SECONDS, Lease, Leases, running
 from .schema import COLUMN, COLUMNS, OVERVIEW, Column
 from .store import Store, is_address
 from .table import Count, Runs
@@ -19,5 +19,6 @@ __all__ = [
     "Store",
     "is_address",
     "read_runs",
+    "running",
     "write_runs",
 ]

@@ -72,7 +72,7 @@ class Leases:
         A worker that asks for what it holds gets it again: so a worker that was started anew under its old name
         need not wait for its own leases to run out.
         """
-        others = {lease.work for lease in self.running() if lease.worker != worker}
+        others = {lease.work for lease in running(self._store) if lease.worker != worker}
         for work in works:
             if work not in others:
                 lease = self._database.run("write to", lambda c, w=work: self._take(c, w, worker))  # type: ignore[misc]
@@ -127,14 +127,24 @@ class Leases:
         given = sa.delete(leases).where(*self._is(lease))
         self._database.run("write to", lambda c: c.execute(given).close())
 
-    def running(self) -> list[Lease]:
-        """The leases that have not run out."""
-        query = sa.select(leases, (leases.c.expires - self._now).label("left")).where(
-            leases.c.expires >= self._now
-        )
-        rows = self._database.run("read", lambda c: list(c.execute(query.order_by(leases.c.work))))
-        return [Lease(row.work, row.worker, row.attempts, row.left) for row in rows]
-
     @staticmethod
     def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
         return leases.c.work == lease.work, leases.c.worker == lease.worker
+
+
+def running(store: Store) -> list[Lease]:
+    """The leases of a store that have not run out; it may be open for reading only.
+
+    Raises:
+        StoreError: the database refused.
+    """
+    now = sa.literal_column(store.database.clock, sa.Double())
+
+    def work(connection: sa.Connection) -> list[Lease]:
+        if not sa.inspect(connection).has_table("leases"):
+            return []
+        query = sa.select(leases, (leases.c.expires - now).label("left")).where(leases.c.expires >= now)
+        rows = connection.execute(query.order_by(leases.c.work))
+        return [Lease(row.work, row.worker, row.attempts, row.left) for row in rows]
+
+    return store.database.run("read", work)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ...errors import LabError, StoreError
-from ...runs import LEASE_SECONDS, Lease, Leases, Store
+from ...runs import LEASE_SECONDS, Leases, Store
 from ..train import Branch, TrunkConfig
 from .after import After
 from .plan import cost, undone
@@ -28,6 +28,7 @@ from .rows import failed_row
 from .workers import Worker, dismiss, places
 
 DEATHS = 3  # of workers on one trunk without a row between, before it counts as failed
+NEWBORN = ""  # in the count of deaths: workers that had not begun
 LOST_ENGINES = 10  # likewise, of whole engines
 POLL_SECONDS = 2.0  # between looks for work that others gave back
 
@@ -174,9 +175,12 @@ class _Engine:
             return
         if kind == "error":
             raise LabError(f"a worker failed: {content}; finished rows are stored")
-        if worker.config is None or worker.leaving:
+        if kind == "ready":
+            worker.ready = True
+            self.deaths.pop(NEWBORN, None)
+        elif worker.config is None or worker.leaving:
             return
-        if kind == "work":
+        elif kind == "work":
             self.on_work(cost(worker.config, content))
         elif kind == "rows":
             self.keep(worker, content)
@@ -215,16 +219,19 @@ class _Engine:
         """Put a fresh worker in the place of one that is gone; its trunk is claimed again."""
         worker.process.join()
         del self.team[worker.pipe]
-        lease: Lease | None = worker.lease
-        if lease is not None and not worker.leaving:
-            self.deaths[lease.work] = self.deaths.get(lease.work, 0) + 1
-            if self.deaths[lease.work] >= DEATHS and worker.config is not None:
-                reason = (
-                    f"a worker died {DEATHS} times on it (exit code {worker.process.exitcode}); "
-                    "is there enough memory?"
+        on = worker.lease.work if worker.lease is not None else NEWBORN
+        if not (worker.ready and on == NEWBORN):
+            self.deaths[on] = self.deaths.get(on, 0) + 1
+        reason = f"a worker died {DEATHS} times on it (exit code {worker.process.exitcode}); is there enough memory?"
+        if self.deaths.get(on, 0) >= DEATHS:
+            if worker.config is None:
+                raise LabError(
+                    f"{DEATHS} workers died before they began (exit code {worker.process.exitcode}); "
+                    "is there enough memory? Finished rows are stored"
                 )
-                self.fail(worker, undone(worker.config, self.after, self.store.statuses()), reason)
-        self.hire(worker.slot)
+            self.fail(worker, undone(worker.config, self.after, self.store.statuses()), reason)
+        if self.left:
+            self.hire(worker.slot)
 
     def renew(self) -> None:
         """Renew all leases when a third of their time is over."""

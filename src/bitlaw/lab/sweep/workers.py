@@ -57,6 +57,7 @@ class Worker:
         self.slot = slot
         self.config: TrunkConfig | None = None
         self.lease: Lease | None = None
+        self.ready = False  # it has read the text and waits for tasks
         self.leaving = False  # it has been told to end: what it still says counts no more
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -147,6 +148,7 @@ def _work(
 
     try:
         corpus = read_corpus(corpus_path)
+        pipe.send(("ready", None))
         while (task := pipe.recv()) is not None:
             config, done = task
             if config.corpus_sha256 != corpus.sha256:
