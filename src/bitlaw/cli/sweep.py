@@ -137,16 +137,19 @@ def work(
     corpus: CorpusOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: DeviceOption = "auto",
+    lease: Annotated[
+        float, typer.Option(min=1, help="Seconds after which cells of a process that is gone are free.")
+    ] = 60.0,
     json_: JsonFlag = False,
 ) -> None:
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
 
-    Every process takes a folder of its own below --folder. One that is killed loses its claim within a minute, and
-    another takes it. A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
+    Every process takes a folder of its own below --folder. One that is killed loses its claim after --lease
+    seconds, and another takes it. A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(_Job(config, folder, corpus), store, workers, device, json_)
+    _go(_Job(config, folder, corpus), store, workers, device, json_, lease)
 
 
 @sweep_app.command()
@@ -261,7 +264,9 @@ def _open(store: str) -> Iterator[Store]:
         kept.close()
 
 
-def _go(job: _Job, where: str | None, workers: int | None, device: str, json_: bool) -> None:
+def _go(
+    job: _Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
+) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
     from ..lab.sweep import own_place, run_sweep, work_left
     from ..runs import Store
@@ -293,6 +298,7 @@ def _go(job: _Job, where: str | None, workers: int | None, device: str, json_: b
                 workers=workers,
                 device=device,
                 name=name,
+                lease_seconds=lease,
                 on_work=on_work,
                 on_rows=on_rows,
             )
@@ -321,7 +327,7 @@ def _state(job: _Job, store: Store) -> dict[str, Any]:
     from ..lab.sweep import planned, speeds
     from ..runs import running
 
-    rows = [row for row in store.runs().frame.to_dicts()]
+    rows = store.runs().frame.to_dicts()
     statuses = {row["id"]: row["status"] for row in rows}
     found = planned(job.configs, job.after, statuses)
     ours = [row for row in rows if row["id"] in job.cells]
@@ -390,4 +396,4 @@ def _duration(seconds: float) -> str:
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"

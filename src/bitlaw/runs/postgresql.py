@@ -19,7 +19,7 @@ from .database import Database
 from .tables import VERSION, runs
 
 PATIENCE_SECONDS = 120.0  # for a server to come back
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 2.0
 CONNECT_SECONDS = 10
 PASSING = ("08", "57P", "53300", "40001", "40P01")  # connection lost, shutting down, too many, lost a race
 

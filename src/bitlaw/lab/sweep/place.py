@@ -34,7 +34,7 @@ def alone(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def own_place(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The first folder `worker-K` below a folder that no other process of this machine works in, and its name.
+    """The first of the folders HOST-1, HOST-2, ... that no other process works in, and the name of who works there.
 
     An engine that was killed so finds its checkpoints when it is started again.
 

@@ -61,7 +61,7 @@ class Worker:
         self.leaving = False  # it has been told to end: what it still says counts no more
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_work,
+            target=work,
             args=(theirs, corpus_path, after, folder, device),
             daemon=True,
         )
@@ -121,7 +121,7 @@ def _sheltered() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _work(
+def work(
     pipe: Connection,
     corpus_path: str | None,
     after: After,
