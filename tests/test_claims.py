@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bitlaw import Store, StoreError
+from bitlaw import ConfigError, Store, StoreError
 from bitlaw.cli.main import app
 from bitlaw.lab.corpus import read_corpus
 from bitlaw.lab.sweep import After, alone, own_place, planned, run_sweep, trunks, work_left, workers
@@ -131,7 +132,9 @@ batch_size = 4
 seq_len = 64
 eval_tokens = 4096
 """
-SMALL = TOML.replace("4_000, 6_000", "4_000").replace('"w8", "w4", "w3", "a6"', '"w4"').replace("0, 1", "3")
+SMALL = (
+    TOML.replace("4_000, 6_000", "4_000").replace('"w8", "w4", "w3", "a6"', '"w4"').replace("[0, 1]", "[3]")
+)
 STABLE = (
     "id",
     "trunk",
@@ -210,6 +213,18 @@ def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
     Store(tmp_path / "runs.sqlite").add(rows)
 
 
+def test_a_plan_trains_no_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "s.toml", SMALL)
+    lines = json.loads(CliRunner().invoke(app, ["sweep", "plan", "s.toml", "--json"]).output)
+    assert [(line["scheme"], line["cells"], line["done"]) for line in lines] == [("16", 2, 0), ("w4", 2, 0)]
+    assert all(line["seconds_left"] > 0 and line["flops"] > 1e8 for line in lines)
+    refused = CliRunner().invoke(app, ["sweep", "status", "s.toml"])
+    assert isinstance(refused.exception, ConfigError)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
+
+
+@pytest.mark.slow
 def test_the_verbs_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configs, after = job(tmp_path / "s.toml", SMALL)
