@@ -258,6 +258,7 @@ def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
     command = [sys.executable, "-m", "bitlaw", "sweep", "work", "--config", str(tmp_path / "chaos.toml")]
     command += ["--store", where, "--folder", str(tmp_path / "here"), "--lease", "10"]
     log = (tmp_path / "log").open("w+")
+    request.addfinalizer(log.close)
 
     def start() -> subprocess.Popen:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from .common import JsonFlag, print_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from ..runs import Store
+from .job import Job, duration, opened, picture, print_table, progress_of, table_of
 
 sweep_app = typer.Typer(no_args_is_help=True, help="Many models, on one machine or on many.")
 REFRESH_SECONDS = 2.0
@@ -64,7 +56,7 @@ def plan(
     from ..lab.sweep import measured_speed, planned, speeds
     from ..units import format_quantity
 
-    job = _Job(source, folder, corpus)
+    job = Job(source, folder, corpus)
     with job.stored(store) as kept:
         rows = kept.runs().frame.to_dicts() if kept else []
     found = planned(job.configs, job.after, {row["id"]: row["status"] for row in rows})
@@ -89,7 +81,7 @@ def plan(
     if json_:
         print_json(lines)
         return
-    table = _table("trunk", "size", "budgets", "scheme", "cells", "done", "FLOPs", "time left")
+    table = table_of("trunk", "size", "budgets", "scheme", "cells", "done", "FLOPs", "time left")
     for line in lines:
         table.add_row(
             line["trunk"],
@@ -99,14 +91,14 @@ def plan(
             str(line["cells"]),
             str(line["done"]),
             f"{line['flops']:.3g}",
-            _duration(line["seconds_left"]),
+            duration(line["seconds_left"]),
         )
-    _print(table)
+    print_table(table)
     cells, done = sum(p.cells for p in found), sum(p.done for p in found)
     left = sum(line["seconds_left"] for line in lines)
     print(
         f"{done} of {cells} cells are done; {sum(p.flops for p in found):.3g} FLOPs in all; "
-        f"about {_duration(left)} of one core or GPU left"
+        f"about {duration(left)} of one core or GPU left"
     )
 
 
@@ -126,7 +118,7 @@ def run(
 
     Example: `bitlaw sweep run quick`
     """
-    _go(_Job(source, folder, corpus), store, workers, device, json_)
+    _go(Job(source, folder, corpus), store, workers, device, json_)
 
 
 @sweep_app.command()
@@ -149,7 +141,7 @@ def work(
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(_Job(config, folder, corpus), store, workers, device, json_, lease)
+    _go(Job(config, folder, corpus), store, workers, device, json_, lease)
 
 
 @sweep_app.command()
@@ -167,24 +159,24 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    job = _Job(source, folder, corpus)
+    job = Job(source, folder, corpus)
     with job.stored(store) as kept:
         if kept is None:
             raise ConfigError("nothing is stored yet; begin with bitlaw sweep run, or name the --store")
-        state = _state(job, kept)
+        state = progress_of(job, kept)
         if json_:
             print_json(state)
             return
         console = Console()
         if not console.is_terminal:
-            _print(_picture(state))
+            print_table(picture(state))
             return
-        with Live(_picture(state), console=console) as live:
+        with Live(picture(state), console=console) as live:
             try:
                 while state["left"]:
                     time.sleep(REFRESH_SECONDS)
-                    state = _state(job, kept)
-                    live.update(_picture(state))
+                    state = progress_of(job, kept)
+                    live.update(picture(state))
             except KeyboardInterrupt:
                 pass
 
@@ -204,7 +196,7 @@ def forget(
     """
     from ..runs import Store
 
-    with _open(store) as kept:
+    with opened(store) as kept:
         frame = kept.runs().frame
         rows = [row for row in frame.to_dicts() if id_ in (row["id"], row["parent"])]
     if not any(row["id"] == id_ for row in rows):
@@ -222,50 +214,8 @@ def forget(
         print(f"Removed {removed} rows")
 
 
-class _Job:
-    """A sweep as its file describes it, with its text."""
-
-    def __init__(self, source: str, folder: Path | None, corpus: str | None) -> None:
-        from ..lab.corpus import read_corpus, spread_windows
-        from ..lab.sweep import After, trunks
-        from ..study import read_study
-
-        study = read_study(source)
-        self.folder = folder or Path(f"sweep-{study.name}")
-        self.corpus, self.text = corpus, read_corpus(corpus)
-        self.configs = trunks(study.sweep, self.text)
-        self.after = After.of(study.sweep, self.folder)
-        spread_windows(self.text.evaluation, study.sweep.eval_tokens, study.sweep.seq_len)
-        self.after.look_at(self.text.calibration, study.sweep.seq_len)
-        self.cells = {c.cell_id(branch): c for c in self.configs for branch in c.branches()}
-
-    def where(self, store: str | None) -> str:
-        """The store that is named, or the one in the folder."""
-        return store or str(self.folder / "runs.sqlite")
-
-    @contextmanager
-    def stored(self, store: str | None) -> Iterator[Store | None]:
-        """The store, opened for reading; None if it is to be in the folder and is not there yet."""
-        if store is None and not Path(self.where(None)).is_file():
-            yield None
-        else:
-            with _open(self.where(store)) as kept:
-                yield kept
-
-
-@contextmanager
-def _open(store: str) -> Iterator[Store]:
-    from ..runs import Store
-
-    kept = Store(store, read_only=True)
-    try:
-        yield kept
-    finally:
-        kept.close()
-
-
 def _go(
-    job: _Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
+    job: Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
     from ..lab.sweep import own_place, run_sweep, work_left
@@ -320,80 +270,3 @@ def _go(
     print(f"{len(ends)} cells: {said}; {here} of them made here. Rows: {kept.name}")
     if counts["failed"]:
         print("bitlaw sweep status says why cells failed; bitlaw sweep forget ID has one made again")
-
-
-def _state(job: _Job, store: Store) -> dict[str, Any]:
-    """How far a sweep is."""
-    from ..lab.sweep import planned, speeds
-    from ..runs import running
-
-    rows = store.runs().frame.to_dicts()
-    statuses = {row["id"]: row["status"] for row in rows}
-    found = planned(job.configs, job.after, statuses)
-    ours = [row for row in rows if row["id"] in job.cells]
-    works = {config.work_id() for config in job.configs}
-    leases = [lease for lease in running(store) if lease.work in works]
-    speed, left = speeds(job.configs, rows), [p for p in found if p.left]
-    seconds = None
-    if leases and all(p.config.scheme in speed for p in left):
-        seconds = sum(p.left / speed[p.config.scheme] for p in left) / len(leases)
-    return {
-        "cells": len(job.cells),
-        **{status: sum(row["status"] == status for row in ours) for status in ("ok", "diverged", "failed")},
-        "left": sum(p.cells - p.done for p in found),
-        "rows_last_hour": sum(_fresh(row) for row in rows),
-        "seconds_left": seconds,
-        "leases": [asdict(lease) for lease in leases],
-        "failures": {row["id"]: row["reason"] for row in ours if row["status"] == "failed"},
-    }
-
-
-def _fresh(row: dict[str, Any]) -> bool:
-    """Whether the work on a row ended within the last hour, by the clock of the machine it was made on."""
-    if not row["started"]:
-        return False
-    ended = datetime.fromisoformat(row["started"]) + timedelta(seconds=row["seconds"] or 0.0)
-    return datetime.now(UTC) - ended < timedelta(hours=1)
-
-
-def _picture(state: dict[str, Any]) -> Table:
-    """A table of how far a sweep is."""
-    from rich.markup import escape
-
-    table = _table("", "")
-    for name in ("cells", "ok", "diverged", "failed", "left"):
-        table.add_row(name, str(state[name]))
-    table.add_row("rows in the last hour", str(state["rows_last_hour"]))
-    if state["seconds_left"] is not None and state["left"]:
-        table.add_row("time left", f"about {_duration(state['seconds_left'])}")
-    for lease in state["leases"]:
-        again = f", attempt {lease['attempts']}" if lease["attempts"] > 1 else ""
-        table.add_row(
-            f"at {lease['work']}", escape(f"{lease['worker']}, for {lease['left']:.0f} s yet{again}")
-        )
-    for id_, reason in state["failures"].items():
-        table.add_row(f"failed {id_}", escape(reason))
-    return table
-
-
-def _table(*names: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=any(names))
-    for name in names:
-        table.add_column(name, justify="left" if name in ("", "trunk", "scheme", "budgets") else "right")
-    return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _duration(seconds: float) -> str:
-    """A time as people say it."""
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
