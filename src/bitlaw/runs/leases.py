@@ -58,7 +58,7 @@ class Leases:
     def __init__(self, store: Store, seconds: float = LEASE_SECONDS) -> None:
         self.seconds = seconds
         self._store, self._database = store, store.database
-        self._now = sa.literal_column(self._database.clock, sa.Double())
+        self._now: sa.ColumnElement[float] = sa.literal_column(self._database.clock, sa.Double())
         self._database.run("write to", self._make)
 
     def _make(self, connection: sa.Connection) -> None:
@@ -138,7 +138,7 @@ def running(store: Store) -> list[Lease]:
     Raises:
         StoreError: the database refused.
     """
-    now = sa.literal_column(store.database.clock, sa.Double())
+    now: sa.ColumnElement[float] = sa.literal_column(store.database.clock, sa.Double())
 
     def work(connection: sa.Connection) -> list[Lease]:
         if not sa.inspect(connection).has_table("leases"):

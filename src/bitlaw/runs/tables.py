@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from .schema import COLUMNS, STATUSES
@@ -9,9 +11,14 @@ from .schema import COLUMNS, STATUSES
 VERSION = 1
 
 # SQLite's strict tables know these three types alone; REAL and INTEGER would be half as long on PostgreSQL.
-_integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_number = sa.Double().with_variant(sa.REAL(), "sqlite")
-_TYPE = {"text": sa.Text(), "format": sa.Text(), "integer": _integer, "number": _number}
+_integer: sa.types.TypeEngine[int] = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_number: sa.types.TypeEngine[Any] = sa.Double().with_variant(sa.REAL(), "sqlite")
+_TYPE: dict[str, sa.types.TypeEngine[Any]] = {
+    "text": sa.Text(),
+    "format": sa.Text(),
+    "integer": _integer,
+    "number": _number,
+}
 
 metadata = sa.MetaData()
 runs = sa.Table(

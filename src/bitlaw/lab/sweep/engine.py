@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -71,36 +72,39 @@ def run_sweep(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    engine = _Engine(configs, store, folder, corpus_path, after or After(), device)
-    engine.name = name or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    engine.leases = Leases(store, lease_seconds)
-    engine.on_work, engine.on_rows = on_work, on_rows
+    engine = _Engine(
+        list(configs),
+        store,
+        folder,
+        corpus_path,
+        after or After(),
+        device,
+        name or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        Leases(store, lease_seconds),
+        on_work,
+        on_rows,
+    )
     engine.run(workers or places(device))
 
 
+@dataclass
 class _Engine:
     """Who is at what, and what is left."""
 
+    left: list[TrunkConfig]
+    store: Store
+    folder: Path
+    corpus_path: str | None
+    after: After
+    device: str
     name: str
     leases: Leases
     on_work: Callable[[float], None]
     on_rows: Callable[[list[dict[str, Any]]], None]
-
-    def __init__(
-        self,
-        configs: list[TrunkConfig],
-        store: Store,
-        folder: Path,
-        corpus_path: str | None,
-        after: After,
-        device: str,
-    ) -> None:
-        self.store, self.folder, self.corpus_path = store, folder, corpus_path
-        self.after, self.device = after, device
-        self.left = configs
-        self.team: dict[Connection, Worker] = {}
-        self.deaths: dict[str, int] = {}
-        self.looked = self.renewed = 0.0
+    team: dict[Connection, Worker] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+    looked: float = 0.0
+    renewed: float = 0.0
 
     def run(self, slots: int) -> None:
         """Work until nothing is left."""
@@ -143,9 +147,7 @@ class _Engine:
 
     def assign(self) -> None:
         """Claim a trunk for every worker that has none; those with checkpoints here first."""
-        for worker in [
-            worker for worker in self.team.values() if worker.lease is None and not worker.leaving
-        ]:
+        for worker in [w for w in self.team.values() if w.ready and w.lease is None and not w.leaving]:
             held = {other.lease.work for other in self.team.values() if other.lease}
             free = {c.work_id(): c for c in self.left if c.work_id() not in held}
             if not free or time.monotonic() < self.looked + POLL_SECONDS:
@@ -186,6 +188,7 @@ class _Engine:
             self.keep(worker, content)
         elif kind == "failed":
             self.fail(worker, undone(worker.config, self.after, self.store.statuses()), content)
+            worker.leave()
         else:
             self.finish(worker)
 

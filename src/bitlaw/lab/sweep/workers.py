@@ -164,11 +164,11 @@ def work(
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, after)
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, f"{type(error).__name__}: {error}")]
+                        rows = [failed_row(config, end.branch, _blame(error))]
                     pipe.send(("rows", rows))
             except FAILURES as error:
-                pipe.send(("failed", f"{type(error).__name__}: {error}"))
-                continue
+                pipe.send(("failed", _blame(error)))
+                return  # a GPU may be of no use to this process any more
             pipe.send(("work", heard))
             heard = 0
             pipe.send(("done", None))
@@ -176,3 +176,10 @@ def work(
         return
     except Exception as error:  # whatever it is, the engine says it and stops; nothing is passed over
         pipe.send(("error", f"{type(error).__name__}: {error}"))
+
+
+def _blame(error: Exception) -> str:
+    """What went wrong with a cell, in words; what a disk is to blame for is raised again."""
+    if isinstance(error.__cause__, OSError):
+        raise error
+    return f"{type(error).__name__}: {error}"
