@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from servers import Server, programs
 
 from bitlaw.laws import kumar_unified, published
 from bitlaw.runs import Runs
@@ -65,3 +66,22 @@ def public_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the public run tables, which are not part of the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL server, for as long as the tests run."""
+    pytest.importorskip("psycopg")
+    if programs() is None:
+        pytest.skip("needs PostgreSQL's server: apt-get install postgresql")
+    running = Server()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request, tmp_path) -> str:
+    """Where an empty store may be made: a file, and a database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "runs.sqlite")
+    return request.getfixturevalue("server").database(tmp_path.name.lower())

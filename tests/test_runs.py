@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 
 import polars as pl
 import pytest
@@ -179,20 +175,6 @@ def test_a_store_keeps_every_column(tmp_path, sweep):
     assert read_runs(tmp_path).frame.equals(again.frame)
 
 
-def test_a_row_is_stored_once(tmp_path):
-    store = Store(tmp_path / "runs.sqlite")
-    store.add([ROW])
-    store.add([{**ROW, "loss": 9.9}])
-    assert store.runs().frame["loss"].to_list() == [3.1]
-
-
-def test_a_bad_row_stores_none_of_its_batch(tmp_path):
-    store = Store(tmp_path / "runs.sqlite")
-    with pytest.raises(DataError):
-        store.add([ROW, {**ROW, "id": "b", "loss": float("nan")}])
-    assert len(store.runs()) == 0
-
-
 def test_a_failed_run_has_a_status_and_no_loss(tmp_path):
     store = Store(tmp_path / "runs.sqlite")
     store.add([{"id": "d", "params": 1.0, "tokens": 1.0, "status": "diverged", "reason": "loss inf"}])
@@ -243,50 +225,6 @@ def test_a_store_of_an_older_version_is_read_as_it_is_and_grows_when_written(tmp
     store.add([{"id": "b", "params": 1e6, "tokens": 2e7, "loss": 2.9, "w_group": 32, "error": 0.5}])
     assert store.runs().frame["w_group"].to_list() == [None, 32]
     assert Store(path, read_only=True).runs().frame["error"].to_list() == [None, 0.5]
-
-
-def test_a_read_only_store_is_not_written(tmp_path):
-    Store(tmp_path / "runs.sqlite").add([ROW])
-    with pytest.raises(StoreError):
-        Store(tmp_path / "runs.sqlite", read_only=True).add([{**ROW, "id": "b"}])
-
-
-def test_the_database_itself_refuses_nonsense(tmp_path):
-    Store(tmp_path / "runs.sqlite").add([ROW])
-    connection = sqlite3.connect(tmp_path / "runs.sqlite")
-    for change in (
-        "loss = 'text'",
-        "loss = -1",
-        "status = 'fine'",
-        "loss = NULL",
-        "tokens = 0",
-        "loss = 9e999",
-    ):
-        with pytest.raises(sqlite3.IntegrityError):
-            connection.execute(f"UPDATE runs SET {change}")
-    connection.close()
-
-
-@pytest.mark.slow
-def test_no_acknowledged_row_is_lost_to_kill_9(tmp_path):
-    code = (
-        "import sys; from bitlaw import Store\n"
-        "store = Store(sys.argv[1])\n"
-        "k = len(store.ids())\n"
-        "while True:\n"
-        "    store.add([{'id': str(k), 'params': 1.0, 'tokens': 1.0, 'loss': 1.0}]); print(k, flush=True); k += 1\n"
-    )
-    path = tmp_path / "runs.sqlite"
-    said = -1
-    for round_ in range(15):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-        first = process.stdout.readline()
-        time.sleep(0.02 * round_)
-        process.send_signal(signal.SIGKILL)
-        lines = [first, *process.communicate()[0].split()]
-        said = max([said, *(int(line) for line in lines if line.strip())])
-        ids = {int(i) for i in Store(path).ids()}
-        assert ids >= set(range(said + 1))
 
 
 def test_every_column_is_explained():

@@ -6,7 +6,6 @@ study can be stopped at any moment and run again; and a second run takes seconds
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .errors import BitlawError, ConfigError, StoreError, nearest
+from .errors import BitlawError, ConfigError, nearest
 from .files import read_toml, whole
 from .formats import Native, parse_format
 from .runs import Runs, Store
@@ -162,7 +161,7 @@ def run_study(
     from . import laws
     from .fitting import examine
     from .lab.corpus import read_corpus, spread_windows
-    from .lab.sweep import After, row_ids, run_sweep, trunks, work_left
+    from .lab.sweep import After, alone, row_ids, run_sweep, trunks, work_left
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
@@ -175,11 +174,11 @@ def run_study(
     wanted = {
         id_ for config in configs for branch in config.branches() for id_ in row_ids(config, branch, after)
     }
-    with _alone(folder):
+    with alone(folder) as name:
         store = Store(folder / "runs.sqlite")
         try:
-            ids = store.ids()
-            total, done, ends = work_left(configs, after, ids), 0.0, len(cells & ids)
+            statuses = store.statuses()
+            total, done, ends = work_left(configs, after, statuses), 0.0, len(cells & statuses.keys())
 
             def on_work(work: float) -> None:
                 nonlocal done
@@ -199,6 +198,7 @@ def run_study(
                 corpus_path=corpus,
                 workers=workers,
                 after=after,
+                name=name,
                 on_work=on_work,
                 on_rows=on_rows,
             )
@@ -257,26 +257,3 @@ def _model(kind: type[Any], data: dict[str, Any], source: str, section: str) -> 
         raise ConfigError(f"{source}: {where}{message}") from error
     except BitlawError as error:  # pydantic passes errors that are no ValueErrors straight on
         raise ConfigError(f"{source}: [{section}] {error}") from error
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one study at a time work in a folder; the lock is gone when its process is."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as error:
-        raise StoreError(f"cannot write in the folder {folder}: {error.strerror}") from error
-    try:
-        import fcntl
-    except ImportError:  # not on this system: rows are still safe, work may be done twice
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"another study is running in {folder}; wait for it, or choose another --out"
-            ) from None
-        yield

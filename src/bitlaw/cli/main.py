@@ -16,6 +16,7 @@ from .formats import formats
 from .judge import VERBS
 from .look import laws_app, runs_app
 from .quantize import quantize
+from .sweep import sweep_app
 from .task import task_app
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(runs_app, name="runs")
 app.add_typer(laws_app, name="laws")
 app.add_typer(task_app, name="task")
+app.add_typer(sweep_app, name="sweep")
 
 
 def main() -> None:

@@ -1,8 +1,24 @@
 """The one table where the two halves meet: its columns, its store, and its ways in and out."""
 
 from .exchange import read_runs, write_runs
+from .leases import LEASE_SECONDS, Lease, Leases, running
 from .schema import COLUMN, COLUMNS, OVERVIEW, Column
-from .store import Store
+from .store import Store, is_address
 from .table import Count, Runs
 
-__all__ = ["COLUMN", "COLUMNS", "OVERVIEW", "Column", "Count", "Runs", "Store", "read_runs", "write_runs"]
+__all__ = [
+    "COLUMN",
+    "COLUMNS",
+    "LEASE_SECONDS",
+    "OVERVIEW",
+    "Column",
+    "Count",
+    "Lease",
+    "Leases",
+    "Runs",
+    "Store",
+    "is_address",
+    "read_runs",
+    "running",
+    "write_runs",
+]

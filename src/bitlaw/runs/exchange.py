@@ -20,6 +20,7 @@ from ..errors import DataError, nearest
 from ..files import whole
 from ..formats import parse_format
 from .schema import COLUMN, SCHEMA, Column
+from .store import Store, is_address
 from .table import Runs, check_row, check_unique, named
 
 MAX_BYTES = 2**30
@@ -31,8 +32,8 @@ def read_runs(source: Any) -> Runs:
     """Read runs from a CSV or Parquet file, a store, a study's folder, or a data frame.
 
     Args:
-        source: a path ending in .csv, .parquet or .sqlite; a folder that holds `runs.sqlite`; or a pandas,
-            polars or Arrow data frame.
+        source: a path ending in .csv, .parquet or .sqlite; a folder that holds `runs.sqlite`;
+            `postgresql://user@host/database`; or a pandas, polars or Arrow data frame.
 
     Returns:
         The checked table.
@@ -49,6 +50,8 @@ def read_runs(source: Any) -> Runs:
         return source
     if not isinstance(source, (str, os.PathLike)):
         return _from_frame(source)
+    if is_address(source):
+        return Store(source, read_only=True).runs()
     path = Path(source)
     try:
         if path.is_dir():
@@ -62,8 +65,6 @@ def read_runs(source: Any) -> Runs:
         )
     suffix = path.suffix.lower()
     if suffix == ".sqlite":
-        from .store import Store
-
         return Store(path, read_only=True).runs()
     if suffix == ".csv":
         return _from_csv(path)

@@ -1,117 +1,81 @@
-"""The run store: one SQLite file, safe to kill at any moment.
-
-Rollback journal and full synchronisation rather than WAL: WAL has a corruption bug in the SQLite that
-current Pythons link (fixed in 3.51.3), and a sweep commits a row every few seconds at most. The file
-carries an application id and a version; a file that is not ours, or is newer than us, is left alone.
-"""
+"""The run store: one table, in a SQLite file or in a PostgreSQL database."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from ..errors import StoreError
-from .schema import COLUMNS, STATUSES
+from . import tables
+from .database import Database
+from .postgresql import PostgreSQL
+from .sqlite import SQLite
 from .table import Runs
 
-APPLICATION_ID = 0x6269746C  # "bitl"
-VERSION = 1
 
-_TYPE = {"text": sa.Text, "format": sa.Text, "integer": sa.Integer, "number": sa.REAL}
-_metadata = sa.MetaData()
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    *(
-        sa.Column(c.name, _TYPE[c.kind], primary_key=c.name == "id", nullable=c.name not in ("id", "status"))
-        for c in COLUMNS
-    ),
-    sa.CheckConstraint("status IN ({})".format(", ".join(f"'{s}'" for s in STATUSES)), name="known_status"),
-    sa.CheckConstraint("(status = 'ok') = (loss IS NOT NULL)", name="loss_or_status"),
-    sa.CheckConstraint("loss IS NULL OR (loss > 0 AND loss < 1e300)", name="finite_loss"),
-    sa.CheckConstraint("params > 0 AND tokens > 0", name="positive_size"),
-    sqlite_strict=True,
-)
+def is_address(source: object) -> bool:
+    """Whether something names a PostgreSQL database rather than a file.
+
+    >>> is_address("postgresql://me@there/runs"), is_address("runs.sqlite")
+    (True, False)
+    """
+    return (
+        isinstance(source, str)
+        and source.split("://")[0].split("+")[0] in ("postgresql", "postgres")
+        and "://" in source
+    )
 
 
 class Store:
-    """A SQLite file of runs.
+    """A table of runs that many processes may write at once.
 
     Args:
-        path: the file; made, with its folder, when it is opened for writing and absent.
+        where: a file, made with its folder when it is opened for writing and absent; or
+            `postgresql://user@host/database`, which needs psycopg (`bitlaw[postgres]`).
         read_only: open without the right to write, as for files from others.
 
     Raises:
-        StoreError: the file is not a bitlaw store, is newer than this version, or cannot be opened.
+        StoreError: it is not a bitlaw store, is newer than this version, or cannot be opened.
     """
 
-    def __init__(self, path: str | Path, read_only: bool = False) -> None:
-        self.path = Path(path)
-        if read_only and not self.path.is_file():
-            raise StoreError(f"there is no run store at {self.path}; name a store file, or a study's folder")
+    def __init__(self, where: str | os.PathLike[str], read_only: bool = False) -> None:
+        address = where if isinstance(where, str) and is_address(where) else None
+        hint = "name another file" if address is None else "is the server running, and the address right?"
+        name = "" if address else str(where)
         try:
-            if not read_only:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = self._open(read_only)
-            self._check_file(read_only)
-        except (OSError, sqlite3.Error, sa.exc.DBAPIError) as error:
-            cause = getattr(error, "orig", error)
-            raise StoreError(f"cannot open the run store {self.path}: {cause}; name another file") from error
+            self._database: Database = (
+                SQLite(Path(where), read_only) if address is None else PostgreSQL(address, read_only)
+            )
+            name = self._database.name
+            with self._database.engine.begin() as connection:
+                self._columns = self._prepare(connection, read_only)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot open the run store {name}: {error}; {hint}") from error
+        except sa.exc.DBAPIError as error:
+            cause = self._database.cause(error)
+            raise StoreError(f"cannot open the run store {name}: {cause}; {hint}") from error
+        self.name = name
 
-    def _open(self, read_only: bool) -> sa.Engine:
-        uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
-        engine = sa.create_engine(  # a URL would be decoded once too often for names with ? # or %
-            "sqlite://",
-            creator=lambda: sqlite3.connect(uri, uri=True, timeout=30),
-            poolclass=sa.pool.NullPool,
-        )
+    def _prepare(self, connection: sa.Connection, read_only: bool) -> list[sa.Column[Any]]:
+        have = self._database.prepare(connection, read_only)
+        if "id" not in have:
+            raise StoreError(f"{self._database.name} has no table of runs; it is damaged: name another file")
+        if not read_only:  # a store of an older version gets the columns that have come since
+            for column in (c for c in tables.runs.c if c.name not in have):
+                kind = column.type.compile(self._database.engine.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE runs ADD COLUMN {column.name} {kind}")
+            have |= set(tables.runs.c.keys())
+        return [c for c in tables.runs.c if c.name in have]
 
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: sqlite3.Connection, _: object) -> None:
-            connection.isolation_level = None  # the driver would begin transactions late, and by itself
-            connection.execute("PRAGMA trusted_schema = OFF")
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
-            else:
-                connection.execute("PRAGMA synchronous = FULL")
-
-        @sa.event.listens_for(engine, "begin")
-        def begin(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-        return engine
-
-    def _check_file(self, read_only: bool) -> None:
-        with self._engine.begin() as connection:
-
-            def pragma(name: str) -> int:
-                return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-
-            empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
-            if empty and not read_only:
-                connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
-                _metadata.create_all(connection)
-            elif pragma("application_id") != APPLICATION_ID:
-                raise StoreError(f"{self.path} is not a bitlaw run store; name another file")
-            elif pragma("user_version") > VERSION:
-                raise StoreError(
-                    f"{self.path} was written by a newer bitlaw; install a newer version to read it"
-                )
-            have = {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)")}
-            if "id" not in have:
-                raise StoreError(f"{self.path} has no table of runs; it is damaged: name another file")
-            if not read_only:  # a store of an older version gets the columns that have come since
-                for column in (c for c in _runs.c if c.name not in have):
-                    kind = column.type.compile(self._engine.dialect)
-                    connection.exec_driver_sql(f"ALTER TABLE runs ADD COLUMN {column.name} {kind}")
-                have |= set(_runs.c.keys())
-            self._columns = [c for c in _runs.c if c.name in have]
+    @property
+    def database(self) -> Database:
+        """The database it is in."""
+        return self._database
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Check rows and commit them in one transaction; a row whose id is there already is left as it is.
@@ -120,41 +84,62 @@ class Store:
             DataError: a row that breaks the schema; then none is stored.
             StoreError: the database refused, for example because the disk is full.
         """
+        records = self.checked(rows)
+        if records:
+            self._database.run("write to", lambda connection: self.insert(connection, records))
+
+    def checked(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Rows as they are stored.
+
+        Raises:
+            DataError: a row that breaks the schema.
+        """
         rows = [{**row, "status": row.get("status") or "ok"} for row in rows]
-        if not rows:
-            return
-        records = Runs.from_rows(rows).frame.to_dicts()
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(_runs).on_conflict_do_nothing(), records)
-        except sa.exc.DBAPIError as error:
-            raise StoreError(f"cannot write to the run store {self.path}: {error.orig}") from error
+        return Runs.from_rows(rows).frame.to_dicts() if rows else []
+
+    def insert(self, connection: sa.Connection, records: list[dict[str, Any]]) -> None:
+        """Store checked rows in a transaction that is under way."""
+        connection.execute(self._database.insert(tables.runs).on_conflict_do_nothing(), records)
+
+    def forget(self, id_: str) -> int:
+        """Remove a row and the rows that were made from it, so that a sweep makes them again; return how many.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        rows = sa.delete(tables.runs).where(sa.or_(tables.runs.c.id == id_, tables.runs.c.parent == id_))
+        return int(self._database.run("write to", lambda c: c.execute(rows).rowcount))
 
     def ids(self) -> set[str]:
         """Ids of all rows.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: the store is damaged.
         """
-        return {row["id"] for row in self._select(sa.select(_runs.c.id))}
+        return set(self.statuses())
+
+    def statuses(self) -> dict[str, str]:
+        """The status of every row, by id.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        rows = self._select(sa.select(tables.runs.c.id, tables.runs.c.status))
+        return {row["id"]: row["status"] for row in rows}
 
     def runs(self) -> Runs:
         """All rows, in the order they were stored, checked like rows from any other file.
 
         Raises:
-            StoreError: the file is damaged.
-            DataError: the file holds rows that break the schema.
+            StoreError: the store is damaged.
+            DataError: it holds rows that break the schema.
         """
-        rows = self._select(sa.select(*self._columns).order_by(sa.text("rowid")))
-        return Runs.from_rows(rows, str(self.path))
+        rows = self._select(sa.select(*self._columns).order_by(sa.text(self._database.place)))
+        return Runs.from_rows(rows, self.name)
 
     def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        try:
-            with self._engine.begin() as connection:
-                return [dict(row) for row in connection.execute(query).mappings()]
-        except sa.exc.DBAPIError as error:
-            raise StoreError(f"cannot read the run store {self.path}: {error.orig}") from error
+        return self._database.run("read", lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     def close(self) -> None:
         """Release the file."""
-        self._engine.dispose()
+        self._database.engine.dispose()

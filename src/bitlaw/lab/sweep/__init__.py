@@ -1,17 +1,25 @@
 """From a ladder to cells to rows: which runs there are, and workers that make them."""
 
 from .after import After
+from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
+from .place import alone, own_place
+from .plan import Planned, measured_speed, planned, speeds, work_left
 from .rows import row_ids
-from .workers import run_sweep, work_left
 
 __all__ = [
     "After",
+    "Planned",
     "SweepConfig",
+    "alone",
+    "measured_speed",
+    "own_place",
+    "planned",
     "quantize_folder",
     "row_ids",
     "run_sweep",
+    "speeds",
     "trunks",
     "work_left",
 ]

@@ -30,6 +30,7 @@ class SweepConfig(TrainingConfig):
     """Sizes x token budgets x schemes, how all are trained, and what is done to the ends after training."""
 
     seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
+    seeds: tuple[int, ...] = Field(default=(), description="several of them, in place of `seed`")
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
@@ -88,8 +89,22 @@ class SweepConfig(TrainingConfig):
     def _canonical_schemes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(Scheme.parse(name).name for name in names)
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= seed <= 2**32 for seed in seeds):
+            raise ValueError(f"{list(seeds)}: use whole numbers from 0 to 2^32")
+        return seeds
+
     @field_validator(
-        "sizes", "budgets", "schemes", "late_schemes", "late_cooldowns", "post_formats", "post_methods"
+        "seeds",
+        "sizes",
+        "budgets",
+        "schemes",
+        "late_schemes",
+        "late_cooldowns",
+        "post_formats",
+        "post_methods",
     )
     @classmethod
     def _no_repeats(cls, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
@@ -107,6 +122,8 @@ class SweepConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> SweepConfig:
+        if self.seeds and "seed" in self.model_fields_set:
+            raise ValueError("seed and seeds exclude each other; give one")
         for name in ("eval_tokens", "calibration_tokens"):
             if getattr(self, name) < 2 * self.seq_len:
                 raise ValueError(
@@ -143,7 +160,7 @@ class SweepConfig(TrainingConfig):
             )
         for size, scheme in product(self.sizes, self.schemes):
             try:
-                self.trunk(size, scheme, "")
+                self.trunk(size, scheme, self.seed, "")
             except ValidationError as error:
                 raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
@@ -160,8 +177,8 @@ class SweepConfig(TrainingConfig):
         rate = self.rate_times_width / shape.width
         return rate / math.sqrt(shape.depth) if self.residual == "depth-mup" else rate
 
-    def trunk(self, size: int, scheme: str, corpus_sha256: str) -> TrunkConfig:
-        """The trunk of a size and a scheme, with all budgets."""
+    def trunk(self, size: int, scheme: str, seed: int, corpus_sha256: str) -> TrunkConfig:
+        """The trunk of a size, a scheme and a seed of the study, with all budgets."""
         shape, batch_size = ladder_shape(size), self.batch(size)
         late = tuple(product(self.late_schemes, self.late_cooldowns)) if scheme == "16" else ()
         warmup = self.warmup_steps
@@ -171,7 +188,7 @@ class SweepConfig(TrainingConfig):
             **{name: getattr(self, name) for name in TrainingConfig.model_fields},
             shape=shape,
             scheme=scheme,
-            seed=_derive(self.seed, size, scheme),
+            seed=_derive(seed, size, scheme),
             corpus_sha256=corpus_sha256,
             budgets=self.budgets,
             batch_size=batch_size,
@@ -191,12 +208,13 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     scheme do share them, and so count as one trunk).
     """
     result = []
-    for size, scheme in product(config.sizes, config.schemes):
-        if config.schedule == "cosine":  # nothing to share: one run a budget
-            alone = [config.model_copy(update={"budgets": (tokens,)}) for tokens in config.budgets]
-        else:
-            alone = [config]
-        result += [each.trunk(size, scheme, corpus.sha256) for each in alone]
+    for seed in config.seeds or (config.seed,):
+        for size, scheme in product(config.sizes, config.schemes):
+            if config.schedule == "cosine":  # nothing to share: one run a budget
+                alone = [config.model_copy(update={"budgets": (tokens,)}) for tokens in config.budgets]
+            else:
+                alone = [config]
+            result += [each.trunk(size, scheme, seed, corpus.sha256) for each in alone]
     return sorted(result, key=lambda t: -t.shape.flops_per_token(t.seq_len) * max(t.budgets))
 
 

@@ -152,6 +152,26 @@ def read_on(evaluation: Windows) -> dict[str, Any]:
     }
 
 
+def failed_row(config: TrunkConfig, branch: Branch, reason: str) -> dict[str, Any]:
+    """Describe a branch that something went wrong with, other than its numbers."""
+    row: dict[str, Any] = {
+        "id": config.cell_id(branch),
+        "status": "failed",
+        "reason": reason[:2000],
+        "trunk": config.trunk_id(),
+        "seed": config.seed,
+        "params": config.shape.counts().non_embedding,
+        "count": "non_embedding",
+        "tokens": config.steps(branch.tokens) * config.batch_size * config.seq_len,
+        "config": config.model_dump_json(),
+        "started": ago(0.0),
+    }
+    scheme = Scheme.parse(branch.scheme)
+    for part in fields(scheme):
+        row |= held("grad" if part.name == "grad_a" else part.name, getattr(scheme, part.name))
+    return row
+
+
 def held(part: str, recipe: Recipe) -> dict[str, Any]:
     """How a part is held, as columns; those that the table does not have for it are left out."""
     grouped = isinstance(recipe.format, Microscaled)

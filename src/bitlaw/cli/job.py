@@ -1,0 +1,137 @@
+"""A sweep as the verbs see it: what its file describes, how far it is, and how that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..runs import Store
+
+
+class Job:
+    """A sweep as its file describes it, with its text."""
+
+    def __init__(self, source: str, folder: Path | None, corpus: str | None) -> None:
+        from ..lab.corpus import read_corpus, spread_windows
+        from ..lab.sweep import After, trunks
+        from ..study import read_study
+
+        study = read_study(source)
+        self.folder = folder or Path(f"sweep-{study.name}")
+        self.corpus, self.text = corpus, read_corpus(corpus)
+        self.configs = trunks(study.sweep, self.text)
+        self.after = After.of(study.sweep, self.folder)
+        spread_windows(self.text.evaluation, study.sweep.eval_tokens, study.sweep.seq_len)
+        self.after.look_at(self.text.calibration, study.sweep.seq_len)
+        self.cells = {c.cell_id(branch): c for c in self.configs for branch in c.branches()}
+
+    def where(self, store: str | None) -> str:
+        """The store that is named, or the one in the folder."""
+        return store or str(self.folder / "runs.sqlite")
+
+    @contextmanager
+    def stored(self, store: str | None) -> Iterator[Store | None]:
+        """The store, opened for reading; None if it is to be in the folder and is not there yet."""
+        if store is None and not Path(self.where(None)).is_file():
+            yield None
+        else:
+            with opened(self.where(store)) as kept:
+                yield kept
+
+
+@contextmanager
+def opened(store: str) -> Iterator[Store]:
+    """A store, opened for reading."""
+    from ..runs import Store
+
+    kept = Store(store, read_only=True)
+    try:
+        yield kept
+    finally:
+        kept.close()
+
+
+def progress_of(job: Job, store: Store) -> dict[str, Any]:
+    """How far a sweep is."""
+    from ..lab.sweep import planned, speeds
+    from ..runs import running
+
+    rows = store.runs().frame.to_dicts()
+    statuses = {row["id"]: row["status"] for row in rows}
+    found = planned(job.configs, job.after, statuses)
+    ours = [row for row in rows if row["id"] in job.cells]
+    works = {config.work_id() for config in job.configs}
+    leases = [lease for lease in running(store) if lease.work in works]
+    speed, left = speeds(job.configs, rows), [p for p in found if p.left]
+    seconds = None
+    if leases and all(p.config.scheme in speed for p in left):
+        seconds = sum(p.left / speed[p.config.scheme] for p in left) / len(leases)
+    return {
+        "cells": len(job.cells),
+        **{status: sum(row["status"] == status for row in ours) for status in ("ok", "diverged", "failed")},
+        "left": sum(p.cells - p.done for p in found),
+        "rows_last_hour": sum(_fresh(row) for row in rows),
+        "seconds_left": seconds,
+        "leases": [asdict(lease) for lease in leases],
+        "failures": {row["id"]: row["reason"] for row in ours if row["status"] == "failed"},
+    }
+
+
+def _fresh(row: dict[str, Any]) -> bool:
+    """Whether the work on a row ended within the last hour, by the clock of the machine it was made on."""
+    if not row["started"]:
+        return False
+    ended = datetime.fromisoformat(row["started"]) + timedelta(seconds=row["seconds"] or 0.0)
+    return datetime.now(UTC) - ended < timedelta(hours=1)
+
+
+def picture(state: dict[str, Any]) -> Table:
+    """A table of how far a sweep is."""
+    from rich.markup import escape
+
+    table = table_of("", "")
+    for name in ("cells", "ok", "diverged", "failed", "left"):
+        table.add_row(name, str(state[name]))
+    table.add_row("rows in the last hour", str(state["rows_last_hour"]))
+    if state["seconds_left"] is not None and state["left"]:
+        table.add_row("time left", f"about {duration(state['seconds_left'])}")
+    for lease in state["leases"]:
+        again = f", attempt {lease['attempts']}" if lease["attempts"] > 1 else ""
+        table.add_row(
+            f"at {lease['work']}", escape(f"{lease['worker']}, for {lease['left']:.0f} s yet{again}")
+        )
+    for id_, reason in state["failures"].items():
+        table.add_row(f"failed {id_}", escape(reason))
+    return table
+
+
+def table_of(*names: str) -> Table:
+    """An empty table; names that are words stand to the left, numbers to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=any(names))
+    for name in names:
+        table.add_column(name, justify="left" if name in ("", "trunk", "scheme", "budgets") else "right")
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"

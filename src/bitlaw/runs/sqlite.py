@@ -1,0 +1,71 @@
+"""A store in one SQLite file, safe to kill at any moment.
+
+Rollback journal and full synchronisation rather than WAL: WAL has a corruption bug in the SQLite that
+current Pythons link (fixed in 3.51.3), and a sweep commits a row every few seconds at most. The file
+carries an application id and a version; a file that is not ours, or is newer than us, is left alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from ..errors import StoreError
+from .database import Database
+from .tables import VERSION, runs
+
+APPLICATION_ID = 0x6269746C  # "bitl"
+
+
+class SQLite(Database):
+    """A file; made, with its folder, when it is opened for writing and absent."""
+
+    insert = staticmethod(insert)
+    clock = "(julianday('now') - 2440587.5) * 86400.0"
+    place = "rowid"
+
+    def __init__(self, path: Path, read_only: bool) -> None:
+        self.name = str(path)
+        if read_only and not path.is_file():
+            raise StoreError(f"there is no run store at {path}; name a store file, or a study's folder")
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+        self.engine = sa.create_engine(  # a URL would be decoded once too often for names with ? # or %
+            "sqlite://",
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=30),
+            poolclass=sa.pool.NullPool,
+        )
+
+        @sa.event.listens_for(self.engine, "connect")
+        def prepare(connection: sqlite3.Connection, _: object) -> None:
+            connection.isolation_level = None  # the driver would begin transactions late, and by itself
+            connection.execute("PRAGMA trusted_schema = OFF")
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+            else:
+                connection.execute("PRAGMA synchronous = FULL")
+
+        @sa.event.listens_for(self.engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    def prepare(self, connection: sa.Connection, read_only: bool) -> set[str]:
+        """Make the table in an empty file, or check that the file is ours; return the table's columns."""
+
+        def pragma(name: str) -> int:
+            return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+
+        empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
+        if empty and not read_only:
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            runs.create(connection)
+        elif pragma("application_id") != APPLICATION_ID:
+            raise StoreError(f"{self.name} is not a bitlaw run store; name another file")
+        elif pragma("user_version") > VERSION:
+            raise StoreError(f"{self.name} was written by a newer bitlaw; install a newer version to read it")
+        return {row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)")}

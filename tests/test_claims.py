@@ -1,0 +1,296 @@
+"""Work is lent to one worker at a time, comes back when a worker is gone, and a sweep survives all that."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bitlaw import ConfigError, Store, StoreError
+from bitlaw.cli.main import app
+from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.sweep import After, alone, own_place, planned, run_sweep, trunks, work_left, workers
+from bitlaw.runs import Leases, running
+from bitlaw.study import read_study
+
+ROW = {"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}
+
+
+def test_work_is_lent_once_and_comes_back(where):
+    store = Store(where)
+    leases = Leases(store)
+    a, b = leases.claim(["x", "y"], "a"), leases.claim(["x", "y"], "b")
+    assert (a.work, b.work, leases.claim(["x", "y"], "c")) == ("x", "y", None)
+    assert [(lease.work, lease.worker) for lease in running(Store(where, read_only=True))] == [
+        ("x", "a"),
+        ("y", "b"),
+    ]
+    assert all(55 < lease.left <= 60 for lease in running(store))
+    leases.release(a)
+    again = leases.claim(["x", "y"], "c")
+    assert (again.work, again.attempts) == ("x", 1)
+
+
+def test_a_worker_that_was_started_again_has_its_own_work(where):
+    leases = Leases(Store(where))
+    leases.claim(["x"], "a")
+    assert leases.claim(["x"], "a").attempts == 2
+
+
+def test_a_lease_that_ran_out_is_another_workers_and_its_rows_too(where):
+    store = Store(where)
+    short, long = Leases(store, 0.2), Leases(store)
+    lost = short.claim(["x"], "a")
+    assert long.claim(["x"], "b") is None
+    time.sleep(0.5)
+    assert not running(store)
+    assert short.add(lost, [ROW])  # it was late, but nobody had taken it
+    time.sleep(0.5)
+    held = long.claim(["x"], "b")
+    assert held.attempts == 2
+    assert not short.renew(lost)
+    assert not short.add(lost, [{**ROW, "id": "b"}])
+    short.release(lost)
+    assert store.ids() == {"a"}
+    assert long.add(held, [{**ROW, "id": "b"}]) and long.renew(held)
+    assert store.ids() == {"a", "b"}
+
+
+def test_claims_at_once_give_each_work_to_one(where):
+    Leases(Store(where))
+    works = [f"w{k}" for k in range(24)]
+    taken: dict[str, list[str]] = {str(me): [] for me in range(6)}
+    errors = []
+
+    def claim(me: str) -> None:
+        try:
+            leases, mine = Leases(Store(where)), taken[me]
+            while (lease := leases.claim([w for w in works if w not in mine], me)) is not None:
+                mine.append(lease.work)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=claim, args=(me,)) for me in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert sorted(work for mine in taken.values() for work in mine) == sorted(works)
+
+
+@pytest.mark.slow
+def test_a_killed_workers_lease_is_taken(where):
+    code = (
+        "import sys, time; from bitlaw.runs import Leases, Store\n"
+        "leases = Leases(Store(sys.argv[1]), 3.0)\n"
+        "lease = leases.claim(['x'], 'a')\n"
+        "while leases.renew(lease): print('held', flush=True); time.sleep(0.2)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, where], stdout=subprocess.PIPE, text=True)
+    leases = Leases(Store(where))
+    for _ in range(20):  # it renews past its first three seconds
+        process.stdout.readline()
+    assert leases.claim(["x"], "b") is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while (lease := leases.claim(["x"], "b")) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert lease is not None and lease.attempts == 2
+
+
+def test_folders_are_of_one_process_and_their_names_last(tmp_path):
+    pytest.importorskip("fcntl")
+    with own_place(tmp_path) as (one, a), own_place(tmp_path) as (two, b):
+        assert one != two and a != b
+        with pytest.raises(StoreError, match="another study is running"), alone(one):
+            pass
+    with own_place(tmp_path) as (again, name):
+        assert (again, name) == (one, a)
+
+
+# ---- sweeps
+
+TOML = """
+[sweep]
+sizes = [4_000, 6_000]
+budgets = [8_000, 12_000]
+schemes = ["16", "w8", "w4", "w3", "a6"]
+post_formats = ["int3"]
+seeds = [0, 1]
+batch_size = 4
+seq_len = 64
+eval_tokens = 4096
+"""
+SMALL = (
+    TOML.replace("4_000, 6_000", "4_000").replace('"w8", "w4", "w3", "a6"', '"w4"').replace("[0, 1]", "[3]")
+)
+STABLE = (
+    "id",
+    "trunk",
+    "parent",
+    "params",
+    "tokens",
+    "status",
+    "loss",
+    "loss_se",
+    "gap",
+    "kl",
+    "eval_sha256",
+)
+
+
+def job(path: Path, text: str):
+    path.write_text(text)
+    config = read_study(str(path)).sweep
+    return trunks(config, read_corpus(None)), After.of(config, path.parent)
+
+
+def stable(where: str) -> list[tuple]:
+    return sorted(Store(where).runs().frame.select(STABLE).rows(), key=lambda row: row[0])
+
+
+def test_seeds_are_a_dial_of_a_sweep(tmp_path):
+    configs, _ = job(tmp_path / "two.toml", TOML)
+    assert len(configs) == len({c.seed for c in configs}) == 2 * 5 * 2
+    alone_, _ = job(tmp_path / "one.toml", TOML.replace("seeds = [0, 1]", "seed = 1"))
+    assert {c.trunk_id() for c in alone_} < {c.trunk_id() for c in configs}
+
+
+def test_failed_and_diverged_cells_are_not_left(tmp_path):
+    configs, after = job(tmp_path / "s.toml", SMALL)
+    (sixteen,) = (c for c in configs if c.scheme == "16")
+    cells = [sixteen.cell_id(branch) for branch in sixteen.branches()]
+    (found,) = planned([sixteen], after, {cells[0]: "diverged", cells[1]: "ok"})
+    assert (found.cells, found.done) == (2, 1)  # the second lacks its quantised copy
+    assert work_left([sixteen], after, {cells[0]: "diverged", cells[1]: "failed"}) == 0
+
+
+def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
+    """The worker's own loop, in this process: the end of one trunk cannot be scored, and another cannot be trained."""
+    configs, after = job(tmp_path / "s.toml", SMALL)
+    two, one = configs
+    real_rows, real_train = workers.end_rows, workers.train_trunk
+
+    def end_rows(config, end, *rest):
+        if config == two and end.branch.tokens == 8_000:
+            raise RuntimeError("CUDA out of memory")
+        return real_rows(config, end, *rest)
+
+    def train_trunk(config, *rest):
+        if config == one:
+            raise FloatingPointError("overflow")
+        return real_train(config, *rest)
+
+    monkeypatch.setattr(workers, "end_rows", end_rows)
+    monkeypatch.setattr(workers, "train_trunk", train_trunk)
+    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
+    ours, theirs = workers.mp.get_context("spawn").Pipe()
+    thread = threading.Thread(target=workers.work, args=(theirs, None, after, tmp_path, "cpu"))
+    thread.start()
+    heard = []
+    for config in (two, one):
+        ours.send((config, set()))
+        while not heard or heard[-1][0] not in ("done", "failed"):
+            heard.append(ours.recv())
+        heard.append(("", None))
+    ours.send(None)
+    thread.join()
+    rows = [row for kind, content in heard if kind == "rows" for row in content]
+    assert [row["status"] for row in rows][:2] == ["failed", "ok"]
+    assert rows[0]["reason"] == "RuntimeError: CUDA out of memory"
+    assert ("failed", "FloatingPointError: overflow") in heard
+    Store(tmp_path / "runs.sqlite").add(rows)
+
+
+def test_a_plan_trains_no_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "s.toml", SMALL)
+    lines = json.loads(CliRunner().invoke(app, ["sweep", "plan", "s.toml", "--json"]).output)
+    assert [(line["scheme"], line["cells"], line["done"]) for line in lines] == [("16", 2, 0), ("w4", 2, 0)]
+    assert all(line["seconds_left"] > 0 and line["flops"] > 1e8 for line in lines)
+    refused = CliRunner().invoke(app, ["sweep", "status", "s.toml"])
+    assert isinstance(refused.exception, ConfigError)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
+
+
+@pytest.mark.slow
+def test_the_verbs_of_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs, after = job(tmp_path / "s.toml", SMALL)
+
+    def call(*arguments: str) -> str:
+        outcome = CliRunner().invoke(app, ["sweep", *arguments])
+        assert outcome.exit_code == 0, (outcome.output, outcome.exception)
+        return outcome.output
+
+    assert "0 of 4 cells are done" in call("plan", "s.toml")
+    assert "4 cells: 4 ok; 4 of them made here" in call("work", "--config", "s.toml")
+    ids = Store("sweep-s/runs.sqlite").ids()
+    assert len(ids) == 6  # two of them quantised copies
+    assert "4 of 4 cells are done" in call("plan", "s.toml")
+    (sixteen,) = (c for c in configs if c.scheme == "16")
+    cell = sixteen.cell_id(sixteen.branches()[0])
+    assert "Removed 2 rows" in call("forget", cell, "--store", "sweep-s/runs.sqlite", "--yes")
+    assert '"left": 1' in call("status", "s.toml", "--json")
+    assert "0 of them made here" not in call("run", "s.toml", "--workers", "1")
+    assert Store("sweep-s/runs.sqlite").ids() == ids
+    assert not running(Store("sweep-s/runs.sqlite"))
+    assert CliRunner().invoke(app, ["sweep", "forget", "no", "--store", "sweep-s/runs.sqlite"]).exit_code
+
+
+@pytest.mark.slow
+def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
+    """Forty cells, three engines; every few seconds one is killed, and its server restarted once."""
+    configs, after = job(tmp_path / "chaos.toml", TOML)
+    calm = tmp_path / "calm.sqlite"
+    run_sweep(configs, Store(calm), tmp_path / "calm", after=after, workers=2)
+    command = [sys.executable, "-m", "bitlaw", "sweep", "work", "--config", str(tmp_path / "chaos.toml")]
+    command += ["--store", where, "--folder", str(tmp_path / "here"), "--lease", "10"]
+    log = (tmp_path / "log").open("w+")
+    request.addfinalizer(log.close)
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    Store(where).close()
+    team, kills, restarted, rng = [start() for _ in range(3)], 0, "postgresql" not in where, random.Random(0)
+    deadline = time.monotonic() + 900
+    while work_left(configs, after, Store(where).statuses()):
+        assert time.monotonic() < deadline, log.name
+        time.sleep(rng.uniform(3, 7))
+        if not restarted and len(Store(where).ids()) > 10:
+            server = request.getfixturevalue("server")
+            server.stop("immediate")
+            time.sleep(2)
+            server.start()
+            restarted = True
+        victim = rng.randrange(3)
+        if team[victim].poll() is None:
+            whole = rng.random() < 0.5  # the engine alone, or its workers too
+            (os.killpg if whole else os.kill)(team[victim].pid, signal.SIGKILL)
+            team[victim].wait()
+            kills += 1
+            team[victim] = start()
+    codes = [process.wait(timeout=120) for process in team]
+    log.seek(0)
+    assert codes == [0, 0, 0], log.read()[-3000:]
+    assert restarted and kills >= 3
+    assert stable(where) == stable(str(calm))
+    assert len(stable(where)) == 40 + 8
+    assert not running(Store(where))
+    for _ in range(3):  # the last to be killed may have left a checkpoint: the next start clears it away
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+    left = {path.name for path in (tmp_path / "here").rglob("*") if path.is_file()}
+    assert left == {".lock"}
+    print(f"{kills} kills")

@@ -1,0 +1,263 @@
+"""Stores keep every row, on a file and on a server: the same tests on both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from bitlaw import DataError, Store, StoreError, read_runs
+from bitlaw.runs import Leases, postgresql
+
+ROW = {"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}
+
+
+def test_a_store_keeps_every_column_in_order(where, sweep):
+    store = Store(where)
+    rows = list(reversed(sweep.frame.to_dicts()))
+    store.add(rows[:200])
+    store.add(rows[200:])
+    again = store.runs().frame
+    assert again.drop("status").equals(sweep.frame.reverse().drop("status"))
+    assert read_runs(where).frame.equals(again)
+    assert Store(where, read_only=True).ids() == set(sweep.frame["id"])
+
+
+def test_the_longest_numbers_survive(where):
+    row = {**ROW, "params": 1.2345678901234567e300, "seed": 2**62 + 1, "reason": "ä\n'; DROP TABLE runs"}
+    Store(where).add([row])
+    (kept,) = Store(where).runs().frame.to_dicts()
+    assert {key: kept[key] for key in row} == row
+
+
+def test_a_row_is_stored_once_and_a_bad_one_stores_none(where):
+    store = Store(where)
+    store.add([ROW])
+    store.add([{**ROW, "loss": 9.9}])
+    with pytest.raises(DataError):
+        store.add([{**ROW, "id": "b"}, {**ROW, "id": "c", "loss": float("nan")}])
+    assert store.runs().frame["loss"].to_list() == [3.1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["loss = 'text'", "loss = -1", "status = 'fine'", "loss = NULL", "tokens = 0", "loss = 9e307 * 10"],
+)
+def test_the_database_itself_refuses_nonsense(where, change):
+    store = Store(where)
+    store.add([ROW])
+    with pytest.raises(sa.exc.DBAPIError), store.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE runs SET {change}")
+
+
+def test_a_read_only_store_is_not_written(where):
+    with pytest.raises(StoreError):
+        Store(where, read_only=True)
+    Store(where).add([ROW])
+    kept = Store(where, read_only=True)
+    for write in (lambda: kept.add([{**ROW, "id": "b"}]), lambda: kept.forget("a")):
+        with pytest.raises(StoreError, match="cannot write"):
+            write()
+    assert kept.ids() == {"a"}
+
+
+def test_forgotten_rows_take_their_children_with_them(where):
+    store = Store(where)
+    child = {**ROW, "id": "a-int4", "parent": "a", "post_format": "int4", "gap": 0.1}
+    store.add([ROW, child, {**ROW, "id": "b"}])
+    assert (store.forget("a"), store.forget("a")) == (2, 0)
+    assert store.statuses() == {"b": "ok"}
+
+
+def test_an_older_store_gets_the_columns_that_came_since(where):
+    store = Store(where)
+    store.add([ROW])
+    with store.database.engine.begin() as connection:
+        for column in ("w_group", "error"):
+            connection.exec_driver_sql(f"ALTER TABLE runs DROP COLUMN {column}")
+    assert Store(where, read_only=True).runs().frame["w_group"].to_list() == [None]
+    store = Store(where)
+    store.add([{**ROW, "id": "b", "w_group": 32, "error": 0.5}])
+    assert store.runs().frame["w_group"].to_list() == [None, 32]
+
+
+WRITER = """
+import sys
+from bitlaw import Store
+where, me = sys.argv[1:]
+sys.stdin.readline()
+store = Store(where)
+for k in range(200):
+    rows = [{"id": f"{me}-{k}", "params": 1.0, "tokens": 1.0, "loss": 1.0}]
+    store.add([*rows, {"id": f"shared-{k}", "params": 1.0, "tokens": 1.0, "loss": 1.0}])
+"""
+
+
+@pytest.mark.slow
+def test_eight_writers_lose_and_double_nothing(where):
+    """Each stores 200 rows of its own, and 200 that all of them store; they open the store together too."""
+    team = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, where, str(me)], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for me in range(8)
+    ]
+    errors = [process.communicate(b"go\n")[1].decode() for process in team]
+    assert [process.returncode for process in team] == [0] * 8, errors
+    ids = [row["id"] for row in Store(where).runs().frame.to_dicts()]
+    wanted = [f"{me}-{k}" for me in (*range(8), "shared") for k in range(200)]
+    assert sorted(ids) == sorted(wanted)
+
+
+# ---- what goes wrong
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_foreign_and_newer_databases_are_left_alone(server, tmp_path, read_only):
+    foreign, newer = server.database("foreign" + tmp_path.name), server.database("newer" + tmp_path.name)
+    Store(newer).close()
+    import psycopg
+
+    with psycopg.connect(newer) as connection:
+        connection.execute("UPDATE bitlaw_store SET version = 99")
+    with psycopg.connect(foreign) as connection:
+        connection.execute("CREATE TABLE runs (x integer)")
+    with pytest.raises(StoreError, match="newer bitlaw"):
+        Store(newer, read_only=read_only)
+    with pytest.raises(StoreError, match="not a bitlaw run store"):
+        Store(foreign, read_only=read_only)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:secret@127.0.0.1:1/runs",
+        "postgresql://me@127.0.0.1:1/runs?password=secret",
+        "postgresql://me:secret@127.0.0.1:port/runs",
+        "postgres://me:secret@127.0.0.1:1/runs?secret",
+    ],
+)
+def test_passwords_are_not_said(address):
+    pytest.importorskip("psycopg")
+    with pytest.raises(StoreError) as caught:
+        Store(address)
+    assert "secret" not in str(caught.value)
+    assert "run store" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_restarted_loses_nothing(server, where, caplog):
+    if "postgresql" not in where:
+        pytest.skip("a file has no server")
+    said: list[int] = []
+    store = Store(where)
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for k in range(10**6):
+                store.add([{**ROW, "id": str(k)}])
+                said.append(k)
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            errors.append(error)
+
+    stop = threading.Event()
+    thread = threading.Thread(target=write)
+    thread.start()
+    for mode in ("fast", "immediate"):
+        time.sleep(0.3)
+        server.stop(mode)
+        time.sleep(0.8)
+        server.start()
+        before = len(said)
+        deadline = time.monotonic() + 20
+        while len(said) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(said) > before
+    stop.set()
+    thread.join()
+    assert not errors
+    assert {int(i) for i in store.ids()} >= set(said)
+    assert "does not answer" in caplog.text and "answers again" in caplog.text
+
+
+def test_a_server_that_stays_away_is_given_up(server, where, monkeypatch):
+    if "postgresql" not in where:
+        pytest.skip("a file has no server")
+    store = Store(where)
+    monkeypatch.setattr(postgresql, "PATIENCE_SECONDS", 0.5)
+    server.stop()
+    try:
+        with pytest.raises(StoreError, match="for 0 s|for 1 s|for 0.5 s"):
+            store.add([ROW])
+    finally:
+        server.start()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one megabyte."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root, to mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_costs_nothing_that_was_stored(small_disk):
+    store, stored = Store(small_disk / "runs.sqlite"), 0
+    with pytest.raises(StoreError, match=r"cannot write to the run store .*full"):
+        while stored < 10_000:
+            store.add([{**ROW, "id": str(stored), "config": "x" * 5000}])
+            stored += 1
+    assert stored > 20
+    assert store.ids() == {str(k) for k in range(stored)}
+    with sqlite3.connect(small_disk / "runs.sqlite") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_a_disk_that_may_only_be_read_is_said(small_disk):
+    path = small_disk / "runs.sqlite"
+    Store(path).add([ROW])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match="cannot write to the run store .*readonly"):
+        Store(path).add([{**ROW, "id": "b"}])
+    with pytest.raises(StoreError, match="cannot write to the run store .*readonly"):
+        Leases(Store(path)).claim(["w"], "me")
+    assert Store(path, read_only=True).ids() == {"a"}
+
+
+@pytest.mark.slow
+def test_no_acknowledged_row_is_lost_to_kill_9(where):
+    code = (
+        "import sys; from bitlaw import Store\n"
+        "store = Store(sys.argv[1])\n"
+        "k = len(store.ids())\n"
+        "while True:\n"
+        "    store.add([{'id': str(k), 'params': 1.0, 'tokens': 1.0, 'loss': 1.0}]); print(k, flush=True); k += 1\n"
+    )
+    said = -1
+    for round_ in range(15):
+        process = subprocess.Popen([sys.executable, "-c", code, where], stdout=subprocess.PIPE, text=True)
+        first = process.stdout.readline()
+        time.sleep(0.02 * round_)
+        process.send_signal(signal.SIGKILL)
+        lines = [first, *process.communicate()[0].split()]
+        said = max([said, *(int(line) for line in lines if line.strip())])
+        ids = {int(i) for i in Store(where).ids()}
+        assert ids >= set(range(said + 1))
