@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ...errors import ConfigError
 from ...formats import Recipe, Scheme
 from ...shapes import ladder_shape
-from ..corpus import Corpus
+from ..corpus import Corpus, parse_tokenizer
 from ..quantize import Setting
 from ..train import TrunkConfig
 
@@ -21,6 +22,7 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
+    tokenizer: str = Field(default="bytes", description="or 'bpe:512', trained on the training text")
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
@@ -46,6 +48,12 @@ class SweepConfig(BaseModel):
     )
     weight_decay: float = Field(default=0.1, ge=0)
     eval_tokens: int = Field(default=65_536, gt=0)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer(cls, name: str) -> str:
+        parse_tokenizer(name)
+        return name
 
     @field_validator("post_formats")
     @classmethod
@@ -125,16 +133,25 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     Every size and scheme has a seed of its own, derived from the study's: rows that a law is fitted to share
     neither initialisation nor data order, but for the budgets of one trunk (cosine runs of one size and
     scheme do share them, and so count as one trunk).
+
+    Raises:
+        ConfigError: the corpus is not in the tokens of the sweep.
     """
+    if corpus.tokenizer != config.tokenizer:
+        raise ConfigError(
+            f"the corpus is in tokens of {corpus.tokenizer}, the sweep in those of {config.tokenizer}; "
+            "read the corpus with the sweep's tokenizer"
+        )
     result = []
     for size in config.sizes:
         for scheme in config.schemes:
-            shape = ladder_shape(size)
+            shape = ladder_shape(size, corpus.vocab)
             common = {
                 "shape": shape,
                 "scheme": scheme,
                 "seed": _derive(config.seed, size, scheme),
                 "corpus_sha256": corpus.sha256,
+                "tokenizer": corpus.tokenizer,
                 "batch_size": config.batch_size,
                 "seq_len": config.seq_len,
                 "learning_rate": config.rate_times_width / shape.width,

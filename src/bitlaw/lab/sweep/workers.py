@@ -267,9 +267,9 @@ def _work(
         return True
 
     try:
-        corpus = read_corpus(corpus_path)
         while (task := pipe.recv()) is not None:
             config, done = task
+            corpus = read_corpus(corpus_path, config.tokenizer)
             if config.corpus_sha256 != corpus.sha256:
                 raise LabError("the corpus has changed since the sweep was planned; run it again")
             calibration = after.look_at(corpus.calibration, config.seq_len)

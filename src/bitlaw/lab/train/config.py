@@ -35,7 +35,8 @@ class TrunkConfig(BaseModel):
     shape: Shape
     scheme: str = Field(description="format of each part, as `Scheme.parse` reads it")
     seed: int = Field(ge=0, description="of initialisation and data order")
-    corpus_sha256: str
+    corpus_sha256: str = Field(description="of the text in tokens; so ids cover the tokenizer")
+    tokenizer: str = "bytes"
     budgets: tuple[int, ...] = Field(description="training tokens of each end, rising")
     batch_size: int = Field(gt=0, description="sequences a step")
     seq_len: int = Field(gt=1, description="tokens a sequence")
@@ -86,7 +87,7 @@ class TrunkConfig(BaseModel):
         return _digest({**self._common(), "tokens": branch.tokens, **late})
 
     def _common(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"budgets", "late"})
+        return self.model_dump(mode="json", exclude={"budgets", "late", "tokenizer"})
 
 
 def _digest(value: object) -> str:
