@@ -62,7 +62,8 @@ def study(
         Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
     ] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="As `bitlaw corpus show` takes it; default: Python's standard library sources.")
+        str | None,
+        typer.Option(help="As `bitlaw corpus show` takes it; default: Python's standard library sources."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,

@@ -164,7 +164,14 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
-    Column("bpb", "number", "the same in bits a byte of text: compares tokenizers", "bits/byte", 0, exclusive=True),
+    Column(
+        "bpb",
+        "number",
+        "the same in bits a byte of text: compares tokenizers",
+        "bits/byte",
+        0,
+        exclusive=True,
+    ),
     Column(
         "gap", "number", "loss after minus before quantisation, same tokens; may be negative", "nats/token"
     ),

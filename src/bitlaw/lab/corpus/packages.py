@@ -161,7 +161,9 @@ def check_archive(package: str, archive: Path) -> dict[str, str]:
     version = unquote(archive.name).split("_")[1]
     known, prefix = KNOWN[package]
     if version != known:
-        log.warning("%s is version %s, and %s was looked at; apt's signature speaks for it", package, version, known)
+        log.warning(
+            "%s is version %s, and %s was looked at; apt's signature speaks for it", package, version, known
+        )
     elif not digest.startswith(prefix):
         raise DataError(
             f"{archive.name} has SHA-256 {digest[:16]}..., and that of version {known} begins with {prefix}; it was "
@@ -213,7 +215,9 @@ def _recipe(name: str) -> Recipe:
 def _update(place: Path) -> list[str]:
     """Fetch lists of packages of their own, non-free ones too; apt's own are left alone. Returns apt's options."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise LabError("corpora of packages need apt and dpkg, those of Debian; a folder of text needs neither")
+        raise LabError(
+            "corpora of packages need apt and dpkg, those of Debian; a folder of text needs neither"
+        )
     (place / "parts").mkdir()
     (place / "lists" / "partial").mkdir(parents=True)
     (place / "parts" / "bitlaw.sources").write_text(_source(), encoding="utf-8")
@@ -240,7 +244,9 @@ def _source() -> str:
         if "uris" in entries and entries.get("suites"):
             suite = entries["suites"].split()[0]
             signed = f"Signed-By: {entries['signed-by']}\n" if entries.get("signed-by") else ""
-            return f"Types: deb\nURIs: {entries['uris']}\nSuites: {suite}\nComponents: main non-free\n{signed}"
+            return (
+                f"Types: deb\nURIs: {entries['uris']}\nSuites: {suite}\nComponents: main non-free\n{signed}"
+            )
     raise LabError("no Debian source was found on this machine; use a folder of text")
 
 
@@ -254,7 +260,9 @@ def _download(package: str, place: Path, options: list[str]) -> Path:
 
 def _apt(words: list[str], place: Path) -> None:
     try:
-        done = subprocess.run(["apt-get", "-qq", *words], cwd=place, capture_output=True, text=True, timeout=3600)
+        done = subprocess.run(
+            ["apt-get", "-qq", *words], cwd=place, capture_output=True, text=True, timeout=3600
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"apt did not answer: {error}") from error
     if done.returncode:

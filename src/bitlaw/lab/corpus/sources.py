@@ -128,7 +128,9 @@ def _split(
     shares = sizes[1:] / sizes.sum()
     if not ((wanted / 4 < shares) & (shares < 4 * wanted)).all():
         places_ = [int(len(data) * (1 - share)) for share in (EVALUATION + CALIBRATION, EVALUATION)]
-        first, second, third = (Text(part, np.zeros(1, np.int64), ONE_EACH) for part in np.split(data, places_))
+        first, second, third = (
+            Text(part, np.zeros(1, np.int64), ONE_EACH) for part in np.split(data, places_)
+        )
         return first, second, third
     calibration, evaluation = (
         _joined(data, starts[side == k], ends[side == k], np.empty(0, np.uint8)) for k in (1, 2)

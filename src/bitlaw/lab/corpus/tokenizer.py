@@ -59,7 +59,7 @@ def train_bpe(text: Text, vocab: int) -> Any:
     path = cache() / "tokenizers" / f"{key}.json"
     try:
         return Tokenizer.from_file(str(path))
-    except Exception:  # noqa: S110: the library has no class of its own for a missing or damaged file
+    except Exception:  # the library has no class of its own for a missing or damaged file
         pass
     coder = Tokenizer(models.BPE())
     coder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

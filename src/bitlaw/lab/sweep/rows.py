@@ -64,7 +64,13 @@ def scored(loss: Mean, row: dict[str, Any]) -> dict[str, Any]:
     """The columns of a loss on the evaluation text of a row; bits a byte compare tokenizers, nats a token do not."""
     length = row["eval_bytes"]
     bpb = loss.value * row["eval_tokens"] / length / math.log(2) if length else None
-    return {"status": "ok", "loss": loss.value, "loss_se": loss.se, "bpb": bpb, "eval_clusters": loss.clusters}
+    return {
+        "status": "ok",
+        "loss": loss.value,
+        "loss_se": loss.se,
+        "bpb": bpb,
+        "eval_clusters": loss.clusters,
+    }
 
 
 def post_row(
