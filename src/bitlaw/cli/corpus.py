@@ -72,13 +72,11 @@ def corpus_show(
     from ..lab.corpus import read_corpus
 
     corpus = read_corpus(source, tokenizer)
-    sides = []
-    for name, text in corpus.sides.items():
-        size = sum(int(text.lengths[part].sum(dtype="int64")) for part in _parts(text.tokens))
-        sides.append(
-            {"side": name, "documents": len(text.starts), "bytes": size, "tokens": len(text.tokens)}
-            | {"sha256": text.sha256}
-        )
+    sides = [
+        {"side": name, "documents": len(text.starts), "bytes": text.size, "tokens": len(text.tokens)}
+        | {"sha256": text.sha256}
+        for name, text in corpus.sides.items()
+    ]
     start = corpus.train.tokens[:400]
     text = corpus.coder.decode(start.tolist()) if corpus.coder else start.tobytes().decode("utf-8", "replace")
     first = text.splitlines()[:5]
@@ -93,8 +91,3 @@ def corpus_show(
         counts = f"{side['documents']:>10,} {side['bytes']:>14,} {side['tokens']:>14,}"
         print(f"{side['side']:12} {counts}  {side['sha256'][:16]}")
     print("\n" + "\n".join(line[:100] for line in first))
-
-
-def _parts(tokens):  # type: ignore[no-untyped-def]
-    """Tokens a million at a time."""
-    return (tokens[start : start + 1_000_000] for start in range(0, len(tokens), 1_000_000))

@@ -93,7 +93,8 @@ def _jsonl(path: Path, field: str) -> Iterator[bytes]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, line in enumerate(_lines(stream), start=1):
+            for line in _lines(stream):
+                number += 1
                 if not line.strip():
                     continue
                 value = json.loads(line)

@@ -37,6 +37,14 @@ class Text:
         """Hash of the tokens."""
         return hashlib.sha256(np.ascontiguousarray(self.tokens).view(np.uint8)).hexdigest()
 
+    @property
+    def size(self) -> int | None:
+        """Bytes of text that the tokens stand for; None means unknown."""
+        if self.lengths is None:
+            return None
+        parts = (self.tokens[start : start + PIECE] for start in range(0, len(self.tokens), PIECE))
+        return sum(int(self.lengths[part].sum(dtype=np.int64)) for part in parts)
+
     def documents(self) -> Iterator[bytes]:
         """The documents of a text of bytes again."""
         for start, end in itertools.pairwise([*self.starts, len(self.tokens)]):
