@@ -128,7 +128,12 @@ def get(name: str, on_package: Callable[[int, str], None] = lambda done, package
     """
     recipe = _recipe(name)
     folder = cache() / "corpora" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot write in {folder}: {error.strerror}; set BITLAW_CACHE to another folder"
+        ) from error
     manifest = []
     with (
         TemporaryDirectory(dir=folder, prefix="get-") as place,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, LabError
+from ...errors import ConfigError, DataError, LabError
 from ...files import whole
 from .text import Text
 
@@ -72,9 +73,10 @@ def train_bpe(text: Text, vocab: int) -> Any:
             f"the training text is too plain for {vocab} tokens: {coder.get_vocab_size()} are all it has; "
             f"use bpe:{coder.get_vocab_size()} or less, or more text"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
-        coder.save(str(temporary))
+    with suppress(OSError, DataError):  # a cache that cannot be written costs time alone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary:
+            coder.save(str(temporary))
     return coder
 
 
