@@ -28,7 +28,7 @@ LAW_HALF = {
     "calibration": {"errors"},
     "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
 }
-LAB_OUTSIDE = {"errors", "units", "formats", "shapes", "calibration"}
+LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {
     "precision": set(),
     "corpus": set(),

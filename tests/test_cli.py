@@ -125,7 +125,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "quantize",
         *(verb.__name__ for verb in VERBS),
     }
-    assert groups == {"runs", "laws", "task", "sweep"}
+    assert groups == {"runs", "laws", "task", "sweep", "corpus"}
     for verb in verbs:
         result = runner.invoke(app, [verb, "--help"])
         assert result.exit_code == 0

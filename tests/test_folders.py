@@ -9,6 +9,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -163,7 +164,9 @@ def test_a_tokenizer_does_not_cut_or_fill_documents(tmp_path):
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=99999)
     tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
-    text = Text.of([REAL.encode()]).encode(load_model(tmp_path / "model").tokenizer)
+    text = Text(np.frombuffer(REAL.encode(), np.uint8), np.zeros(1, np.int64)).encode(
+        load_model(tmp_path / "model").tokenizer
+    )
     assert len(text.tokens) == plain
 
 

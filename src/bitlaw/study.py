@@ -165,7 +165,7 @@ def run_study(
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
-    text = read_corpus(corpus)
+    text = read_corpus(corpus, study.sweep.tokenizer)
     sweep = study.sweep
     spread_windows(text.evaluation, sweep.eval_tokens, sweep.seq_len)
     configs, after = trunks(sweep, text), After.of(sweep, folder)

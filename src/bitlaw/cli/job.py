@@ -25,7 +25,7 @@ class Job:
 
         study = read_study(source)
         self.folder = folder or Path(f"sweep-{study.name}")
-        self.corpus, self.text = corpus, read_corpus(corpus)
+        self.corpus, self.text = corpus, read_corpus(corpus, study.sweep.tokenizer)
         self.configs = trunks(study.sweep, self.text)
         self.after = After.of(study.sweep, self.folder)
         spread_windows(self.text.evaluation, study.sweep.eval_tokens, study.sweep.seq_len)

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError
 from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .corpus import corpus_app
 from .formats import formats
 from .judge import VERBS
 from .look import laws_app, runs_app
@@ -31,6 +32,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(laws_app, name="laws")
 app.add_typer(task_app, name="task")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(corpus_app, name="corpus")
 
 
 def main() -> None:
@@ -62,7 +64,8 @@ def study(
         Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
     ] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
+        str | None,
+        typer.Option(help="As `bitlaw corpus show` takes it; default: Python's standard library sources."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,

@@ -165,6 +165,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
     Column(
+        "bpb",
+        "number",
+        "the same in bits a byte of text: compares tokenizers",
+        "bits/byte",
+        0,
+        exclusive=True,
+    ),
+    Column(
         "gap", "number", "loss after minus before quantisation, same tokens; may be negative", "nats/token"
     ),
     Column("gap_se", "number", "standard error of `gap`, paired", "nats/token", 0),
@@ -203,8 +211,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("autocast", "text", "type of matrix products in training, like `float32`; empty means unknown"),
     Column("corpus", "text", "what was read"),
     Column("corpus_sha256", "text", "hash of training and held-out text"),
+    Column("train_text_sha256", "text", "hash of the training text, as tokens"),
+    Column("calibration_text_sha256", "text", "hash of the text kept for calibration, as tokens"),
+    Column("evaluation_text_sha256", "text", "hash of the text kept for evaluation, as tokens"),
+    Column("tokenizer", "text", "`bytes`, or `bpe:` and how many tokens"),
     Column("eval_sha256", "text", "hash of the evaluation tokens"),
     Column("eval_tokens", "integer", "size of the evaluation set", "tokens", low=1),
+    Column("eval_bytes", "integer", "text that these tokens stand for", "bytes", low=1),
     Column("eval_batch", "integer", "sequences evaluated at once; per-tensor scales depend on it", low=1),
     Column("config", "text", "the resolved configuration, as JSON"),
     Column("versions", "text", "of bitlaw, torch and Python, and the kind of machine"),

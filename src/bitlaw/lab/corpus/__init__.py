@@ -1,6 +1,17 @@
-"""From text on this machine to batches of bytes."""
+"""From documents to batches of tokens."""
 
-from .batches import Windows, batch, spread_windows
-from .sources import Corpus, Text, read_corpus
+from .batches import Windows, batch, distinct_tokens, spread_windows
+from .sources import Corpus, read_corpus
+from .text import Text
+from .tokenizer import parse_tokenizer
 
-__all__ = ["Corpus", "Text", "Windows", "batch", "read_corpus", "spread_windows"]
+__all__ = [
+    "Corpus",
+    "Text",
+    "Windows",
+    "batch",
+    "distinct_tokens",
+    "parse_tokenizer",
+    "read_corpus",
+    "spread_windows",
+]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
-from .sources import Corpus, Text
+from .sources import Corpus
+from .text import Text
 
 
 @lru_cache(maxsize=4)
@@ -26,11 +27,16 @@ def _order(windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def batch(corpus: Corpus, seed: int, step: int, batch_size: int, seq_len: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and next-byte targets of one training step, each (batch_size, seq_len) of int64."""
+    """Return inputs and next-token targets of one training step, each (batch_size, seq_len) of int64."""
     windows = (len(corpus.train.tokens) - 1) // seq_len
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     starts = [_order(windows, seed, int(place // windows))[place % windows] * seq_len for place in places]
     return _cut(corpus.train.tokens, np.array(starts), seq_len)
+
+
+def distinct_tokens(corpus: Corpus, tokens: int, seq_len: int) -> int:
+    """How many of some training tokens are not seen before: no more than the windows of one epoch hold."""
+    return min(tokens, (len(corpus.train.tokens) - 1) // seq_len * seq_len)
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,14 @@ class Windows:
         targets: the token after each (W, T).
         documents: number of the document that each target is of (W, T).
         sha256: of inputs and targets.
+        bytes: that the targets stand for; None means unknown.
     """
 
     inputs: Tensor
     targets: Tensor
     documents: Tensor
     sha256: str
+    bytes: int | None = None
 
 
 def spread_windows(text: Text, tokens: int, seq_len: int) -> Windows:
@@ -68,7 +76,8 @@ def spread_windows(text: Text, tokens: int, seq_len: int) -> Windows:
     places = starts[:, None] + np.arange(1, seq_len + 1)
     documents = np.searchsorted(text.starts, places, side="right") - 1
     digest = hashlib.sha256(inputs.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
-    return Windows(inputs, targets, torch.from_numpy(documents), digest)
+    length = None if text.lengths is None else int(text.lengths[targets.numpy()].sum(dtype=np.int64))
+    return Windows(inputs, targets, torch.from_numpy(documents), digest, length)
 
 
 def _cut(tokens: NDArray[Any], starts: NDArray[np.int64], seq_len: int) -> tuple[Tensor, Tensor]:

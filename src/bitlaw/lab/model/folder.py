@@ -88,7 +88,8 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
             model: nn.Module = apply_scheme(Transformer(shape), scheme)
             tensors = {name: t for file in files for name, t in safetensors.torch.load_file(file).items()}
             model.load_state_dict(tensors)
-            tokenizer, vocab = None, shape.vocab
+            vocab = shape.vocab
+            tokenizer = _tokenizer(folder) if (folder / "tokenizer.json").exists() else None
         else:
             model = apply_scheme(Pretrained(_pretrained(folder, config, shapes)), scheme)
             tokenizer, vocab = _tokenizer(folder), int(config["vocab_size"])

@@ -142,7 +142,7 @@ class _Engine:
         """Start a worker."""
         cuda = self.device == "cuda"
         place = f"cuda:{slot % max(1, torch.cuda.device_count())}" if cuda else self.device
-        worker = Worker(slot, self.corpus_path, self.after, self.folder, place)
+        worker = Worker(slot, self.corpus_path, self.left[0].tokenizer, self.after, self.folder, place)
         self.team[worker.pipe] = worker
 
     def assign(self) -> None:

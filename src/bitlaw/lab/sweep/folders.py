@@ -20,7 +20,7 @@ from .rows import post_row, read_on, scored
 
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
-    *("parent", "status", "reason", "loss", "loss_se", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
+    *("parent", "status", "reason", "loss", "loss_se", "bpb", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
     *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
 }
 
@@ -77,7 +77,8 @@ def quantize_folder(
         raise DataError(
             f"the loss of {loaded.name} itself is {before.loss.value}; nothing can be compared with it"
         )
-    row = _row(loaded, corpus, evaluation, tokens) | scored(before.loss)
+    row = _row(loaded, corpus, evaluation, tokens)
+    row |= scored(before.loss, row)
     yield row
     ids = {setting: after.row_id(row["id"], setting) for setting in after.settings}
     left = [s for s in ids if ids[s] not in done or (after.models and not (after.models / ids[s]).exists())]

@@ -19,9 +19,10 @@ from itertools import product
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ...errors import ConfigError
 from ...formats import Recipe, Scheme
 from ...shapes import Shape, ladder_shape
-from ..corpus import Corpus
+from ..corpus import Corpus, parse_tokenizer
 from ..quantize import Setting
 from ..train import TrainingConfig, TrunkConfig
 
@@ -31,6 +32,7 @@ class SweepConfig(TrainingConfig):
 
     seed: int = Field(default=0, ge=0, le=2**32, description="of the study; every trunk derives its own")
     seeds: tuple[int, ...] = Field(default=(), description="several of them, in place of `seed`")
+    tokenizer: str = Field(default="bytes", description="or 'bpe:512', trained on the training text")
     sizes: tuple[int, ...] = Field(min_length=1, description="non-embedding parameters")
     budgets: tuple[int, ...] = Field(min_length=1, description="training tokens")
     schemes: tuple[str, ...] = Field(min_length=1, description="like '16', 'w4', 'a8', 'w4a8kv6'")
@@ -67,6 +69,12 @@ class SweepConfig(TrainingConfig):
         "2022, 2203.03466); depth-muP divides it by sqrt(depth) too (Yang et al. 2023, 2310.02244)",
     )
     eval_tokens: int = Field(default=65_536, gt=0)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer(cls, name: str) -> str:
+        parse_tokenizer(name)
+        return name
 
     @field_validator("post_formats")
     @classmethod
@@ -179,7 +187,8 @@ class SweepConfig(TrainingConfig):
 
     def trunk(self, size: int, scheme: str, seed: int, corpus_sha256: str) -> TrunkConfig:
         """The trunk of a size, a scheme and a seed of the study, with all budgets."""
-        shape, batch_size = ladder_shape(size), self.batch(size)
+        shape = ladder_shape(size, parse_tokenizer(self.tokenizer) or 256)
+        batch_size = self.batch(size)
         late = tuple(product(self.late_schemes, self.late_cooldowns)) if scheme == "16" else ()
         warmup = self.warmup_steps
         if self.warmup_share is not None:
@@ -190,6 +199,7 @@ class SweepConfig(TrainingConfig):
             scheme=scheme,
             seed=_derive(seed, size, scheme),
             corpus_sha256=corpus_sha256,
+            tokenizer=self.tokenizer,
             budgets=self.budgets,
             batch_size=batch_size,
             seq_len=self.seq_len,
@@ -206,7 +216,15 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
     Every size and scheme has a seed of its own, derived from the study's: rows that a law is fitted to share
     neither initialisation nor data order, but for the budgets of one trunk (cosine runs of one size and
     scheme do share them, and so count as one trunk).
+
+    Raises:
+        ConfigError: the corpus is not in the tokens of the sweep.
     """
+    if corpus.tokenizer != config.tokenizer:
+        raise ConfigError(
+            f"the corpus is in tokens of {corpus.tokenizer}, the sweep in those of {config.tokenizer}; "
+            "read the corpus with the sweep's tokenizer"
+        )
     result = []
     for seed in config.seeds or (config.seed,):
         for size, scheme in product(config.sizes, config.schemes):

@@ -15,7 +15,7 @@ import torch
 
 from ...formats import Microscaled, Recipe, Scheme
 from ...runs import COLUMN
-from ..corpus import Corpus, Windows
+from ..corpus import Corpus, Windows, distinct_tokens
 from ..model import Loaded
 from ..quantize import Outcome, Reference, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
@@ -50,19 +50,27 @@ def end_rows(
     before = Reference(end.model, evaluation)
     if not math.isfinite(before.loss.value):
         return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
-    row |= scored(before.loss)
+    row |= scored(before.loss, row)
     row["seconds"] = end.seconds + time.perf_counter() - clock
     if low(config, end.branch):
         return [row]
     shape, scheme = config.shape, config.parts()
-    after.keep(Loaded(row["id"], "", end.model, None, shape.vocab, config.seq_len, scheme, row))
+    after.keep(Loaded(row["id"], "", end.model, corpus.coder, shape.vocab, config.seq_len, scheme, row))
     outcomes = try_settings(before, after.settings, calibration)
     return [row] + [post_row(row, outcome, calibration, after) for outcome in outcomes]
 
 
-def scored(loss: Mean) -> dict[str, Any]:
-    """The columns of a loss."""
-    return {"status": "ok", "loss": loss.value, "loss_se": loss.se, "eval_clusters": loss.clusters}
+def scored(loss: Mean, row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a loss on the evaluation text of a row; bits a byte compare tokenizers, nats a token do not."""
+    length = row["eval_bytes"]
+    bpb = loss.value * row["eval_tokens"] / length / math.log(2) if length else None
+    return {
+        "status": "ok",
+        "loss": loss.value,
+        "loss_se": loss.se,
+        "bpb": bpb,
+        "eval_clusters": loss.clusters,
+    }
 
 
 def post_row(
@@ -86,9 +94,9 @@ def post_row(
     if calibration and setting.calibrated:
         row |= {"calibration_samples": len(calibration.inputs), "calibration_sha256": calibration.sha256}
     if not math.isfinite(loss.value):
-        nothing = {"loss": None, "loss_se": None, "status": "diverged"}
+        nothing = {"loss": None, "loss_se": None, "bpb": None, "status": "diverged"}
         return {**row, **nothing, "reason": f"the loss after quantisation is {loss.value}"}
-    return {**row, **scored(loss), "gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+    return {**row, **scored(loss, row), "gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
 
 
 def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windows) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "count": "non_embedding",
         **{f"params_{part}": count for part, count in asdict(counts).items()},
         "tokens": tokens,
-        "unique_tokens": min(tokens, len(corpus.train.tokens)),
+        "unique_tokens": distinct_tokens(corpus, tokens, config.seq_len),
         "flops": shape.flops_per_token(config.seq_len) * tokens,
         "flops_6nd": 6.0 * counts.non_embedding * tokens,
         "schedule": config.schedule,
@@ -126,6 +134,8 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "autocast": end.products,
         "corpus": corpus.name,
         "corpus_sha256": corpus.sha256,
+        **{f"{side}_text_sha256": text.sha256 for side, text in corpus.sides.items()},
+        "tokenizer": corpus.tokenizer,
         **read_on(evaluation),
         "config": config.model_dump_json(),
         "started": ago(end.seconds),
@@ -147,6 +157,7 @@ def read_on(evaluation: Windows) -> dict[str, Any]:
     return {
         "eval_sha256": evaluation.sha256,
         "eval_tokens": evaluation.inputs.numel(),
+        "eval_bytes": evaluation.bytes,
         "eval_batch": EVAL_BATCH,
         "versions": json.dumps(versions),
     }

@@ -49,6 +49,7 @@ class Worker:
         self,
         slot: int,
         corpus_path: str | None,
+        tokenizer: str,
         after: After,
         folder: Path,
         device: str,
@@ -62,7 +63,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
             target=work,
-            args=(theirs, corpus_path, after, folder, device),
+            args=(theirs, corpus_path, tokenizer, after, folder, device),
             daemon=True,
         )
         with _sheltered():
@@ -124,6 +125,7 @@ def _sheltered() -> Iterator[None]:
 def work(
     pipe: Connection,
     corpus_path: str | None,
+    tokenizer: str,
     after: After,
     folder: Path,
     device: str,
@@ -147,7 +149,7 @@ def work(
         return True
 
     try:
-        corpus = read_corpus(corpus_path)
+        corpus = read_corpus(corpus_path, tokenizer)
         pipe.send(("ready", None))
         while (task := pipe.recv()) is not None:
             config, done = task

@@ -118,7 +118,8 @@ class TrunkConfig(TrainingConfig):
     shape: Shape
     scheme: str = Field(description="format of each part, as `Scheme.parse` reads it")
     seed: int = Field(ge=0, description="of initialisation and data order")
-    corpus_sha256: str
+    corpus_sha256: str = Field(description="of the text in tokens; so ids cover the tokenizer")
+    tokenizer: str = "bytes"
     budgets: tuple[int, ...] = Field(description="training tokens of each end, rising")
     batch_size: int = Field(gt=0, description="sequences a step")
     seq_len: int = Field(gt=1, description="tokens a sequence")
@@ -187,7 +188,7 @@ class TrunkConfig(TrainingConfig):
         return [cell] if self.averages == "none" else [cell, f"{cell}-{self.averages.replace(':', '-')}"]
 
     def _common(self) -> dict[str, Any]:
-        told = self.model_dump(mode="json", exclude={"budgets", "late"})
+        told = self.model_dump(mode="json", exclude={"budgets", "late", "tokenizer"})
         same = {name for name in LATER if told[name] == type(self).model_fields[name].default}
         return {name: value for name, value in told.items() if name not in same}
 
