@@ -196,12 +196,15 @@ def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "train_trunk", train_trunk)
     monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
     ours, theirs = workers.mp.get_context("spawn").Pipe()
-    thread = threading.Thread(target=workers.work, args=(theirs, None, after, tmp_path, "cpu"))
+    thread = threading.Thread(
+        target=workers.work, args=(theirs, None, "bytes", after, tmp_path, "cpu"), daemon=True
+    )
     thread.start()
     heard = []
     for config in (two, one):
         ours.send((config, set()))
         while not heard or heard[-1][0] not in ("done", "failed"):
+            assert ours.poll(60)
             heard.append(ours.recv())
         heard.append(("", None))
     ours.send(None)

@@ -223,6 +223,7 @@ def test_text_too_plain_for_a_vocabulary_is_refused(tmp_path):
         read_corpus(str(tmp_path / "a.txt"), "bpe:512")
 
 
+@pytest.mark.slow
 def test_a_sweep_in_merged_tokens(tmp_path):
     """Rows say bits a byte that their evaluation bytes give, and repeats; kept models read their own tokens."""
     path = str(as_jsonl(tmp_path / "a.jsonl", stories(400)))

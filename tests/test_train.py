@@ -18,7 +18,7 @@ from torch import nn
 import bitlaw.lab.model.transformer
 import bitlaw.lab.train.loop
 from bitlaw import ConfigError, LabError, Scheme
-from bitlaw.lab.corpus import batch
+from bitlaw.lab.corpus import Corpus, Text, batch, spread_windows
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import StoredWeights
 from bitlaw.lab.sweep import After, SweepConfig, trunks
@@ -42,7 +42,8 @@ def made_up_text():
     words = draw.integers(97, 123, (64, 4), dtype=np.uint8)
     words[:, 3] = 32
     tokens = words[(draw.integers(0, 64, 16_384) * draw.integers(0, 64, 16_384)) // 64].ravel()
-    return SimpleNamespace(train=SimpleNamespace(tokens=tokens))
+    sides = (Text(part, np.zeros(1, np.int64)) for part in (tokens, tokens[:4096], tokens[4096:8192]))
+    return Corpus("made up", *sides, "x")
 
 
 TEXT = made_up_text()
@@ -367,9 +368,8 @@ def test_averaged_ends_are_rows_of_their_own_and_begin_anew_in_another_scheme(tm
     ]
     names = [name for branch in cfg.branches() for name in row_ids(cfg, branch, After())]
     assert len(set(names)) == 4 and names[1] == f"{names[0]}-swa-20-1"
-    about = SimpleNamespace(name="made up", sha256="x", train=TEXT.train)
-    read = SimpleNamespace(sha256="y", inputs=torch.zeros(2, 64))
-    rows = [trained_row(cfg, end, about, read) for end in ends]
+    read = spread_windows(TEXT.evaluation, 256, 64)
+    rows = [trained_row(cfg, end, TEXT, read) for end in ends]
     assert [row["id"] for row in rows] == names
     assert Runs.from_rows([{**row, "loss": 1.0} for row in rows]).frame.height == 4
     assert [row["average"] for row in rows] == [None, "swa:20:1"] * 2
@@ -519,18 +519,17 @@ def sweep(**changes):
 
 
 def test_the_rules_of_the_ladder_are_what_their_fields_say():
-    corpus = SimpleNamespace(sha256="x")
-    for size, plain in zip((96_000, 12_000), trunks(sweep(), corpus), strict=True):
+    for size, plain in zip((96_000, 12_000), trunks(sweep(), TEXT), strict=True):
         assert (plain.learning_rate, plain.batch_size) == (0.5 / ladder_shape(size).width, 8)
         assert plain.warmup_steps == 20
     rules = sweep(residual="depth-mup", batch_power=0.5, warmup_share=0.05, accumulate=2, optimizer="muon")
-    for size, trunk in zip((96_000, 12_000), trunks(rules, corpus), strict=True):
+    for size, trunk in zip((96_000, 12_000), trunks(rules, TEXT), strict=True):
         shape = ladder_shape(size)
         assert trunk.learning_rate == 0.5 / shape.width / math.sqrt(shape.depth)
         assert trunk.batch_size == {96_000: 16, 12_000: 6}[size]  # 8 sqrt(size / 24,000), in two parts
         assert trunk.warmup_steps == round(0.05 * 400_000 / (trunk.batch_size * 128))
         assert (trunk.optimizer, trunk.residual, trunk.accumulate) == ("muon", "depth-mup", 2)
-    cosine = trunks(sweep(schedule="cosine", warmup_share=0.1), corpus)
+    cosine = trunks(sweep(schedule="cosine", warmup_share=0.1), TEXT)
     assert sorted({t.warmup_steps for t in cosine}) == [39, 78]
 
 
