@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -99,10 +98,17 @@ class Float:
         """Of two, in the smallest normal number."""
         return 2 - (1 << (self.exponent - 1))
 
-    @cached_property
+    @property
     def peak(self) -> float:
         """The largest finite value."""
-        return float(self._magnitudes()[-1])
+        e, m = divmod(self._codes - 1, 2**self.mantissa)
+        return (2**self.mantissa * (e > 0) + m) * 2.0 ** (max(e, 1) - 1 + self.least_exponent - self.mantissa)
+
+    @property
+    def _codes(self) -> int:
+        """Of finite magnitudes, rising from that of zero."""
+        reserved = {"nothing": 0, "nan": 1, "exponent": 2**self.mantissa}[self.reserved]
+        return 2 ** (self.exponent + self.mantissa) - reserved
 
     def values(self) -> Array:
         """All finite values in rising order; zero once."""
@@ -110,8 +116,7 @@ class Float:
         return np.concatenate([-magnitudes[:0:-1], magnitudes])
 
     def _magnitudes(self) -> Array:
-        code = np.arange(2 ** (self.exponent + self.mantissa), dtype=np.int64)
-        code = code[: len(code) - {"nothing": 0, "nan": 1, "exponent": 2**self.mantissa}[self.reserved]]
+        code = np.arange(self._codes, dtype=np.int64)
         e, m = code >> self.mantissa, code & (2**self.mantissa - 1)
         fraction = np.where(e > 0, 2**self.mantissa + m, m).astype(np.float64)
         magnitudes: Array = np.ldexp(fraction, np.maximum(e, 1) - 1 + self.least_exponent - self.mantissa)

@@ -45,7 +45,7 @@ def round_values(y: Tensor, grid: Grid, chance: torch.Generator | None = None) -
     above = torch.bucketize(y, values).clamp_(1, len(values) - 1)
     low, high = values[above - 1], values[above]
     share = ((y - low) / (high - low)).clamp_(0, 1)
-    return torch.where(torch.rand(y.shape, generator=chance, device=y.device) < share, high, low)
+    return torch.where(_draw(y, chance) < share, high, low)
 
 
 def power_of_two(y: Tensor) -> Tensor:
@@ -59,7 +59,13 @@ def power_of_two(y: Tensor) -> Tensor:
 
 
 def _by_chance(v: Tensor, generator: torch.Generator) -> Tensor:
-    return (v + torch.rand(v.shape, generator=generator, device=v.device, dtype=v.dtype)).floor_()
+    return (v + _draw(v, generator)).floor_()
+
+
+def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
+    # A compiled graph cannot hold a generator; what is compiled trains, and so draws from torch's own state.
+    source = None if torch.compiler.is_compiling() else generator
+    return torch.rand(like.shape, generator=source, device=like.device, dtype=like.dtype)
 
 
 @lru_cache(maxsize=16)

@@ -81,7 +81,11 @@ class TrainingConfig(BaseModel):
         default="float32",
         description="of matrix products; auto: bfloat16 where the processor or GPU is fast at it",
     )
-    compile: bool = Field(default=False, description="the model, with torch's compiler")
+    compile: bool = Field(
+        default=False,
+        description="the step, with torch's compiler: pays from some minutes of training on, and losses differ in the "
+        "last bits",
+    )
 
     @field_validator("averages")
     @classmethod

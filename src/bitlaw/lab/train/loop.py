@@ -27,7 +27,7 @@ from . import checkpoint, schedule
 from .averages import Average, Averages
 from .config import Branch, TrunkConfig
 from .optimizers import Optimizers
-from .speed import batches, product_type
+from .speed import batches, compiled, product_type
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -75,7 +75,8 @@ class State:
         model = Transformer(config.shape, config.seed, config.residual)
         self.model = apply_scheme(model, scheme).to(device)
         self.model.recompute = config.recompute
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.loss = compiled(mean_loss) if config.compile else mean_loss
+        self.looked = not config.compile
         self.products = product_type(config, device)
         self.named = dict(self.model.named_parameters())
         self.optimizer = Optimizers(config, self.named)
@@ -92,10 +93,12 @@ class State:
         Raises:
             Diverged: before the update, if the gradient is not finite.
         """
-        # Rounding by chance is a function of the step too, so that a run that is resumed is the same run.
-        torch.manual_seed((self.config.seed << 32) + self.step)
+        tokens_BT, targets_BT = tokens_BT.to(self.device), targets_BT.to(self.device)
         self.stored.read()
-        loss = self.backward(tokens_BT.to(self.device), targets_BT.to(self.device))
+        if not self.looked:
+            self.look(tokens_BT, targets_BT)
+        self.draw()
+        loss = self.backward(tokens_BT, targets_BT)
         norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
         if not torch.isfinite(norm):
             raise Diverged(f"loss {loss.item():.4g} with gradient norm {norm.item():.4g} at step {self.step}")
@@ -105,15 +108,26 @@ class State:
         if self.averages:
             self.averages.update(self.step)
 
+    def draw(self) -> None:
+        """Make rounding by chance a function of the step too, so that a run that is resumed is the same run."""
+        torch.manual_seed((self.config.seed << 32) + self.step)
+
+    def look(self, tokens_BT: Tensor, targets_BT: Tensor) -> None:
+        """Do first what a compiled step cannot: set learned steps by the tensors they are of, and compile."""
+        self.draw()
+        with torch.no_grad():
+            self.model(tokens_BT.chunk(self.config.accumulate)[0])
+        self.backward(tokens_BT, targets_BT)
+        self.model.zero_grad(set_to_none=True)
+        self.looked = True
+
     def backward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Leave the gradients of the mean loss in the parameters, part of the batch by part, and return that loss."""
         parts = self.config.accumulate
         total = torch.zeros((), device=self.device)
         for some_BT, targets in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
             with torch.autocast(self.device.type, self.products, enabled=self.products == torch.bfloat16):
-                logits_BTV = self.forward(some_BT)
-            exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-            loss = F.cross_entropy(exact.flatten(0, 1), targets.flatten()) / parts
+                loss = self.loss(self.model, some_BT, targets) / parts
             loss.backward()
             total += loss.detach()
         return total
@@ -151,6 +165,13 @@ class State:
             )
 
 
+def mean_loss(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """The cross-entropy of the next tokens, in nats, in float32 at least."""
+    logits_BTV = model(tokens_BT)
+    exact_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+    return F.cross_entropy(exact_BTV.flatten(0, 1), targets_BT.flatten())
+
+
 def train_trunk(
     config: TrunkConfig,
     corpus: Corpus,
@@ -175,6 +196,8 @@ def train_trunk(
         Interrupted: after `should_stop` said so.
     """
     device = device or torch.device("cpu")
+    if config.compile:
+        torch.compiler.reset()  # the graphs of earlier trunks would count against its limit
     trunk_dead = ""
     trunk = State(config, config.parts(), device)
     for way in config.branches():

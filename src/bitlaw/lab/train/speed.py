@@ -1,15 +1,29 @@
-"""What makes a step faster and leaves its meaning: the type of matrix products, and batches that are there in time."""
+"""What makes a step faster and leaves its meaning: compiled graphs, the type of matrix products, batches in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from ..corpus import Corpus, batch
 from .config import TrunkConfig
+
+
+@cache
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of a model that torch's compiler makes one graph of; models of one shape and scheme share it.
+
+    The first call takes half a minute, or a few seconds where the compiler's own cache on disk has the graph.
+    """
+    torch._dynamo.config.recompile_limit = 64  # a trunk's branches may have schemes of their own
+    torch._dynamo.config.fail_on_recompile_limit_hit = (
+        True  # or steps would go on, not compiled: other last bits
+    )
+    return torch.compile(function, dynamic=False)
 
 
 def product_type(config: TrunkConfig, device: torch.device) -> torch.dtype:
