@@ -31,6 +31,14 @@ CorpusOption = Annotated[
     str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PatienceOption = Annotated[
+    float,
+    typer.Option(
+        min=10,
+        help="Seconds without a word after which a process counts as stuck and is replaced; longer than any "
+        "one evaluation takes.",
+    ),
+]
 
 
 @sweep_app.callback()
@@ -110,6 +118,7 @@ def run(
     corpus: CorpusOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core or GPU.")] = None,
     device: DeviceOption = "auto",
+    patience: PatienceOption = 3600.0,
     json_: JsonFlag = False,
 ) -> None:
     """Train, quantise and evaluate all cells of a sweep that are not in the store, with all of this machine.
@@ -118,7 +127,7 @@ def run(
 
     Example: `bitlaw sweep run quick`
     """
-    _go(Job(source, folder, corpus), store, workers, device, json_)
+    _go(Job(source, folder, corpus), store, workers, device, json_, patience)
 
 
 @sweep_app.command()
@@ -130,8 +139,9 @@ def work(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: DeviceOption = "auto",
     lease: Annotated[
-        float, typer.Option(min=1, help="Seconds after which cells of a process that is gone are free.")
+        float, typer.Option(min=5, help="Seconds after which cells of a process that is gone are free.")
     ] = 60.0,
+    patience: PatienceOption = 3600.0,
     json_: JsonFlag = False,
 ) -> None:
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
@@ -141,7 +151,7 @@ def work(
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, device, json_, lease)
+    _go(Job(config, folder, corpus), store, workers, device, json_, patience, lease)
 
 
 @sweep_app.command()
@@ -215,7 +225,13 @@ def forget(
 
 
 def _go(
-    job: Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
+    job: Job,
+    where: str | None,
+    workers: int | None,
+    device: str,
+    json_: bool,
+    patience: float,
+    lease: float = 60.0,
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
     from ..lab.sweep import own_place, run_sweep, work_left
@@ -249,6 +265,7 @@ def _go(
                 device=device,
                 name=name,
                 lease_seconds=lease,
+                silence_seconds=patience,
                 on_work=on_work,
                 on_rows=on_rows,
             )
@@ -261,8 +278,8 @@ def _go(
             raise typer.Exit(130) from None
         finally:
             kept.close()
-    ends = [statuses[cell] for cell in job.cells]
-    counts = {status: ends.count(status) for status in ("ok", "diverged", "failed")}
+    ends = [statuses.get(cell, "forgotten") for cell in job.cells]
+    counts = {status: ends.count(status) for status in ("ok", "diverged", "failed", "forgotten")}
     if json_:
         print_json({"cells": len(ends), **counts, "made_here": here, "store": kept.name})
         return

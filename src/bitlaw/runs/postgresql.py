@@ -38,12 +38,14 @@ class PostgreSQL(Database):
         try:
             url = sa.make_url(address).set(drivername="postgresql+psycopg")
         except (sa.exc.ArgumentError, ValueError):
-            raise StoreError(
-                "cannot read the address of the run store; write postgresql://user@host:port/database"
-            ) from None  # whatever was said of it may hold a password
+            raise _unreadable() from None  # whatever was said of it may hold a password
+        if "@" in (url.host or ""):  # what stands before it is of a password
+            raise _unreadable()
         host = url.host or url.query.get("host") or "local"
         self.name = f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
-        self._secrets = {str(s) for s in (url.password, url.query.get("password")) if s}
+        self._secrets = {
+            str(s) for s in (url.password, url.query.get("password"), url.query.get("sslpassword")) if s
+        }
         try:
             self.engine = sa.create_engine(
                 url,
@@ -111,3 +113,10 @@ class PostgreSQL(Database):
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _unreadable() -> StoreError:
+    return StoreError(
+        "cannot read the address of the run store; write postgresql://user@host:port/database, and a password's "
+        "@ and / as %40 and %2F"
+    )

@@ -59,6 +59,8 @@ class Worker:
         self.config: TrunkConfig | None = None
         self.lease: Lease | None = None
         self.ready = False  # it has read the text and waits for tasks
+        self.silent = 0.0  # seconds since its last word
+        self.tokens = 0  # since it was given its task, or last gave a row
         self.leaving = False  # it has been told to end: what it still says counts no more
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -90,19 +92,21 @@ def dismiss(
         worker.tell(None)
     open_pipes = {worker.pipe: worker for worker in workers}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while open_pipes and time.monotonic() < deadline:
-        for pipe in wait(list(open_pipes), timeout=1.0):
-            assert isinstance(pipe, Connection)
-            try:
-                kind, content = pipe.recv()
-            except (EOFError, OSError):
-                del open_pipes[pipe]
-                continue
-            if kind == "rows":
-                keep(open_pipes[pipe], content)
-    for worker in workers:
-        worker.process.join(timeout=5)
-        if worker.process.is_alive():
+    try:
+        while open_pipes and time.monotonic() < deadline:
+            for pipe in wait(list(open_pipes), timeout=1.0):
+                assert isinstance(pipe, Connection)
+                try:
+                    kind, content = pipe.recv()
+                except (EOFError, OSError):
+                    del open_pipes[pipe]
+                    continue
+                if kind == "rows":
+                    keep(open_pipes[pipe], content)
+        for worker in workers:
+            worker.process.join(timeout=5)
+    finally:  # Ctrl-C again: what a checkpoint holds is whole, the rest is given up
+        for worker in workers:
             worker.process.kill()
 
 
@@ -166,7 +170,7 @@ def work(
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, after)
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, _blame(error))]
+                        rows = [failed_row(config, end.branch, _blame(error), end.average)]
                     pipe.send(("rows", rows))
             except FAILURES as error:
                 pipe.send(("failed", _blame(error)))
@@ -177,7 +181,8 @@ def work(
     except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
         return
     except Exception as error:  # whatever it is, the engine says it and stops; nothing is passed over
-        pipe.send(("error", f"{type(error).__name__}: {error}"))
+        with suppress(OSError):  # unless it is gone
+            pipe.send(("error", f"{type(error).__name__}: {error}"))
 
 
 def _blame(error: Exception) -> str:
