@@ -16,7 +16,11 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from bitlaw import Store
+from bitlaw.runs import Leases
 
 CHECKPOINT_SECONDS = 0.02  # so that a good part of a child's life is spent saving
 
@@ -107,9 +111,6 @@ def train(job: dict[str, Any]) -> None:
 
 def write(job: dict[str, Any]) -> None:
     """Store rows, three a transaction, and say which are stored: one write of one line, which a kill cannot halve."""
-    from bitlaw import Store
-    from bitlaw.runs import Leases
-
     me, said = job["me"], os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     store = Store(job["where"])
     leases = Leases(store)
@@ -133,14 +134,28 @@ def row(me: str, k: int, part: int) -> dict[str, Any]:
     return {"id": f"{me}-{k}-{part}", "params": 1.0 + k, "tokens": 1.0 + part, "loss": loss}
 
 
-def main() -> None:
-    """Read jobs and fork."""
+def warm() -> None:
+    """Have everything imported and compiled that children need; not autograd: it survives no fork."""
+    import psycopg  # noqa: F401
     import torch
+    from test_train import SCHEMES, fresh, small
 
     torch.set_num_threads(1)
-    import psycopg  # noqa: F401  for the children
-    import test_train  # noqa: F401
+    for scheme in SCHEMES:
+        state = fresh(small(scheme=scheme, averages="swa:50:5"))
+        for parameter in state.named.values():
+            parameter.grad = torch.zeros_like(parameter)
+        torch.nn.utils.clip_grad_norm_(state.named.values(), 1.0)
+        state.optimizer.step(0.01)
+    with TemporaryDirectory() as folder:
+        store = Store(f"{folder}/runs.sqlite")
+        store.add([row("warm", 0, 0)])
+        Leases(store).claim(["warm"], "warm")
 
+
+def main() -> None:
+    """Read jobs and fork."""
+    warm()
     child = 0
     for line in sys.stdin:
         if line == "wait\n":
