@@ -223,9 +223,11 @@ def test_averages_that_failed_are_not_left_and_have_no_copies(tmp_path):
     Store(tmp_path / "runs.sqlite").add([row])
 
 
-def test_cells_that_were_forgotten_meanwhile_are_counted(tmp_path, monkeypatch):
+def test_a_wrong_device_fails_no_cell_and_forgotten_cells_are_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job(tmp_path / "s.toml", SMALL)
+    refused = CliRunner().invoke(app, ["sweep", "run", "s.toml", "--device", "gpu"])
+    assert isinstance(refused.exception, ConfigError) and not Store("sweep-s/runs.sqlite").ids()
     monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: None)
     assert "4 cells: 4 forgotten; 0 of them" in CliRunner().invoke(app, ["sweep", "run", "s.toml"]).output
 

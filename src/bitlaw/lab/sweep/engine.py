@@ -28,7 +28,7 @@ from ..train import Branch, TrunkConfig
 from .after import After
 from .plan import cost, undone
 from .rows import failed_row
-from .workers import Worker, dismiss, places
+from .workers import Worker, device_named, dismiss, places
 
 DEATHS = 3  # of workers on one trunk without a row between, before it counts as failed
 NEWBORN = ""  # in the count of deaths: workers that had not begun
@@ -74,12 +74,12 @@ def run_sweep(
         on_rows: told of rows stored here, a cell at a time.
 
     Raises:
+        ConfigError: a device that is not there.
         LabError: something failed that is not one cell's fault, like a full disk.
         StoreError: the store cannot be read or written.
         KeyboardInterrupt: passed on, after every worker has saved its state.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(device)
     engine = _Engine(
         list(configs),
         store,

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ...errors import BitlawError, LabError
+from ...errors import BitlawError, ConfigError, LabError
 from ...runs import Lease
 from ..corpus import read_corpus, spread_windows
 from ..train import Interrupted, TrunkConfig, train_trunk
@@ -33,6 +33,18 @@ REPORT_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0  # for workers to save their state when a sweep is stopped
 #: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
 FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
+
+
+def device_named(name: str) -> str:
+    """`cpu` or `cuda`, whichever is meant by that or by `auto`.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    gpu = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
+        raise ConfigError(f"cannot use the device {name[:20]!r} here; try 'auto', or 'cpu'")
+    return "cuda" if gpu and name != "cpu" else "cpu"
 
 
 def places(device: str) -> int:
