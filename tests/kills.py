@@ -135,7 +135,7 @@ def row(me: str, k: int, part: int) -> dict[str, Any]:
 
 
 def warm() -> None:
-    """Have everything imported and compiled that children need; not autograd: it survives no fork."""
+    """Have everything imported and compiled that children need; not the threads of autograd and polars."""
     import psycopg  # noqa: F401
     import torch
     from test_train import SCHEMES, fresh, small
@@ -148,9 +148,7 @@ def warm() -> None:
         torch.nn.utils.clip_grad_norm_(state.named.values(), 1.0)
         state.optimizer.step(0.01)
     with TemporaryDirectory() as folder:
-        store = Store(f"{folder}/runs.sqlite")
-        store.add([row("warm", 0, 0)])
-        Leases(store).claim(["warm"], "warm")
+        Leases(Store(f"{folder}/runs.sqlite")).claim(["warm"], "warm")
 
 
 def main() -> None:
