@@ -59,7 +59,7 @@ def test_the_database_itself_refuses_nonsense(where, change):
 
 
 def test_a_read_only_store_is_not_written(where):
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="there is no run store|nothing is stored yet"):
         Store(where, read_only=True)
     Store(where).add([ROW])
     kept = Store(where, read_only=True)

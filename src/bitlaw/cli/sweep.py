@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -224,6 +227,16 @@ def forget(
         print(f"Removed {removed} rows")
 
 
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Take the signal by which batch systems and containers end a job for Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _go(
     job: Job,
     where: str | None,
@@ -239,7 +252,7 @@ def _go(
     from ..study import Progress
     from .progress import Reporter
 
-    with own_place(job.folder) as (place, name), Reporter() as reporter:
+    with own_place(job.folder) as (place, name), Reporter() as reporter, _ended_politely():
         kept = Store(job.where(where))
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0

@@ -70,6 +70,8 @@ class PostgreSQL(Database):
             )
             connection.exec_driver_sql("CREATE TABLE bitlaw_store (version integer NOT NULL)")
             connection.exec_driver_sql(f"INSERT INTO bitlaw_store VALUES ({VERSION})")
+        elif not look.get_table_names():
+            raise StoreError(f"nothing is stored yet in {self.name}; a study or a sweep begins a run store")
         elif not look.has_table("bitlaw_store"):
             raise StoreError(f"{self.name} is not a bitlaw run store; name another database")
         elif connection.exec_driver_sql("SELECT max(version) FROM bitlaw_store").scalar_one() > VERSION:
