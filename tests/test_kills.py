@@ -238,7 +238,7 @@ def test_sweeps_whose_engines_and_workers_are_killed_give_the_same_table(where, 
     request.addfinalizer(log.close)
     rng, counts, rounds = random.Random(where.split(":")[0]), {"worker": 0, "engine": 0, "group": 0}, 0
     store = Store(where)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 500
 
     def start() -> subprocess.Popen:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -256,17 +256,22 @@ def test_sweeps_whose_engines_and_workers_are_killed_give_the_same_table(where, 
         return True
 
     while sum(counts.values()) < SWEEPS:
-        team = [start(), start()]
-        time.sleep(3)
+        team, seen = [start(), start()], 0
         while work_left(configs, after, store.statuses()):
             assert time.monotonic() < deadline, log.name
-            time.sleep(rng.uniform(1.0, 3.0))
+            waited = time.monotonic() + 10  # for a row since the last kill; longer than most starts take
+            while len(store.ids()) <= seen and time.monotonic() < waited:
+                time.sleep(0.1)
+            time.sleep(rng.uniform(0, 1.5))
+            seen = len(store.ids())
             place, kind = rng.randrange(2), rng.choice(["worker", "worker", "engine", "group"])
             if team[place].poll() is None and kill(team[place], kind):
                 counts[kind] += 1
-                if kind != "worker":
-                    team[place].wait()
-                    team[place] = start()
+            for k, process in enumerate(team):  # one gives up when three of its workers were killed unborn
+                if kind != "worker" and k == place:
+                    process.wait()
+                if process.poll() and work_left(configs, after, store.statuses()):
+                    team[k] = start()
         codes = [process.wait(timeout=120) for process in team]
         log.seek(0)
         assert codes == [0, 0], log.read()[-3000:]
