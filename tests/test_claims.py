@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -11,14 +12,30 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from bitlaw import ConfigError, Store, StoreError
 from bitlaw.cli.main import app
+from bitlaw.lab import sweep
 from bitlaw.lab.corpus import read_corpus
-from bitlaw.lab.sweep import After, alone, own_place, planned, run_sweep, trunks, work_left, workers
+from bitlaw.lab.sweep import (
+    After,
+    alone,
+    engine,
+    own_place,
+    place,
+    planned,
+    row_ids,
+    run_sweep,
+    trunks,
+    work_left,
+    workers,
+)
+from bitlaw.lab.sweep.plan import undone
+from bitlaw.lab.sweep.rows import failed_row
 from bitlaw.runs import Leases, running
 from bitlaw.study import read_study
 
@@ -119,6 +136,22 @@ def test_folders_are_of_one_process_and_their_names_last(tmp_path):
         assert (again, name) == (one, a)
 
 
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSPC])
+def test_folders_that_cannot_be_locked_or_written_are_said(tmp_path, monkeypatch, error):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    if error == errno.ENOLCK:  # as on some network disks; it must not look for a free folder for ever
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    else:
+        monkeypatch.setattr(place.secrets, "token_hex", refuse)
+    with pytest.raises(StoreError, match=os.strerror(error)), own_place(tmp_path):
+        pass
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 # ---- sweeps
 
 TOML = """
@@ -174,6 +207,74 @@ def test_failed_and_diverged_cells_are_not_left(tmp_path):
     (found,) = planned([sixteen], after, {cells[0]: "diverged", cells[1]: "ok"})
     assert (found.cells, found.done) == (2, 1)  # the second lacks its quantised copy
     assert work_left([sixteen], after, {cells[0]: "diverged", cells[1]: "failed"}) == 0
+
+
+def test_averages_that_failed_are_not_left_and_have_no_copies(tmp_path):
+    configs, after = job(
+        tmp_path / "s.toml", SMALL.replace("post_formats", 'averages = "swa:20:1"\npost_formats')
+    )
+    (sixteen,) = (c for c in configs if c.scheme == "16")
+    branch = sixteen.branches()[0]
+    cell, average, copy, _ = row_ids(sixteen, branch, after)
+    assert branch in undone(sixteen, after, {cell: "ok", average: "failed"})
+    assert branch not in undone(sixteen, after, {cell: "ok", average: "failed", copy: "ok"})
+    row = failed_row(sixteen, branch, "half of a pair \ud800, nothing \0", sixteen.averages)
+    assert (row["id"], row["reason"]) == (average, "half of a pair ?, nothing ?")
+    Store(tmp_path / "runs.sqlite").add([row])
+
+
+def test_a_wrong_device_fails_no_cell_and_forgotten_cells_are_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "s.toml", SMALL)
+    refused = CliRunner().invoke(app, ["sweep", "run", "s.toml", "--device", "gpu"])
+    assert isinstance(refused.exception, ConfigError) and not Store("sweep-s/runs.sqlite").ids()
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: None)
+    assert "4 cells: 4 forgotten; 0 of them" in CliRunner().invoke(app, ["sweep", "run", "s.toml"]).output
+
+
+def engine_of(store: Store, folder: Path) -> engine._Engine:
+    leases, nothing = Leases(store), lambda *_: None
+    return engine._Engine([], store, folder, None, After(), "cpu", "me", leases, 100.0, nothing, nothing)
+
+
+def test_only_folders_of_work_are_cleared_away(tmp_path):
+    for name in ("0123456789abcdef", "thesis"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    engine_of(Store(tmp_path / "runs.sqlite"), tmp_path / "here").look()
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["thesis"]
+
+
+def test_silence_counts_while_an_engine_listens_and_a_worker_has_work(tmp_path, monkeypatch):
+    """Workers that stand in for processes; the clock is set by hand."""
+    one, now, buried = engine_of(Store(tmp_path / "runs.sqlite"), tmp_path), 1000.0, []
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now)
+    monkeypatch.setattr(one, "bury", buried.append)
+
+    def worker(config: object) -> SimpleNamespace:
+        process = SimpleNamespace(kill=lambda: None)
+        return SimpleNamespace(ready=True, leaving=False, config=config, silent=0.0, process=process)
+
+    busy, idle, begins = worker("a trunk"), worker(None), worker(None)
+    begins.ready, one.watched = False, now
+    one.team = dict(enumerate((busy, idle, begins)))
+    now += 5000  # the engine was stopped, as its workers may have been
+    one.watch()
+    assert not buried and busy.silent == begins.silent == 2 * engine.POLL_SECONDS
+    for _ in range(60):
+        now += 2
+        one.watch()
+        if buried:
+            break
+    assert buried == [busy, begins] and 100 < busy.silent <= 102
+
+
+def test_deaths_count_where_nobody_comes_further(tmp_path):
+    configs, _ = job(tmp_path / "s.toml", SMALL)
+    one, work = engine_of(Store(tmp_path / "runs.sqlite"), tmp_path), configs[0].work_id()
+    for begun, told, deaths in ((0, 500, 0), (0, 400, 1), (0, 500, 1), (0, 501, 0)):
+        one.deaths[work] = 1
+        one.advance(SimpleNamespace(config=configs[0], tokens=begun), told)
+        assert one.deaths.get(work, 0) == deaths
 
 
 def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from bitlaw import DataError, Store, StoreError, read_runs
-from bitlaw.runs import Leases, postgresql
+from bitlaw.runs import Leases, postgresql, sqlite
 
 ROW = {"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}
 
@@ -59,7 +59,7 @@ def test_the_database_itself_refuses_nonsense(where, change):
 
 
 def test_a_read_only_store_is_not_written(where):
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="there is no run store|nothing is stored yet"):
         Store(where, read_only=True)
     Store(where).add([ROW])
     kept = Store(where, read_only=True)
@@ -151,6 +151,52 @@ def test_passwords_are_not_said(address):
         Store(address)
     assert "secret" not in str(caught.value)
     assert "run store" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:top@secret@host/runs",
+        "POSTGRESQL://me:secret@host/runs",
+        "mysql://me:secret@host/runs",
+    ],
+)
+def test_addresses_that_are_not_understood_are_not_repeated(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="postgresql://user@host") as caught:
+        Store(address)
+    assert "secret" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_writer_left_half_done_does_not_lock_readers_out(tmp_path):
+    """The journal of a transaction that was cut off: a reader alone may not roll it back."""
+    store = Store(tmp_path / "runs.sqlite")
+    store.add([{**ROW, "id": str(k), "config": "x" * 3000} for k in range(100)])
+    with sqlite3.connect(tmp_path / "runs.sqlite", isolation_level=None) as connection:
+        connection.execute("PRAGMA cache_size = 5")  # so that it writes before it commits
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE runs SET loss = 9.0, config = 'y' || config")
+        (tmp_path / "killed").mkdir()
+        for name in ("runs.sqlite", "runs.sqlite-journal"):
+            shutil.copy(tmp_path / name, tmp_path / "killed" / name)
+        connection.execute("ROLLBACK")
+    connection.close()
+    frame = Store(tmp_path / "killed" / "runs.sqlite", read_only=True).runs().frame
+    assert frame["loss"].to_list() == [3.1] * 100
+
+
+def test_a_file_that_another_program_holds_is_said(tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs.sqlite")
+    monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.1)
+    with sqlite3.connect(tmp_path / "runs.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="cannot write .* locked by another program for 0 s; close it"):
+            store.add([ROW])
+        with pytest.raises(StoreError, match="cannot open .* locked by another program"):
+            Store(tmp_path / "runs.sqlite")
+        other.execute("ROLLBACK")
+    other.close()
+    store.add([ROW])
 
 
 @pytest.mark.slow

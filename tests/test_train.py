@@ -305,6 +305,32 @@ def test_trunks_are_resumed_and_branches_are_the_same_schedule_in_one_go(changes
     assert not ends
 
 
+def test_damaged_checkpoints_are_passed_over_and_push_nothing_out(tmp_path, caplog):
+    """Two later ones are damaged: what is saved before their steps stays, and takes their place when it gets there."""
+    tensors = {"a": torch.arange(6.0)}
+    for step in (10, 20):
+        checkpoint.save(tmp_path, "run", step, tensors)
+        (tmp_path / f"step-{step:09d}" / "state.safetensors").write_bytes(b"")
+    assert checkpoint.load(tmp_path, "run", 99) is None
+    assert "step-000000010 is damaged" in caplog.text and "beginning at the first step" in caplog.text
+    for step in range(1, 21):
+        torn = tmp_path / f"step-{step:09d}.tmp-1"  # of a process that was killed
+        torn.mkdir()
+        checkpoint.save(tmp_path, "run", step, tensors)
+        assert checkpoint.load(tmp_path, "run", 99)[0] == step and not torn.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000019", "step-000000020"]
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, "run", 1, {"a": torch.arange(6.0)})
+    for name in ("_write", "_sync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+            with pytest.raises(OSError, match="No space"):
+                checkpoint.save(tmp_path, "run", 2, {"a": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+
+
 # ---- averages
 
 

@@ -105,7 +105,7 @@ def picture(state: dict[str, Any]) -> Table:
     for lease in state["leases"]:
         again = f", attempt {lease['attempts']}" if lease["attempts"] > 1 else ""
         table.add_row(
-            f"at {lease['work']}", escape(f"{lease['worker']}, for {lease['left']:.0f} s yet{again}")
+            f"at {lease['work']}", escape(f"{lease['worker']}, lease for {lease['left']:.0f} s more{again}")
         )
     for id_, reason in state["failures"].items():
         table.add_row(f"failed {id_}", escape(reason))

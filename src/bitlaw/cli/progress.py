@@ -50,7 +50,7 @@ class Reporter:
         elapsed = time.monotonic() - self._began
         share = progress.done / progress.total if progress.total else 1.0
         left = ""
-        if 0 < share < 1 and elapsed > 3:
+        if 0.01 < share < 1 and elapsed > 3:
             left = f"about {_minutes(elapsed * (1 - share) / share)} left"
         self._live.update(self._task, completed=min(share, 1.0), description=progress.doing, left=left)
         if self._console.is_terminal:

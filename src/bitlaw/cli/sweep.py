@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +34,14 @@ CorpusOption = Annotated[
     str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PatienceOption = Annotated[
+    float,
+    typer.Option(
+        min=10,
+        help="Seconds without a word after which a process counts as stuck and is replaced; longer than any "
+        "one evaluation takes.",
+    ),
+]
 
 
 @sweep_app.callback()
@@ -110,6 +121,7 @@ def run(
     corpus: CorpusOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core or GPU.")] = None,
     device: DeviceOption = "auto",
+    patience: PatienceOption = 3600.0,
     json_: JsonFlag = False,
 ) -> None:
     """Train, quantise and evaluate all cells of a sweep that are not in the store, with all of this machine.
@@ -118,7 +130,7 @@ def run(
 
     Example: `bitlaw sweep run quick`
     """
-    _go(Job(source, folder, corpus), store, workers, device, json_)
+    _go(Job(source, folder, corpus), store, workers, device, json_, patience)
 
 
 @sweep_app.command()
@@ -130,8 +142,9 @@ def work(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: DeviceOption = "auto",
     lease: Annotated[
-        float, typer.Option(min=1, help="Seconds after which cells of a process that is gone are free.")
+        float, typer.Option(min=5, help="Seconds after which cells of a process that is gone are free.")
     ] = 60.0,
+    patience: PatienceOption = 3600.0,
     json_: JsonFlag = False,
 ) -> None:
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
@@ -141,7 +154,7 @@ def work(
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, device, json_, lease)
+    _go(Job(config, folder, corpus), store, workers, device, json_, patience, lease)
 
 
 @sweep_app.command()
@@ -214,8 +227,24 @@ def forget(
         print(f"Removed {removed} rows")
 
 
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Take the signal by which batch systems and containers end a job for Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _go(
-    job: Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
+    job: Job,
+    where: str | None,
+    workers: int | None,
+    device: str,
+    json_: bool,
+    patience: float,
+    lease: float = 60.0,
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
     from ..lab.sweep import own_place, run_sweep, work_left
@@ -223,7 +252,7 @@ def _go(
     from ..study import Progress
     from .progress import Reporter
 
-    with own_place(job.folder) as (place, name), Reporter() as reporter:
+    with own_place(job.folder) as (place, name), Reporter() as reporter, _ended_politely():
         kept = Store(job.where(where))
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0
@@ -249,6 +278,7 @@ def _go(
                 device=device,
                 name=name,
                 lease_seconds=lease,
+                silence_seconds=patience,
                 on_work=on_work,
                 on_rows=on_rows,
             )
@@ -261,8 +291,8 @@ def _go(
             raise typer.Exit(130) from None
         finally:
             kept.close()
-    ends = [statuses[cell] for cell in job.cells]
-    counts = {status: ends.count(status) for status in ("ok", "diverged", "failed")}
+    ends = [statuses.get(cell, "forgotten") for cell in job.cells]
+    counts = {status: ends.count(status) for status in ("ok", "diverged", "failed", "forgotten")}
     if json_:
         print_json({"cells": len(ends), **counts, "made_here": here, "store": kept.name})
         return

@@ -38,12 +38,14 @@ class PostgreSQL(Database):
         try:
             url = sa.make_url(address).set(drivername="postgresql+psycopg")
         except (sa.exc.ArgumentError, ValueError):
-            raise StoreError(
-                "cannot read the address of the run store; write postgresql://user@host:port/database"
-            ) from None  # whatever was said of it may hold a password
+            raise _unreadable() from None  # whatever was said of it may hold a password
+        if "@" in (url.host or ""):  # what stands before it is of a password
+            raise _unreadable()
         host = url.host or url.query.get("host") or "local"
         self.name = f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
-        self._secrets = {str(s) for s in (url.password, url.query.get("password")) if s}
+        self._secrets = {
+            str(s) for s in (url.password, url.query.get("password"), url.query.get("sslpassword")) if s
+        }
         try:
             self.engine = sa.create_engine(
                 url,
@@ -68,6 +70,8 @@ class PostgreSQL(Database):
             )
             connection.exec_driver_sql("CREATE TABLE bitlaw_store (version integer NOT NULL)")
             connection.exec_driver_sql(f"INSERT INTO bitlaw_store VALUES ({VERSION})")
+        elif not look.get_table_names():
+            raise StoreError(f"nothing is stored yet in {self.name}; a study or a sweep begins a run store")
         elif not look.has_table("bitlaw_store"):
             raise StoreError(f"{self.name} is not a bitlaw run store; name another database")
         elif connection.exec_driver_sql("SELECT max(version) FROM bitlaw_store").scalar_one() > VERSION:
@@ -111,3 +115,10 @@ class PostgreSQL(Database):
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _unreadable() -> StoreError:
+    return StoreError(
+        "cannot read the address of the run store; write postgresql://user@host:port/database, and a password's "
+        "@ and / as %40 and %2F"
+    )

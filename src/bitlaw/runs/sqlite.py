@@ -8,6 +8,7 @@ carries an application id and a version; a file that is not ours, or is newer th
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from .database import Database
 from .tables import VERSION, runs
 
 APPLICATION_ID = 0x6269746C  # "bitl"
+WAIT_SECONDS = 30.0  # for others to be done with the file
 
 
 class SQLite(Database):
@@ -33,12 +35,20 @@ class SQLite(Database):
             raise StoreError(f"there is no run store at {path}; name a store file, or a study's folder")
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-        uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
-        self.engine = sa.create_engine(  # a URL would be decoded once too often for names with ? # or %
-            "sqlite://",
-            creator=lambda: sqlite3.connect(uri, uri=True, timeout=30),
-            poolclass=sa.pool.NullPool,
-        )
+        uri, journal = path.resolve().as_uri(), Path(f"{path.resolve()}-journal")
+
+        def connect() -> sqlite3.Connection:
+            if not read_only:
+                return sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)
+            if (
+                journal.exists()
+            ):  # its writer may have been killed: only who may write can undo the half of a row
+                with suppress(sqlite3.Error), closing(sqlite3.connect(f"{uri}?mode=rw", uri=True)) as other:
+                    other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=WAIT_SECONDS)
+
+        # A URL would be decoded once too often for names with ? # or %.
+        self.engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
 
         @sa.event.listens_for(self.engine, "connect")
         def prepare(connection: sqlite3.Connection, _: object) -> None:
@@ -52,6 +62,13 @@ class SQLite(Database):
         @sa.event.listens_for(self.engine, "begin")
         def begin(connection: sa.Connection) -> None:
             connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    def cause(self, error: sa.exc.DBAPIError) -> str:
+        """What SQLite said, and what to do if another program holds the file."""
+        text = super().cause(error)
+        if "locked" in text:
+            return f"{text} by another program for {WAIT_SECONDS:.0f} s; close it, and try again"
+        return text
 
     def prepare(self, connection: sa.Connection, read_only: bool) -> set[str]:
         """Make the table in an empty file, or check that the file is ours; return the table's columns."""

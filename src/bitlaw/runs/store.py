@@ -45,6 +45,10 @@ class Store:
 
     def __init__(self, where: str | os.PathLike[str], read_only: bool = False) -> None:
         address = where if isinstance(where, str) and is_address(where) else None
+        if address is None and "://" in str(where):  # it may hold a password
+            raise StoreError(
+                "cannot use that address for a run store; name a file, or write postgresql://user@host/database"
+            )
         hint = "name another file" if address is None else "is the server running, and the address right?"
         name = "" if address else str(where)
         try:

@@ -8,6 +8,8 @@ What goes wrong with one trunk becomes rows that say so, and the others go on.
 
 from __future__ import annotations
 
+import logging
+import re
 import secrets
 import shutil
 import socket
@@ -26,12 +28,16 @@ from ..train import Branch, TrunkConfig
 from .after import After
 from .plan import cost, undone
 from .rows import failed_row
-from .workers import Worker, dismiss, places
+from .workers import Worker, device_named, dismiss, places
 
 DEATHS = 3  # of workers on one trunk without a row between, before it counts as failed
 NEWBORN = ""  # in the count of deaths: workers that had not begun
 LOST_ENGINES = 10  # likewise, of whole engines
 POLL_SECONDS = 2.0  # between looks for work that others gave back
+SILENCE_SECONDS = 3600.0  # of a worker that has work: longer than any step or evaluation should take
+GRACE_SECONDS = 10.0  # for the process of a worker to be gone once its pipe is
+
+log = logging.getLogger("bitlaw.lab")
 
 
 def run_sweep(
@@ -45,12 +51,13 @@ def run_sweep(
     device: str = "auto",
     name: str | None = None,
     lease_seconds: float = LEASE_SECONDS,
+    silence_seconds: float = SILENCE_SECONDS,
     on_work: Callable[[float], None] = lambda work: None,
     on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> None:
     """Train every cell whose rows are not in the store, and store its rows as each branch ends.
 
-    Returns when every cell has its rows, those that other engines work on included.
+    Returns when every cell has had its rows, those that other engines work on included.
 
     Args:
         configs: the trunks, in the order in which they are tried.
@@ -62,16 +69,17 @@ def run_sweep(
         device: `auto`, `cpu` or `cuda`.
         name: of this engine in the store; one that was killed goes on at once under its old name.
         lease_seconds: after which the trunks of an engine that is gone are free.
+        silence_seconds: after which a worker that has said nothing counts as stuck, and another takes its place.
         on_work: told of work done here, in the unit of `work_left`.
         on_rows: told of rows stored here, a cell at a time.
 
     Raises:
+        ConfigError: a device that is not there.
         LabError: something failed that is not one cell's fault, like a full disk.
         StoreError: the store cannot be read or written.
         KeyboardInterrupt: passed on, after every worker has saved its state.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(device)
     engine = _Engine(
         list(configs),
         store,
@@ -81,6 +89,7 @@ def run_sweep(
         device,
         name or f"{socket.gethostname()}-{secrets.token_hex(4)}",
         Leases(store, lease_seconds),
+        silence_seconds,
         on_work,
         on_rows,
     )
@@ -99,12 +108,15 @@ class _Engine:
     device: str
     name: str
     leases: Leases
+    patience: float
     on_work: Callable[[float], None]
     on_rows: Callable[[list[dict[str, Any]]], None]
     team: dict[Connection, Worker] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
+    furthest: dict[str, int] = field(default_factory=dict)  # tokens that any worker came to, by trunk
     looked: float = 0.0
     renewed: float = 0.0
+    watched: float = field(default_factory=time.monotonic)
 
     def run(self, slots: int) -> None:
         """Work until nothing is left."""
@@ -118,6 +130,7 @@ class _Engine:
                 for pipe in wait(list(self.team), timeout=POLL_SECONDS):
                     if isinstance(pipe, Connection) and pipe in self.team:
                         self.hear(self.team[pipe])
+                self.watch()
         except StoreError:
             dismiss(list(self.team.values()))
             self.team.clear()
@@ -135,7 +148,7 @@ class _Engine:
         self.left = [config for config in self.left if undone(config, self.after, statuses)]
         wanted = {config.work_id() for config in self.left}
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.is_dir() and path.name not in wanted:
+            if re.fullmatch("[0-9a-f]{16}", path.name) and path.name not in wanted:
                 shutil.rmtree(path, ignore_errors=True)
 
     def hire(self, slot: int) -> None:
@@ -159,7 +172,7 @@ class _Engine:
                 self.look()
                 return
             config = worker.config = free[lease.work]
-            worker.lease = lease
+            worker.lease, worker.tokens = lease, 0
             missing = undone(config, self.after, self.store.statuses())
             if lease.attempts > LOST_ENGINES:
                 self.fail(worker, missing, f"{LOST_ENGINES} engines were lost while they were at it")
@@ -175,7 +188,8 @@ class _Engine:
         except (EOFError, ConnectionResetError):
             self.bury(worker)
             return
-        if kind == "error":
+        worker.silent = 0.0
+        if kind == "error" and not worker.leaving:
             raise LabError(f"a worker failed: {content}; finished rows are stored")
         if kind == "ready":
             worker.ready = True
@@ -184,6 +198,7 @@ class _Engine:
             return
         elif kind == "work":
             self.on_work(cost(worker.config, content))
+            self.advance(worker, content)
         elif kind == "rows":
             self.keep(worker, content)
         elif kind == "failed":
@@ -192,12 +207,22 @@ class _Engine:
         else:
             self.finish(worker)
 
+    def advance(self, worker: Worker, tokens: int) -> None:
+        """Note how far a worker is: if it comes further than those that died, their trunk was not to blame."""
+        worker.tokens += tokens
+        work = worker.config.work_id() if worker.config else NEWBORN
+        if worker.tokens > self.furthest.get(work, 0):
+            self.furthest[work] = worker.tokens
+            self.deaths.pop(work, None)
+
     def keep(self, worker: Worker, rows: list[dict[str, Any]]) -> None:
         """Store rows, unless the lease was lost; then the work is someone else's."""
         if worker.lease is None:
             return
         if self.leases.add(worker.lease, rows):
             self.deaths.pop(worker.lease.work, None)
+            self.furthest.pop(worker.lease.work, None)
+            worker.tokens = 0
             self.on_rows(rows)
         else:
             worker.leave()
@@ -206,8 +231,9 @@ class _Engine:
         """Store that branches failed, and be done with their trunk."""
         config = worker.config
         assert config is not None
+        averages = ("",) if config.averages == "none" else ("", config.averages)
         for branch in branches:
-            self.keep(worker, [failed_row(config, branch, reason)])
+            self.keep(worker, [failed_row(config, branch, reason, average) for average in averages])
         self.finish(worker)
 
     def finish(self, worker: Worker) -> None:
@@ -220,21 +246,36 @@ class _Engine:
 
     def bury(self, worker: Worker) -> None:
         """Put a fresh worker in the place of one that is gone; its trunk is claimed again."""
-        worker.process.join()
+        worker.process.join(GRACE_SECONDS)
+        worker.process.kill()
         del self.team[worker.pipe]
+        stuck = worker.silent > self.patience
+        how = f"no word for {self.patience:.0f} s" if stuck else f"exit code {worker.process.exitcode}"
         on = worker.lease.work if worker.lease is not None else NEWBORN
         if not (worker.ready and on == NEWBORN):
             self.deaths[on] = self.deaths.get(on, 0) + 1
-        reason = f"a worker died {DEATHS} times on it (exit code {worker.process.exitcode}); is there enough memory?"
+        reason = f"{DEATHS} workers were lost on it (the last: {how}); is there enough memory?"
         if self.deaths.get(on, 0) >= DEATHS:
             if worker.config is None:
                 raise LabError(
-                    f"{DEATHS} workers died before they began (exit code {worker.process.exitcode}); "
-                    "is there enough memory? Finished rows are stored"
+                    f"{DEATHS} workers were lost before they began (the last: {how}); is there enough memory? "
+                    "Finished rows are stored"
                 )
             self.fail(worker, undone(worker.config, self.after, self.store.statuses()), reason)
         if self.left:
             self.hire(worker.slot)
+
+    def watch(self) -> None:
+        """Put fresh workers in the place of those that are stuck, unless this process stood still too."""
+        now = time.monotonic()
+        passed, self.watched = min(now - self.watched, 2 * POLL_SECONDS), now
+        for worker in list(self.team.values()):
+            idle = worker.ready and worker.config is None and not worker.leaving
+            worker.silent = 0.0 if idle else worker.silent + passed
+            if worker.silent > self.patience:
+                log.warning("a worker has said nothing for %.0f s; another takes its place", self.patience)
+                worker.process.kill()
+                self.bury(worker)
 
     def renew(self) -> None:
         """Renew all leases when a third of their time is over."""

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ...errors import ConfigError, DataError
+from ...errors import DataError
 from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model
 from ..quantize import Reference, try_settings
 from ..quantize.settings import PLAIN
 from .after import After
 from .rows import post_row, read_on, scored
+from .workers import device_named
 
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
@@ -52,11 +51,7 @@ def quantize_folder(
         ConfigError: a device that is not there.
         DataError: a folder or text that cannot be used.
     """
-    gpu = torch.cuda.is_available()
-    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not gpu):
-        raise ConfigError(f"cannot use the device {device[:20]!r} here; try 'auto', or 'cpu'")
-    if device == "auto":
-        device = "cuda" if gpu else "cpu"
+    device = device_named(device)
     on_setting(0, "reading the model")
     loaded = load_model(folder, device)
     if eval_tokens < 2 * loaded.seq_len:

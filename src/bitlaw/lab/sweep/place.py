@@ -21,7 +21,7 @@ def alone(folder: Path) -> Iterator[str]:
         The name of who works there, the same every time.
 
     Raises:
-        StoreError: the folder cannot be written, or another study is running in it.
+        StoreError: the folder cannot be written or locked, or another study is running in it.
     """
     file = _locked(folder)
     if file is None:
@@ -29,7 +29,7 @@ def alone(folder: Path) -> Iterator[str]:
             f"another study is running in {folder}; wait for it, or choose another folder"
         ) from None
     with file:
-        yield _name(file)
+        yield _name(folder, file)
 
 
 @contextmanager
@@ -39,14 +39,14 @@ def own_place(folder: Path) -> Iterator[tuple[Path, str]]:
     An engine that was killed so finds its checkpoints when it is started again.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder cannot be written or locked.
     """
     for k in count(1):
         place = folder / f"{socket.gethostname()}-{k}"
         file = _locked(place)
         if file is not None:
             with file:
-                yield place, _name(file)
+                yield place, _name(place, file)
             return
 
 
@@ -56,24 +56,36 @@ def _locked(folder: Path) -> IO[str] | None:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
-        raise StoreError(f"cannot write in the folder {folder}: {error.strerror}") from error
+        raise _unwritable(folder, error) from error
     with suppress(ImportError):  # not on this system: rows are still safe, work may be done twice
         import fcntl
 
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.close()
             return None
+        except OSError as error:  # some network file systems have no locks
+            file.close()
+            raise StoreError(
+                f"cannot lock a file in {folder}: {error.strerror}; choose a folder on a disk of this machine"
+            ) from error
     return file
 
 
-def _name(file: IO[str]) -> str:
-    """The name in a lock file; a new one if there is none yet."""
-    file.seek(0)
-    name = file.read().strip()
-    if not name:
-        name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        file.write(name)
-        file.flush()
+def _name(folder: Path, file: IO[str]) -> str:
+    """The name in the lock file of a folder; a new one if there is none yet."""
+    try:
+        file.seek(0)
+        name = file.read().strip()
+        if not name:
+            name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+            file.write(name)
+            file.flush()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     return name
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write in the folder {folder}: {error.strerror}; choose another, or make room")

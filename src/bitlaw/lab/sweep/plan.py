@@ -12,7 +12,7 @@ from typing import Any
 from ..corpus import Corpus
 from ..train import Branch, Interrupted, TrunkConfig, train_trunk
 from .after import After
-from .rows import row_ids
+from .rows import copy_ids
 
 #: A step of a tiny model costs about as much as this many FLOPs a token beyond its matrix products: fitted
 #: by eye to steps of 12k to 100k parameters on one core. It only steers the estimate of the time left.
@@ -46,12 +46,15 @@ def cost(config: TrunkConfig, tokens: int) -> float:
 
 
 def undone(config: TrunkConfig, after: After, statuses: Mapping[str, str]) -> list[Branch]:
-    """The branches of a trunk that lack a row; one that diverged or failed is not tried again."""
+    """The branches of a trunk that lack a row; what diverged or failed is not tried again, and has no copies."""
 
     def lacks(branch: Branch) -> bool:
-        if statuses.get(config.cell_id(branch), "ok") != "ok":
+        ends = config.end_ids(branch)
+        if statuses.get(ends[0], "ok") != "ok":
             return False
-        return any(id_ not in statuses for id_ in row_ids(config, branch, after))
+        fine = [end for end in ends if statuses.get(end) == "ok"]
+        copies = [copy for end in fine for copy in copy_ids(config, branch, after, end)]
+        return any(id_ not in statuses for id_ in (*ends, *copies))
 
     return [branch for branch in config.branches() if lacks(branch)]
 

@@ -25,8 +25,13 @@ from .after import After
 
 def row_ids(config: TrunkConfig, branch: Branch, after: After) -> list[str]:
     """Ids of all rows that the end of a branch gives."""
-    ends, settings = config.end_ids(branch), () if low(config, branch) else after.settings
-    return ends + [after.row_id(end, setting) for end in ends for setting in settings]
+    ends = config.end_ids(branch)
+    return ends + [copy for end in ends for copy in copy_ids(config, branch, after, end)]
+
+
+def copy_ids(config: TrunkConfig, branch: Branch, after: After, end: str) -> list[str]:
+    """Ids of the rows of an end's quantised copies; one that was trained in low precision has none."""
+    return [] if low(config, branch) else [after.row_id(end, setting) for setting in after.settings]
 
 
 def low(config: TrunkConfig, branch: Branch) -> bool:
@@ -163,12 +168,14 @@ def read_on(evaluation: Windows) -> dict[str, Any]:
     }
 
 
-def failed_row(config: TrunkConfig, branch: Branch, reason: str) -> dict[str, Any]:
-    """Describe a branch that something went wrong with, other than its numbers."""
+def failed_row(config: TrunkConfig, branch: Branch, reason: str, average: str = "") -> dict[str, Any]:
+    """Describe an end of a branch that something went wrong with, other than its numbers."""
+    printable = "".join(c if c.isprintable() or c == "\n" else "?" for c in reason[:2000])
     row: dict[str, Any] = {
-        "id": config.cell_id(branch),
+        "id": config.end_ids(branch)[1 if average else 0],
         "status": "failed",
-        "reason": reason[:2000],
+        "reason": printable,  # no database takes a null character, nor half of a surrogate pair
+        "average": average or None,
         "trunk": config.trunk_id(),
         "seed": config.seed,
         "params": config.shape.counts().non_embedding,

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ...errors import BitlawError, LabError
+from ...errors import BitlawError, ConfigError, LabError
 from ...runs import Lease
 from ..corpus import read_corpus, spread_windows
 from ..train import Interrupted, TrunkConfig, train_trunk
@@ -33,6 +33,18 @@ REPORT_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0  # for workers to save their state when a sweep is stopped
 #: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
 FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
+
+
+def device_named(name: str) -> str:
+    """`cpu` or `cuda`, whichever is meant by that or by `auto`.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    gpu = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
+        raise ConfigError(f"cannot use the device {name[:20]!r} here; try 'auto', or 'cpu'")
+    return "cuda" if gpu and name != "cpu" else "cpu"
 
 
 def places(device: str) -> int:
@@ -59,6 +71,8 @@ class Worker:
         self.config: TrunkConfig | None = None
         self.lease: Lease | None = None
         self.ready = False  # it has read the text and waits for tasks
+        self.silent = 0.0  # seconds since its last word
+        self.tokens = 0  # since it was given its task, or last gave a row
         self.leaving = False  # it has been told to end: what it still says counts no more
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -90,19 +104,21 @@ def dismiss(
         worker.tell(None)
     open_pipes = {worker.pipe: worker for worker in workers}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while open_pipes and time.monotonic() < deadline:
-        for pipe in wait(list(open_pipes), timeout=1.0):
-            assert isinstance(pipe, Connection)
-            try:
-                kind, content = pipe.recv()
-            except (EOFError, OSError):
-                del open_pipes[pipe]
-                continue
-            if kind == "rows":
-                keep(open_pipes[pipe], content)
-    for worker in workers:
-        worker.process.join(timeout=5)
-        if worker.process.is_alive():
+    try:
+        while open_pipes and time.monotonic() < deadline:
+            for pipe in wait(list(open_pipes), timeout=1.0):
+                assert isinstance(pipe, Connection)
+                try:
+                    kind, content = pipe.recv()
+                except (EOFError, OSError):
+                    del open_pipes[pipe]
+                    continue
+                if kind == "rows":
+                    keep(open_pipes[pipe], content)
+        for worker in workers:
+            worker.process.join(timeout=5)
+    finally:  # Ctrl-C again: what a checkpoint holds is whole, the rest is given up
+        for worker in workers:
             worker.process.kill()
 
 
@@ -166,7 +182,7 @@ def work(
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, after)
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, _blame(error))]
+                        rows = [failed_row(config, end.branch, _blame(error), end.average)]
                     pipe.send(("rows", rows))
             except FAILURES as error:
                 pipe.send(("failed", _blame(error)))
@@ -177,7 +193,8 @@ def work(
     except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
         return
     except Exception as error:  # whatever it is, the engine says it and stops; nothing is passed over
-        pipe.send(("error", f"{type(error).__name__}: {error}"))
+        with suppress(OSError):  # unless it is gone
+            pipe.send(("error", f"{type(error).__name__}: {error}"))
 
 
 def _blame(error: Exception) -> str:

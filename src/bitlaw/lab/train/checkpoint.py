@@ -23,20 +23,27 @@ log = logging.getLogger("bitlaw.lab")
 
 
 def save(folder: Path, run: str, step: int, tensors: dict[str, Tensor]) -> None:
-    """Write the state of a run at a step, and drop all but the newest checkpoints."""
+    """Write the state of a run at a step, and drop those before it but the newest; the folder is of one process."""
     target = folder / f"step-{step:09d}"
+    for torn in folder.glob("step-*.tmp-*"):  # of processes that were killed
+        shutil.rmtree(torn, ignore_errors=True)
     temporary = folder / f"{target.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     data = safetensors.torch.save(tensors)
-    _write(temporary / "state.safetensors", data)
     manifest = {"run": run, "step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    _write(temporary / "MANIFEST.json", json.dumps(manifest).encode())
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
-    _sync(folder)
-    for old in _newest_first(folder)[KEEP:]:
+    try:
+        _write(temporary / "state.safetensors", data)
+        _write(temporary / "MANIFEST.json", json.dumps(manifest).encode())
+        _sync(temporary)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync(folder)
+    except OSError:  # a full disk does not need what it has of this
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    # Those of later steps stay: if they are damaged, they must not push out what is saved now.
+    for old in [path for path in _newest_first(folder) if path.name <= target.name][KEEP:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -45,6 +52,7 @@ def load(folder: Path, run: str, at_most: int) -> tuple[int, dict[str, Tensor]] 
 
     A torn, truncated, altered or foreign checkpoint is passed over with a warning.
     """
+    damaged = False
     for path in _newest_first(folder):
         try:
             manifest = json.loads((path / "MANIFEST.json").read_bytes())
@@ -56,7 +64,10 @@ def load(folder: Path, run: str, at_most: int) -> tuple[int, dict[str, Tensor]] 
             if manifest["step"] <= at_most:
                 return manifest["step"], safetensors.torch.load(data)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            damaged = True
             log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
+    if damaged:
+        log.warning("there is no intact checkpoint in %s; beginning at the first step", folder)
     return None
 
 
