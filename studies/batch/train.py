@@ -33,10 +33,10 @@ SIZE, SEQ = 12_000, 64
 BATCHES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # tokens
 MIDDLE = 1024
 FACTORS = (0.5, 1.0, 2.0)  # of 0.5 / width sqrt(batch / 1024 tokens): square-root rule (Malladi et al. 2022, 2205.10287)
-TARGET = 2.3
+TARGET = 2.4
 SEEDS = range(1, 6)
 SIZES = (6_000, 12_000, 24_000, 48_000, 96_000)
-POINTS = sorted({round(20 * 1.12**k) for k in range(47)})
+POINTS = sorted({round(20 * 1.15**k) for k in range(35)})
 EVAL_TOKENS = 16_384
 
 
