@@ -1,6 +1,7 @@
 """A law on rows: estimates, intervals, and what the rows cannot tell."""
 
 from .compare import Comparison, all_for, compare
+from .contour import Contour, contours
 from .estimate import fit
 from .examine import examine
 from .forecast import Forecast, forecast, load_forecast
@@ -14,6 +15,7 @@ from .split import Split, cheapest, largest, longest, lowest_bits
 __all__ = [
     "Backtest",
     "Comparison",
+    "Contour",
     "Estimate",
     "Fit",
     "Forecast",
@@ -26,6 +28,7 @@ __all__ = [
     "backtest",
     "cheapest",
     "compare",
+    "contours",
     "examine",
     "fit",
     "forecast",
