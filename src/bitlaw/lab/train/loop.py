@@ -72,8 +72,7 @@ class State:
 
     def __init__(self, config: TrunkConfig, scheme: Scheme, device: torch.device) -> None:
         self.config, self.device, self.step = config, device, 0
-        model = Transformer(config.shape, config.seed, config.residual)
-        self.model = apply_scheme(model, scheme).to(device)
+        self.model = apply_scheme(self.build(config), scheme).to(device)
         self.model.recompute = config.recompute
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.products = product_type(config, device)
@@ -85,6 +84,14 @@ class State:
         kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
         self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
         self.stored.release()
+
+    def build(self, config: TrunkConfig) -> Transformer:
+        """Return the model before its first step; another task has another."""
+        return Transformer(config.shape, config.seed, config.residual)
+
+    def loss(self, logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+        """Return the mean loss of a batch; another task has another."""
+        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
     def update(self, tokens_BT: Tensor, targets_BT: Tensor, rate: float) -> None:
         """Make one step of the optimiser.
@@ -109,11 +116,11 @@ class State:
         """Leave the gradients of the mean loss in the parameters, part of the batch by part, and return that loss."""
         parts = self.config.accumulate
         total = torch.zeros((), device=self.device)
-        for some_BT, targets in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+        for some_BT, some_targets_BT in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
             with torch.autocast(self.device.type, self.products, enabled=self.products == torch.bfloat16):
                 logits_BTV = self.forward(some_BT)
             exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-            loss = F.cross_entropy(exact.flatten(0, 1), targets.flatten()) / parts
+            loss = self.loss(exact, some_targets_BT) / parts
             loss.backward()
             total += loss.detach()
         return total
@@ -159,6 +166,7 @@ def train_trunk(
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
+    state: type[State] = State,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
@@ -170,13 +178,14 @@ def train_trunk(
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
         device: where to train; None means the CPU.
+        state: of the task; a subclass gives another model and loss than those from next-token prediction.
 
     Raises:
         Interrupted: after `should_stop` said so.
     """
     device = device or torch.device("cpu")
     trunk_dead = ""
-    trunk = State(config, config.parts(), device)
+    trunk = state(config, config.parts(), device)
     for way in config.branches():
         if way in done:
             continue
@@ -193,7 +202,7 @@ def train_trunk(
         except Diverged as error:
             reason = trunk_dead = f"the trunk diverged: {error}"
         if not trunk_dead:
-            branch = State(config, Scheme.parse(way.scheme), device)
+            branch = state(config, Scheme.parse(way.scheme), device)
             branch.load(trunk.step, trunk.tensors())
             if branch.averages and way.scheme != config.scheme:
                 branch.averages.forget()
