@@ -42,7 +42,9 @@ def cells(
         ConfigError: fewer frames than two steps have, no scheme, or one that needs tokens.
     """
     if Scheme.parse(scheme).emb.quantized:
-        raise ConfigError(f"scheme {scheme!r}: frames are not looked up, so there is no embedding to quantise")
+        raise ConfigError(
+            f"scheme {scheme!r}: frames are not looked up, so there is no embedding to quantise"
+        )
     if min(frames) < 2 * WARMUP * BATCH * SEQ_LEN:
         raise ConfigError(f"{min(frames):,} frames are too few; use {2 * WARMUP * BATCH * SEQ_LEN:,} or more")
     if not 0 < ahead < SEQ_LEN // 2:
@@ -52,7 +54,11 @@ def cells(
         shape = ladder_shape(size, corpus.vocab)
         own = seed * 10**6 + sizes.index(size) * 1000 + frames.index(amount)
         settings: dict[str, Any] = {"shape": shape, "scheme": scheme, "seed": own, "budgets": (amount,)}
-        settings |= {"corpus_sha256": corpus.sha256, "tokenizer": corpus.tokenizer, "eval_tokens": EVAL_FRAMES}
+        settings |= {
+            "corpus_sha256": corpus.sha256,
+            "tokenizer": corpus.tokenizer,
+            "eval_tokens": EVAL_FRAMES,
+        }
         settings |= {"batch_size": BATCH, "seq_len": SEQ_LEN, "warmup_steps": WARMUP, "ahead": ahead}
         found.append(SpeechConfig(**settings, learning_rate=RATE_TIMES_WIDTH / shape.width))
     return found
@@ -100,7 +106,12 @@ def run_cells(
                 loss = clustered_mean(*evaluate(end.model, windows, config.ahead))
                 if not math.isfinite(loss.value):
                     raise LabError(f"the evaluation loss of {row['id']} is {loss.value}")
-                row |= {"status": "ok", "loss": loss.value, "loss_se": loss.se, "eval_clusters": loss.clusters}
+                row |= {
+                    "status": "ok",
+                    "loss": loss.value,
+                    "loss_se": loss.se,
+                    "eval_clusters": loss.clusters,
+                }
             store.add([row])
             yield row
         shutil.rmtree(place, ignore_errors=True)

@@ -66,7 +66,9 @@ def read_wav(data: bytes, name: str = "recording") -> Floats:
                 )
             samples = np.frombuffer(file.readframes(frames), "<i2").astype(np.float32) / 2**15
     except (wave.Error, EOFError, struct.error, RuntimeError, ValueError, ArithmeticError) as error:
-        raise DataError(f"{shown} is no WAV file, or a damaged one: {error or 'it ends too early'}") from error
+        raise DataError(
+            f"{shown} is no WAV file, or a damaged one: {error or 'it ends too early'}"
+        ) from error
     if len(samples) < frames:
         raise DataError(f"{shown} is cut off: {len(samples):,} samples of {frames:,}")
     return samples if rate == RATE else resample_poly(samples, 1, rate // RATE).astype(np.float32)
@@ -163,7 +165,9 @@ def read_speech(package: str) -> list[Floats]:
     """
     path = _kept(package)
     if not path.is_file():
-        raise DataError(f"the speech of {package} is not on this machine yet; run: bitlaw task speech --fetch")
+        raise DataError(
+            f"the speech of {package} is not on this machine yet; run: bitlaw task speech --fetch"
+        )
     try:
         kept = safetensors.numpy.load_file(path)
         return np.split(kept["frames"], kept["starts"][1:])
@@ -183,7 +187,9 @@ def fetch_speech(on_package: Callable[[int, str], None] = lambda done, package: 
         for package, (archive, _) in zip(missing, archives, strict=True):
             files = deb_members(archive, PACKAGES[package])
             # Stretches of silence, for callers to wait in, are no speech.
-            frames = [log_mel(read_wav(data, name)) for name, data in files.items() if "/silence/" not in name]
+            frames = [
+                log_mel(read_wav(data, name)) for name, data in files.items() if "/silence/" not in name
+            ]
             starts = np.cumsum([0, *map(len, frames[:-1])])
             with whole(_kept(package)) as temporary:
                 safetensors.numpy.save_file({"frames": np.concatenate(frames), "starts": starts}, temporary)
