@@ -1,16 +1,18 @@
-"""Paper 8 at a thousandth of its size: five sizes x five amounts of recorded speech x three seeds, and laws of the loss.
+"""Laws of another modality: five sizes x five amounts of recorded speech x three seeds (after Droppo & Elibol 2021).
 
     bitlaw task speech --fetch      # 150 minutes of speech, a 215 MB download
     python studies/speech/run.py    # about eight minutes on one core; goes on where it was stopped
 
-Rows go to rows.csv beside this file. The saturating law after Droppo & Elibol (2021) and, beside it, Chinchilla's, which
-is its case a = 1, are fitted without the largest size, and judged on it.
+Rows go to rows.csv beside this file. The saturating law and, beside it, Chinchilla's, which is its case a = 1, are
+fitted without the largest size, and judged on it.
 """
 
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import t as student
 
 import bitlaw as bl
 from bitlaw.lab.sweep.speech import cells, run_cells
@@ -41,7 +43,14 @@ def main(work: Path) -> None:
     frame.select(kept).write_csv(HERE / "rows.csv")
     runs = bl.read_runs(HERE / "rows.csv")
     for law in (bl.laws.saturating, bl.laws.chinchilla):
-        print(bl.fit(law, runs, hold_out=bl.largest()), "\n")
+        fit = bl.fit(law, runs, hold_out=bl.largest())
+        held = fit.held_out
+        amounts = runs.frame["tokens"].to_numpy()[list(held.index)]
+        # A law errs alike at one amount whatever the seed: amounts are the units.
+        errors = [np.abs(held.errors)[amounts == amount].mean() for amount in np.unique(amounts)]
+        half = student.ppf(0.95, len(errors) - 1) * np.std(errors, ddof=1) / len(errors) ** 0.5
+        print(fit)
+        print(f"{np.mean(errors):.2%} ± {half:.2%} (90 %, Student's t over {len(errors)} amounts)\n")
 
 
 if __name__ == "__main__":

