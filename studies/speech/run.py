@@ -1,7 +1,7 @@
-"""Laws of another modality: five sizes x five amounts of recorded speech x three seeds (after Droppo & Elibol 2021).
+"""Laws of another modality: five sizes x five amounts of recorded speech (after Droppo & Elibol 2021).
 
     bitlaw task speech --fetch      # 150 minutes of speech, a 215 MB download
-    python studies/speech/run.py    # about eight minutes on one core; goes on where it was stopped
+    python studies/speech/run.py    # some minutes on one core; goes on where it was stopped
 
 Rows go to rows.csv beside this file. The saturating law and, beside it, Chinchilla's, which is its case a = 1, are
 fitted without the largest size, and judged on it.
@@ -21,7 +21,7 @@ from bitlaw.runs import Store
 
 SIZES = [5_000, 10_000, 20_000, 40_000, 80_000]
 FRAMES = [50_000, 100_000, 200_000, 400_000, 800_000]
-SEEDS = 3
+SEEDS = 1
 HERE = Path(__file__).parent
 
 
