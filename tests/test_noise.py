@@ -100,7 +100,9 @@ def test_parts_of_a_models_batch_make_up_its_gradient(scheme):
     StoredWeights(model).read()
     tokens = torch.randint(256, (12, 17), generator=torch.Generator().manual_seed(4))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    gradient_noise(model, inputs[:4], targets[:4], parts=4)  # scales of activations are set by the first batch
+    gradient_noise(
+        model, inputs[:4], targets[:4], parts=4
+    )  # scales of activations are set by the first batch
     found = gradient_noise(model, inputs, targets, parts=12)
     assert all(p.grad is None for p in model.parameters())
     rows = []

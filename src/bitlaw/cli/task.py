@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, nearest
+from ..units import parse_quantity
 from .common import IntervalOption, JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -107,6 +109,91 @@ def clicks(
     else:
         _show(lines, scores, interval)
     if stopped:
+        raise typer.Exit(130)
+
+
+@task_app.command()
+def speech(
+    sizes: Annotated[
+        str, typer.Option(help="Parameters of the blocks, with commas between.")
+    ] = "5k,10k,20k,40k",
+    frames: Annotated[
+        str, typer.Option(help="Trained on, 100 a second; the packages hold 0.8M to train on.")
+    ] = "50k,100k,200k,400k",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each size and amount.")] = 1,
+    scheme: Annotated[
+        str, typer.Option(help='Number formats, like "16", "w=int4", "w=int4 channel,a=int8 token".')
+    ] = "16",
+    ahead: Annotated[int, typer.Option(min=1, help="Frames to the one that is predicted.")] = 3,
+    folder: Annotated[Path, typer.Option("--out", help="Of rows and checkpoints.")] = Path("speech"),
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch the packages of speech with apt, and stop.")
+    ] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Predict frames of recorded speech with a ladder of causal transformers, for laws of another modality.
+
+    The loss is the mean absolute difference to the log-mel frame some steps ahead (autoregressive predictive coding,
+    Chung et al. 2019). Rows go to runs.sqlite; what was stopped goes on, from its last checkpoint.
+
+    * `bitlaw task speech --fetch`
+    * `bitlaw task speech --sizes 5k,10k,20k,40k --frames 50k,100k,200k,400k --out speech`
+    * `bitlaw fit speech/runs.sqlite --law saturating`
+    """
+    from ..study import Progress
+    from .progress import Reporter
+
+    if fetch:
+        from ..lab.tasks.audio import PACKAGES, fetch_speech
+
+        with Reporter() as reporter:
+            fetch_speech(lambda done, package: reporter(Progress(done, len(PACKAGES), package)))
+        return
+    wanted = [
+        [int(parse_quantity(word, unit)) for word in _words(text)]
+        for text, unit in ((sizes, "params"), (frames, "tokens"))
+    ]
+
+    import torch
+
+    from ..lab.sweep.speech import cells, run_cells
+    from ..lab.tasks.audio import PACKAGES, read_speech, speech_corpus
+    from ..runs import Store
+
+    torch.set_num_threads(1)  # batches are too small for more
+    done, stopped = 0, False
+    with Reporter() as reporter:
+        reporter(Progress(0, 1, "reading speech"))
+        recordings = [recording for name in PACKAGES for recording in read_speech(name)]
+        corpus = speech_corpus("+".join(PACKAGES), recordings)
+        configs = cells(corpus, wanted[0], wanted[1], seeds, scheme, ahead)
+        store = Store(folder / "runs.sqlite")
+        total = sum(config.budgets[0] for config in configs)
+
+        def on_frames(count: int) -> None:
+            nonlocal done
+            done += count
+            reporter(Progress(done, total, f"training: {len(configs)} cells"))
+
+        try:
+            for _ in run_cells(configs, corpus, store, folder / "checkpoints", on_frames):
+                pass
+        except KeyboardInterrupt:
+            stopped = True
+    ours = {config.cell_id(config.branches()[0]) for config in configs}
+    told = ("id", "params", "tokens", "w_format", "seed", "status", "loss", "loss_se", "reason")
+    rows = [{name: row[name] for name in told} for row in store.runs().frame.to_dicts() if row["id"] in ours]
+    if json_:
+        print_json({"unit": "frames", "objective": "l1", "cells": len(configs), "rows": rows})
+    else:
+        for row in rows:
+            loss = row["status"] if row["loss"] is None else f"{row['loss']:.4f} ± {row['loss_se']:.4f}"
+            print(f"{row['params']:>9,.0f} parameters {row['tokens']:>11,.0f} frames  {loss}")
+        print(
+            "\n± is the standard error over recordings, which all rows share; the loss is in deviations of a bin."
+        )
+    if stopped:
+        print(f"Stopped with {len(rows)} of {len(configs)} rows; the same command goes on.", file=sys.stderr)
         raise typer.Exit(130)
 
 

@@ -95,7 +95,9 @@ def contours(
         raise FitError("ends of cooldowns do not lie on one curve; use rows of trunks, cooldown = 0")
     if frame.select("trunk", "batch", "steps").null_count().sum_horizontal().item():
         raise FitError("a contour needs trunk, steps and batch (or tokens) of every row")
-    trunks = frame.sort("steps").group_by("trunk", "batch", maintain_order=True).agg("steps", "loss").sort("batch")
+    trunks = (
+        frame.sort("steps").group_by("trunk", "batch", maintain_order=True).agg("steps", "loss").sort("batch")
+    )
     batch = trunks["batch"].to_numpy()
     curves = [(np.array(row["steps"], float), np.array(row["loss"], float)) for row in trunks.to_dicts()]
     tail = (1 - interval) / 2

@@ -167,6 +167,7 @@ def select(
         )
         return whole.take(chosen)
 
+    _one_unit(frame, is_loss | is_gap)
     _one_evaluation_set(frame, is_loss)
     ranges = {
         name: (float(column[keep].min()), float(column[keep][column[keep] < UNQUANTIZED].max(initial=0)))
@@ -305,6 +306,15 @@ def _one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
             f"the rows were evaluated on {len(sets)} different sets (column eval_sha256); their losses cannot be "
             "compared: keep the rows of one"
         )
+
+
+def _one_unit(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+    for column, usual in (("unit", "tokens"), ("objective", "cross-entropy")):
+        found = frame.filter(pl.Series(chosen))[column].fill_null(usual).unique().sort().to_list()
+        if len(found) > 1:
+            raise FitError(
+                f"the rows mix {' and '.join(found)} (column {column}), which no law compares; fit them apart"
+            )
 
 
 def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:

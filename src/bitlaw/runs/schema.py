@@ -105,6 +105,12 @@ COLUMNS: tuple[Column, ...] = (
     _count("norm"),
     _count("head"),
     Column("tokens", "number", "D, training tokens seen; laws need it", "tokens", 0, exclusive=True),
+    Column(
+        "unit",
+        "text",
+        "what `tokens` counts, `frames` of sound for one; empty means tokens of text. A fit takes rows of one unit",
+        choices=("tokens", "frames"),
+    ),
     Column("unique_tokens", "number", "distinct training tokens seen", "tokens", 0, exclusive=True),
     Column("flops", "number", "training FLOPs, matrix products counted exactly", "flops", 0, exclusive=True),
     Column("flops_6nd", "number", "6 N D with non-embedding N", "flops", 0, exclusive=True),
@@ -163,6 +169,12 @@ COLUMNS: tuple[Column, ...] = (
         high=1,
     ),
     Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
+    Column(
+        "objective",
+        "text",
+        "what `loss` is the mean of: `l1`, absolute difference in deviations of a bin; empty means cross-entropy",
+        choices=("cross-entropy", "l1"),
+    ),
     Column("loss_se", "number", "standard error of `loss` over the evaluation set", "nats/token", 0),
     Column(
         "bpb",

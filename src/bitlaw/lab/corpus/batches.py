@@ -81,5 +81,8 @@ def spread_windows(text: Text, tokens: int, seq_len: int) -> Windows:
 
 
 def _cut(tokens: NDArray[Any], starts: NDArray[np.int64], seq_len: int) -> tuple[Tensor, Tensor]:
-    windows = tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+    windows = tokens[starts[:, None] + np.arange(seq_len + 1)]
+    windows = windows.astype(
+        np.float32 if windows.dtype.kind == "f" else np.int64
+    )  # frames of sound, or tokens
     return torch.from_numpy(windows[:, :-1]).contiguous(), torch.from_numpy(windows[:, 1:]).contiguous()

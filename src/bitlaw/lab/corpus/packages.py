@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,6 +94,9 @@ KNOWN = {
     "dict-gcide": ("0.48.5+nmu2", "7b0af5cfde3cbdef"),
     "dict-foldoc": ("20230119-1", "745cbedb55c2da60"),
     "perl-doc": ("5.36.0-7+deb12u3", "e9e3564ff5ade27d"),
+    "asterisk-core-sounds-en-wav": ("1.6.1-1", "2be3ea287d83299d"),
+    "asterisk-core-sounds-it-wav": ("1.6.1-1", "5a26638089e134b8"),
+    "festvox-ru": ("0.5+dfsg-6", "21ef3f0f2978ecf2"),
     "git-doc": ("1:2.39.5-0+deb12u3", "3c89668a11053a6b"),
 }
 
@@ -128,31 +132,51 @@ def get(name: str, on_package: Callable[[int, str], None] = lambda done, package
     """
     recipe = _recipe(name)
     folder = cache() / "corpora" / name
+    _make(folder)
+    manifest = []
+    packages = fetched([part.package for part in recipe.parts], folder, on_package)
+    with (
+        closing(packages),
+        whole(folder / "documents.jsonl.gz") as temporary,
+        gzip.GzipFile(temporary, "wb", compresslevel=4, mtime=0) as out,
+    ):
+        for part, (archive, entry) in zip(recipe.parts, packages, strict=True):
+            manifest.append(entry)
+            for text in part.documents(deb_members(archive, part.members)):
+                out.write(json.dumps({"text": text}).encode() + b"\n")
+    with whole(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
+    return folder / "documents.jsonl.gz"
+
+
+def fetched(
+    packages: list[str], folder: Path, on_package: Callable[[int, str], None]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield the archive of each package, which is there until the next is asked for, and its line in a manifest.
+
+    Raises:
+        LabError: apt is not here, or cannot have a package.
+        DataError: an archive is not what it was, or the folder cannot be written.
+    """
+    _make(folder)
+    with TemporaryDirectory(dir=folder, prefix="get-") as place:
+        on_package(0, "the list of packages")
+        options = _update(Path(place))
+        for done, package in enumerate(packages):
+            on_package(done, package)
+            archive = _download(package, Path(place), options)
+            yield archive, check_archive(package, archive)
+            archive.unlink()
+    on_package(len(packages), "done")
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
             f"cannot write in {folder}: {error.strerror}; set BITLAW_CACHE to another folder"
         ) from error
-    manifest = []
-    with (
-        TemporaryDirectory(dir=folder, prefix="get-") as place,
-        whole(folder / "documents.jsonl.gz") as temporary,
-    ):
-        on_package(0, "the list of packages")
-        options = _update(Path(place))
-        with gzip.GzipFile(temporary, "wb", compresslevel=4, mtime=0) as out:
-            for done, part in enumerate(recipe.parts):
-                on_package(done, part.package)
-                archive = _download(part.package, Path(place), options)
-                manifest.append(check_archive(part.package, archive))
-                for text in part.documents(_deb_members(archive, part.members)):
-                    out.write(json.dumps({"text": text}).encode() + b"\n")
-                archive.unlink()
-    with whole(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
-    on_package(len(recipe.parts), "done")
-    return folder / "documents.jsonl.gz"
 
 
 def check_archive(package: str, archive: Path) -> dict[str, str]:
@@ -200,7 +224,12 @@ def members(stream: IO[bytes], pattern: str, largest: int = LARGEST, most: int =
     return dict(sorted(found.items()))
 
 
-def _deb_members(archive: Path, pattern: str) -> dict[str, bytes]:
+def deb_members(archive: Path, pattern: str) -> dict[str, bytes]:
+    """Read the plain files of a Debian package whose names fit a pattern.
+
+    Raises:
+        DataError: the archive is damaged, or a file is too large.
+    """
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as unpacking:

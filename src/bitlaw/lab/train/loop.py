@@ -30,6 +30,7 @@ from .optimizers import Optimizers
 from .speed import batches, compiled, product_type
 
 CHECKPOINT_SECONDS = 20.0
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Interrupted(Exception):
@@ -72,10 +73,9 @@ class State:
 
     def __init__(self, config: TrunkConfig, scheme: Scheme, device: torch.device) -> None:
         self.config, self.device, self.step = config, device, 0
-        model = Transformer(config.shape, config.seed, config.residual)
-        self.model = apply_scheme(model, scheme).to(device)
+        self.model = apply_scheme(self.build(config), scheme).to(device)
         self.model.recompute = config.recompute
-        self.loss = compiled(mean_loss) if config.compile else mean_loss
+        self.run = compiled(forward) if config.compile else forward
         self.looked = not config.compile
         self.products = product_type(config, device)
         self.named = dict(self.model.named_parameters())
@@ -86,6 +86,14 @@ class State:
         kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
         self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
         self.stored.release()
+
+    def build(self, config: TrunkConfig) -> Transformer:
+        """Return the model before its first step; another task has another."""
+        return Transformer(config.shape, config.seed, config.residual)
+
+    def loss(self) -> Loss:
+        """Return what gives the mean loss of outputs and targets; another task has another."""
+        return next_token_loss
 
     def update(self, tokens_BT: Tensor, targets_BT: Tensor, rate: float) -> None:
         """Make one step of the optimiser.
@@ -125,9 +133,9 @@ class State:
         """Leave the gradients of the mean loss in the parameters, part of the batch by part, and return that loss."""
         parts = self.config.accumulate
         total = torch.zeros((), device=self.device)
-        for some_BT, targets in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
+        for some_BT, some_targets_BT in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
             with torch.autocast(self.device.type, self.products, enabled=self.products == torch.bfloat16):
-                loss = self.loss(self.model, some_BT, targets) / parts
+                loss = self.run(self.model, some_BT, some_targets_BT, self.loss()) / parts
             loss.backward()
             total += loss.detach()
         return total
@@ -165,11 +173,15 @@ class State:
             )
 
 
-def mean_loss(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """The cross-entropy of the next tokens, in nats, in float32 at least."""
+def forward(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor, loss: Loss) -> Tensor:
+    """Return the loss of a batch, computed in float32 at least; one function, so that it is compiled once."""
     logits_BTV = model(tokens_BT)
-    exact_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-    return F.cross_entropy(exact_BTV.flatten(0, 1), targets_BT.flatten())
+    return loss(logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32)), targets_BT)
+
+
+def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """The cross-entropy of the next tokens, in nats."""
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
 
 
 def train_trunk(
@@ -180,6 +192,7 @@ def train_trunk(
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
+    state: type[State] = State,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
@@ -191,6 +204,7 @@ def train_trunk(
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
         device: where to train; None means the CPU.
+        state: of the task; a subclass gives another model and loss than those from next-token prediction.
 
     Raises:
         Interrupted: after `should_stop` said so.
@@ -199,7 +213,7 @@ def train_trunk(
     if config.compile:
         torch.compiler.reset()  # the graphs of earlier trunks would count against its limit
     trunk_dead = ""
-    trunk = State(config, config.parts(), device)
+    trunk = state(config, config.parts(), device)
     for way in config.branches():
         if way in done:
             continue
@@ -216,7 +230,7 @@ def train_trunk(
         except Diverged as error:
             reason = trunk_dead = f"the trunk diverged: {error}"
         if not trunk_dead:
-            branch = State(config, Scheme.parse(way.scheme), device)
+            branch = state(config, Scheme.parse(way.scheme), device)
             branch.load(trunk.step, trunk.tensors())
             if branch.averages and way.scheme != config.scheme:
                 branch.averages.forget()
