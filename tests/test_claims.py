@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ from bitlaw import ConfigError, Store, StoreError
 from bitlaw.cli.main import app
 from bitlaw.lab.corpus import read_corpus
 from bitlaw.lab.sweep import After, alone, own_place, planned, run_sweep, trunks, work_left, workers
+from bitlaw.lab.sweep.team import Bench
 from bitlaw.runs import Leases, running
 from bitlaw.study import read_study
 
@@ -194,11 +196,9 @@ def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workers, "end_rows", end_rows)
     monkeypatch.setattr(workers, "train_trunk", train_trunk)
-    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
-    ours, theirs = workers.mp.get_context("spawn").Pipe()
-    thread = threading.Thread(
-        target=workers.work, args=(theirs, None, "bytes", after, tmp_path, "cpu"), daemon=True
-    )
+    ours, theirs = multiprocessing.Pipe()
+    bench = Bench(None, "bytes", after, tmp_path)
+    thread = threading.Thread(target=workers.work, args=(theirs, bench, "cpu"), daemon=True)
     thread.start()
     heard = []
     for config in (two, one):

@@ -5,13 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from .common import JsonFlag, print_json
-from .job import Job, duration, opened, picture, print_table, progress_of, table_of
+from .job import (
+    Job,
+    duration,
+    opened,
+    picture,
+    print_table,
+    progress_of,
+    stopped_by_sigterm,
+    table_of,
+    team_of,
+)
+
+if TYPE_CHECKING:
+    from ..lab.sweep import Team
 
 sweep_app = typer.Typer(no_args_is_help=True, help="Many models, on one machine or on many.")
 REFRESH_SECONDS = 2.0
@@ -108,17 +121,32 @@ def run(
     store: StoreOption = None,
     folder: FolderOption = None,
     corpus: CorpusOption = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core or GPU.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default: one a core or GPU; on Ray, as many as there is room for."),
+    ] = None,
     device: DeviceOption = "auto",
+    on: Annotated[
+        str, typer.Option(help="here, or ray[:ADDRESS]; an address is auto, HOST:PORT or ray://HOST:PORT.")
+    ] = "here",
+    cpus_per_worker: Annotated[float | None, typer.Option(min=0, help="On Ray; default 1.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="On Ray; 0.25 puts four on a GPU. Default 1 if there are any.")
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Train, quantise and evaluate all cells of a sweep that are not in the store, with all of this machine.
+    """Train, quantise and evaluate all cells of a sweep that are not in the store, here or on a Ray cluster.
 
-    Finished cells are stored as they come. Ctrl-C loses nothing: run the same command to go on.
+    Finished cells are stored as they come. Ctrl-C and SIGTERM lose nothing: run the same command to go on. Each
+    node of a Ray cluster needs bitlaw and the text under the same name; rows come back here.
+    Checkpoints are kept in the same folder on each node, best a shared one.
 
     Example: `bitlaw sweep run quick`
+
+    Example: `bitlaw sweep run sweep.toml --on ray:auto --gpus-per-worker 0.25`
     """
-    _go(Job(source, folder, corpus), store, workers, device, json_)
+    job = Job(source, folder, corpus)
+    _go(job, store, workers, team_of(on, device, cpus_per_worker, gpus_per_worker), json_)
 
 
 @sweep_app.command()
@@ -137,11 +165,12 @@ def work(
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
 
     Every process takes a folder of its own below --folder. One that is killed loses its claim after --lease
-    seconds, and another takes it. A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
+    seconds, and another takes it; Ctrl-C or SIGTERM saves its state and gives its claim back at once.
+    A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, device, json_, lease)
+    _go(Job(config, folder, corpus), store, workers, team_of("here", device), json_, lease)
 
 
 @sweep_app.command()
@@ -215,7 +244,7 @@ def forget(
 
 
 def _go(
-    job: Job, where: str | None, workers: int | None, device: str, json_: bool, lease: float = 60.0
+    job: Job, where: str | None, workers: int | None, team: Team, json_: bool, lease: float = 60.0
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
     from ..lab.sweep import own_place, run_sweep, work_left
@@ -223,7 +252,7 @@ def _go(
     from ..study import Progress
     from .progress import Reporter
 
-    with own_place(job.folder) as (place, name), Reporter() as reporter:
+    with own_place(job.folder) as (place, name), Reporter() as reporter, stopped_by_sigterm():
         kept = Store(job.where(where))
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0
@@ -246,7 +275,7 @@ def _go(
                 corpus_path=job.corpus,
                 after=job.after,
                 workers=workers,
-                device=device,
+                team=team,
                 name=name,
                 lease_seconds=lease,
                 on_work=on_work,
