@@ -59,7 +59,7 @@ def team_of(on: str, device: str, cpus: float | None = None, gpus: float | None 
     if place not in ("here", "ray") or (place == "here" and address):
         raise ConfigError(f"cannot work on {on[:80]!r}; try 'here', 'ray', or 'ray:ADDRESS'")
     if place == "ray":
-        return RayTeam(address or None, 1.0 if cpus is None else cpus, gpus, device)
+        return RayTeam(address or "auto", 1.0 if cpus is None else cpus, gpus, device)
     if cpus is not None or gpus is not None:
         raise ConfigError(
             "--cpus-per-worker and --gpus-per-worker belong to --on ray; --workers says how many work here"

@@ -29,8 +29,8 @@ class RayTeam(Team):
     absolute path on each node: if the nodes share it, a trunk whose node is lost goes on where it was.
 
     Args:
-        address: as `ray.init` takes it: `auto`, `HOST:PORT`, `ray://HOST:PORT`; None for a cluster that runs here
-            or is named by RAY_ADDRESS, else a new one on this machine alone.
+        address: as `ray.init` takes it: `HOST:PORT`, `ray://HOST:PORT`, or `auto` for the cluster that RAY_ADDRESS
+            names or that this machine belongs to.
         cpus: of each actor; shares as well.
         gpus: of each actor; shares as well. None means one if the device is `cuda`, or `auto` where there are GPUs.
         device: `auto`, `cpu` or `cuda`.
@@ -41,7 +41,7 @@ class RayTeam(Team):
     """
 
     def __init__(
-        self, address: str | None = None, cpus: float = 1.0, gpus: float | None = None, device: str = "auto"
+        self, address: str = "auto", cpus: float = 1.0, gpus: float | None = None, device: str = "auto"
     ) -> None:
         try:
             import ray
@@ -51,14 +51,13 @@ class RayTeam(Team):
             raise ConfigError(
                 f"the device is {device!r}, with {gpus:g} GPUs for each worker; drop one of the two"
             )
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
         if not ray.is_initialized():
             try:
-                ray.init(address, include_dashboard=False, logging_level="warning")
+                ray.init(address, logging_level="warning")
             except (ConnectionError, ValueError, RuntimeError) as error:
-                said = str(error).strip().splitlines()[0][:200]
+                said = str(error).strip().splitlines()[0][:200].rstrip(".")
                 raise LabError(
-                    f"cannot reach a Ray cluster at {address or 'this machine'}: {said}"
+                    f"cannot reach a Ray cluster at {address[:80]!r}: {said}; `ray start --head` begins one"
                 ) from error
         self.ray = ray
         if gpus is None:
