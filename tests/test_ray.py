@@ -13,7 +13,7 @@ import pytest
 from servers import RayNode, children
 from test_claims import job, stable
 
-from bitlaw import ConfigError, LabError, Store
+from bitlaw import ConfigError, LabError, Store, StoreError
 from bitlaw.cli.job import team_of
 from bitlaw.lab.sweep import RayTeam, run_sweep
 from bitlaw.runs import running
@@ -81,6 +81,14 @@ def sweep(folder: Path, *options: str) -> subprocess.Popen:
         return subprocess.Popen([*command, "--folder", str(folder / "here")], stdout=log, stderr=log)
 
 
+def stored(folder: Path) -> int:
+    """How many rows there are; none while the store is being made."""
+    try:
+        return len(Store(folder / "here" / "runs.sqlite", read_only=True).ids())
+    except StoreError:
+        return 0
+
+
 def ends_well(process: subprocess.Popen, folder: Path, calm: list[tuple]) -> None:
     assert process.wait(timeout=200) == 0, (folder / "log").read_text()[-3000:]
     store = folder / "here" / "runs.sqlite"
@@ -91,10 +99,11 @@ def ends_well(process: subprocess.Popen, folder: Path, calm: list[tuple]) -> Non
 
 
 @pytest.mark.slow
-def test_two_nodes_give_the_rows_of_one_machine(nodes, calm, tmp_path):
+def test_two_nodes_give_the_rows_of_one_machine(nodes, calm, tmp_path, request):
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].client}", "--device", "cpu")
     process = sweep(tmp_path, *where, "--cpus-per-worker", "0.5", "--workers", "4")
+    request.addfinalizer(process.kill)
     most = [0, 0]
     while process.poll() is None:
         most = [max(n, len(actors(node))) for n, node in zip(most, nodes, strict=True)]
@@ -111,18 +120,16 @@ def test_two_nodes_give_the_rows_of_one_machine(nodes, calm, tmp_path):
 
 
 @pytest.mark.slow
-def test_actors_and_nodes_that_are_killed_change_no_row(nodes, calm, tmp_path):
+def test_actors_and_nodes_that_are_killed_change_no_row(nodes, calm, tmp_path, request):
     """An actor is killed, then the second node; then another one joins and takes the actor that waits for room."""
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
     process = sweep(tmp_path, *where, "--workers", "2")
+    request.addfinalizer(process.kill)
 
     def until(rows: int, *busy: RayNode) -> None:
         """Wait until so many rows are stored and some nodes have an actor."""
-        store = tmp_path / "here" / "runs.sqlite"
-        while not (
-            store.exists() and len(Store(store, read_only=True).ids()) >= rows and all(map(actors, busy))
-        ):
+        while not (stored(tmp_path) >= rows and all(map(actors, busy))):
             assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.1)
 

@@ -7,6 +7,7 @@ cluster that scales by itself grow. Whoever reaches a Ray cluster may run code o
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -53,7 +54,7 @@ class RayTeam(Team):
             )
         if not ray.is_initialized():
             try:
-                ray.init(address, logging_level="warning")
+                ray.init(address, logging_level=logging.WARNING)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 said = str(error).strip().splitlines()[0][:200].rstrip(".")
                 raise LabError(
