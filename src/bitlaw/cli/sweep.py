@@ -43,6 +43,9 @@ FolderOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
 ]
+MirrorOption = Annotated[
+    str | None, typer.Option(help="Show stored rows in wandb, mlflow, tensorboard or trackio too.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -133,6 +136,7 @@ def run(
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="On Ray; 0.25 puts four on a GPU. Default 1 if there are any.")
     ] = None,
+    mirror: MirrorOption = None,
     json_: JsonFlag = False,
 ) -> None:
     """Train, quantise and evaluate all cells of a sweep that are not in the store, here or on a Ray cluster.
@@ -146,7 +150,7 @@ def run(
     Example: `bitlaw sweep run sweep.toml --on ray:auto --gpus-per-worker 0.25`
     """
     job = Job(source, folder, corpus)
-    _go(job, store, workers, team_of(on, device, cpus_per_worker, gpus_per_worker), json_)
+    _go(job, store, workers, team_of(on, device, cpus_per_worker, gpus_per_worker), mirror, json_)
 
 
 @sweep_app.command()
@@ -160,6 +164,7 @@ def work(
     lease: Annotated[
         float, typer.Option(min=1, help="Seconds after which cells of a process that is gone are free.")
     ] = 60.0,
+    mirror: MirrorOption = None,
     json_: JsonFlag = False,
 ) -> None:
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
@@ -170,7 +175,7 @@ def work(
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, team_of("here", device), json_, lease)
+    _go(Job(config, folder, corpus), store, workers, team_of("here", device), mirror, json_, lease)
 
 
 @sweep_app.command()
@@ -244,15 +249,26 @@ def forget(
 
 
 def _go(
-    job: Job, where: str | None, workers: int | None, team: Team, json_: bool, lease: float = 60.0
+    job: Job,
+    where: str | None,
+    workers: int | None,
+    team: Team,
+    tracker: str | None,
+    json_: bool,
+    lease: float = 60.0,
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
-    from ..lab.sweep import own_place, run_sweep, work_left
+    from ..lab.sweep import mirror, own_place, run_sweep, work_left
     from ..runs import Store
     from ..study import Progress
     from .progress import Reporter
 
-    with own_place(job.folder) as (place, name), Reporter() as reporter, stopped_by_sigterm():
+    with (
+        own_place(job.folder) as (place, name),
+        Reporter() as reporter,
+        stopped_by_sigterm(),
+        mirror(tracker, job.folder.name, job.folder) as show,
+    ):
         kept = Store(job.where(where))
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0
@@ -265,6 +281,7 @@ def _go(
         def on_rows(rows: list[dict[str, Any]]) -> None:
             nonlocal here
             here += 1
+            show(rows)
             on_work(0.0)
 
         try:

@@ -4,6 +4,7 @@ from .after import After
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
+from .mirrors import MIRRORS, mirror
 from .on_ray import RayTeam
 from .place import alone, own_place
 from .plan import Planned, measured_speed, planned, speeds, work_left
@@ -12,6 +13,7 @@ from .rows import row_ids
 from .team import Team
 
 __all__ = [
+    "MIRRORS",
     "After",
     "Planned",
     "Processes",
@@ -20,6 +22,7 @@ __all__ = [
     "Team",
     "alone",
     "measured_speed",
+    "mirror",
     "own_place",
     "planned",
     "quantize_folder",
