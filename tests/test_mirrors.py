@@ -114,4 +114,4 @@ def test_trackio_reads_the_rows(tmp_path):
     with sqlite3.connect(path) as database:
         kept = database.execute("SELECT run_name, metrics FROM metrics").fetchall()
     database.close()
-    assert [name for name, _ in kept][0] == "a1" and "3.25" in kept[0][1]
+    assert kept[0][0] == "a1" and b"3.25" in kept[0][1]

@@ -21,7 +21,7 @@ from bitlaw.runs import running
 TOML = """
 [sweep]
 sizes = [4_000, 6_000]
-budgets = [8_000, 12_000]
+budgets = [8_000, 12_000, 16_000]
 schemes = ["16", "w4"]
 post_formats = ["int3"]
 seeds = [0, 1]
@@ -51,7 +51,7 @@ def calm(tmp_path_factory) -> list[tuple]:
     configs, after = job(folder / "s.toml", TOML)
     run_sweep(configs, Store(folder / "runs.sqlite"), folder / "here", after=after, workers=2)
     rows = stable(str(folder / "runs.sqlite"))
-    assert len(rows) == 16 + 8
+    assert len(rows) == 24 + 12
     return rows
 
 
@@ -99,7 +99,7 @@ def ends_well(process: subprocess.Popen, folder: Path, calm: list[tuple]) -> Non
 
 
 @pytest.mark.slow
-def test_two_nodes_give_the_rows_of_one_machine(nodes, calm, tmp_path, request):
+def test_two_nodes_give_the_rows_of_one_machine(calm, nodes, tmp_path, request):
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].client}", "--device", "cpu")
     process = sweep(tmp_path, *where, "--cpus-per-worker", "0.5", "--workers", "4")
@@ -120,8 +120,8 @@ def test_two_nodes_give_the_rows_of_one_machine(nodes, calm, tmp_path, request):
 
 
 @pytest.mark.slow
-def test_actors_and_nodes_that_are_killed_change_no_row(nodes, calm, tmp_path, request):
-    """An actor is killed, then the second node; then another one joins and takes the actor that waits for room."""
+def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, request):
+    """An actor is killed; a third node joins; the second one is killed, and the third takes its place."""
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
     process = sweep(tmp_path, *where, "--workers", "2")
@@ -135,11 +135,10 @@ def test_actors_and_nodes_that_are_killed_change_no_row(nodes, calm, tmp_path, r
 
     until(1, *nodes)
     os.kill(actors(nodes[0])[0], signal.SIGKILL)
-    until(5, *nodes)
-    nodes[1].kill()
-    until(8, nodes[0])
     nodes.append(RayNode(nodes[0]))
-    until(9, nodes[2])
+    until(3, *nodes[:2])
+    nodes[1].kill()
+    until(4, nodes[0], nodes[2])
     ends_well(process, tmp_path, calm)
 
 

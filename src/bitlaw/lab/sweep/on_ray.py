@@ -56,7 +56,7 @@ class RayTeam(Team):
             try:
                 ray.init(address, logging_level=logging.WARNING)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                said = str(error).strip().splitlines()[0][:200].rstrip(".")
+                said = " ".join(str(error).split())[-300:].rstrip(".")
                 raise LabError(
                     f"cannot reach a Ray cluster at {address[:80]!r}: {said}; `ray start --head` begins one"
                 ) from error
