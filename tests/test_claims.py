@@ -297,3 +297,27 @@ def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
     left = {path.name for path in (tmp_path / "here").rglob("*") if path.is_file()}
     assert left == {".lock"}
     print(f"{kills} kills")
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_saves_state_and_gives_work_back(tmp_path):
+    """As Slurm sends it: to the engine and to its workers."""
+    (tmp_path / "s.toml").write_text(SMALL.replace("[8_000, 12_000]", "[4_000_000]"))
+    store, here = tmp_path / "runs.sqlite", tmp_path / "here"
+    command = [sys.executable, "-m", "bitlaw", "sweep", "work", "--config", str(tmp_path / "s.toml")]
+    with subprocess.Popen(
+        [*command, "--store", str(store), "--folder", str(here)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as engine:
+        while "training" not in engine.stderr.readline():
+            assert engine.poll() is None
+        while not running(Store(store)):
+            time.sleep(0.1)
+        time.sleep(2)
+        os.killpg(engine.pid, signal.SIGTERM)
+        _, said = engine.communicate(timeout=60)
+    assert engine.returncode == 130 and "Stopped." in said
+    assert not running(Store(store)) and not Store(store).ids()
+    assert list(here.rglob("step-*/MANIFEST.json"))
