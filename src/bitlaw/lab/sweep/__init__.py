@@ -4,7 +4,7 @@ from .after import After
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
-from .mirrors import MIRRORS, mirror
+from .mirrors import mirror
 from .on_ray import RayTeam
 from .place import alone, own_place
 from .plan import Planned, measured_speed, planned, speeds, work_left
@@ -13,7 +13,6 @@ from .rows import row_ids
 from .team import Team
 
 __all__ = [
-    "MIRRORS",
     "After",
     "Planned",
     "Processes",

@@ -7,6 +7,7 @@ checkpoint that it can see, or from the start; the rows are the same.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -108,7 +109,7 @@ class Team(ABC):
 
 
 def remove_others(folder: Path, wanted: Collection[str]) -> None:
-    """Remove the folders in a folder that are not wanted."""
+    """Remove the checkpoints in a folder that are not wanted, and nothing else that may lie there."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and path.name not in wanted:
+        if re.fullmatch("[0-9a-f]{16}", path.name) and path.name not in wanted:
             shutil.rmtree(path, ignore_errors=True)
