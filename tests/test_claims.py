@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -35,7 +36,9 @@ from bitlaw.lab.sweep import (
     workers,
 )
 from bitlaw.lab.sweep.plan import undone
+from bitlaw.lab.sweep.processes import Processes
 from bitlaw.lab.sweep.rows import failed_row
+from bitlaw.lab.sweep.team import Bench
 from bitlaw.runs import Leases, running
 from bitlaw.study import read_study
 
@@ -234,13 +237,14 @@ def test_a_wrong_device_fails_no_cell_and_forgotten_cells_are_counted(tmp_path, 
 
 def engine_of(store: Store, folder: Path) -> engine._Engine:
     leases, nothing = Leases(store), lambda *_: None
-    return engine._Engine([], store, folder, None, After(), "cpu", "me", leases, 100.0, nothing, nothing)
+    bench = Bench(None, "bytes", After(), folder)
+    return engine._Engine([], store, Processes("cpu"), bench, "me", leases, 100.0, nothing, nothing)
 
 
 def test_only_folders_of_work_are_cleared_away(tmp_path):
     for name in ("0123456789abcdef", "thesis"):
         (tmp_path / "here" / name).mkdir(parents=True)
-    engine_of(Store(tmp_path / "runs.sqlite"), tmp_path / "here").look()
+    engine_of(Store(tmp_path / "runs.sqlite"), tmp_path / "here").tidy()
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["thesis"]
 
 
@@ -248,15 +252,14 @@ def test_silence_counts_while_an_engine_listens_and_a_worker_has_work(tmp_path, 
     """Workers that stand in for processes; the clock is set by hand."""
     one, now, buried = engine_of(Store(tmp_path / "runs.sqlite"), tmp_path), 1000.0, []
     monkeypatch.setattr(engine.time, "monotonic", lambda: now)
-    monkeypatch.setattr(one, "bury", buried.append)
+    monkeypatch.setattr(one, "bury", lambda worker, how, blame: buried.append(worker))
 
     def worker(config: object) -> SimpleNamespace:
-        process = SimpleNamespace(kill=lambda: None)
-        return SimpleNamespace(ready=True, leaving=False, config=config, silent=0.0, process=process)
+        return SimpleNamespace(ready=True, leaving=False, config=config, silent=0.0)
 
     busy, idle, begins = worker("a trunk"), worker(None), worker(None)
     begins.ready, one.watched = False, now
-    one.team = dict(enumerate((busy, idle, begins)))
+    one.workers = [busy, idle, begins]
     now += 5000  # the engine was stopped, as its workers may have been
     one.watch()
     assert not buried and busy.silent == begins.silent == 2 * engine.POLL_SECONDS
@@ -295,11 +298,9 @@ def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workers, "end_rows", end_rows)
     monkeypatch.setattr(workers, "train_trunk", train_trunk)
-    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
-    ours, theirs = workers.mp.get_context("spawn").Pipe()
-    thread = threading.Thread(
-        target=workers.work, args=(theirs, None, "bytes", after, tmp_path, "cpu"), daemon=True
-    )
+    ours, theirs = multiprocessing.Pipe()
+    bench = Bench(None, "bytes", after, tmp_path)
+    thread = threading.Thread(target=workers.work, args=(theirs, bench, "cpu"), daemon=True)
     thread.start()
     heard = []
     for config in (two, one):
@@ -398,3 +399,27 @@ def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
     left = {path.name for path in (tmp_path / "here").rglob("*") if path.is_file()}
     assert left == {".lock"}
     print(f"{kills} kills")
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_saves_state_and_gives_work_back(tmp_path):
+    """As Slurm sends it: to the engine and to its workers."""
+    (tmp_path / "s.toml").write_text(SMALL.replace("[8_000, 12_000]", "[4_000_000]"))
+    store, here = tmp_path / "runs.sqlite", tmp_path / "here"
+    command = [sys.executable, "-m", "bitlaw", "sweep", "work", "--config", str(tmp_path / "s.toml")]
+    with subprocess.Popen(
+        [*command, "--store", str(store), "--folder", str(here)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as engine:
+        while "training" not in engine.stderr.readline():
+            assert engine.poll() is None
+        while not running(Store(store)):
+            time.sleep(0.1)
+        time.sleep(2)
+        os.killpg(engine.pid, signal.SIGTERM)
+        _, said = engine.communicate(timeout=60)
+    assert engine.returncode == 130 and "Stopped." in said
+    assert not running(Store(store)) and not Store(store).ids()
+    assert list(here.rglob("step-*/MANIFEST.json"))

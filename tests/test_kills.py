@@ -318,20 +318,3 @@ def test_a_worker_that_is_stuck_is_replaced(calm, tmp_path, caplog):
     cells = {config.trunk_id() for config in ours}
     assert stable(str(tmp_path / "runs.sqlite")) == [line for line in table if line[1] in cells]
     assert not running(store)
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_asked_to_end_saves_and_gives_back(calm, tmp_path):
-    """As batch systems and containers ask; a second engine need not wait for the lease to run out."""
-    folder, _, _, _ = calm
-    command = [sys.executable, "-m", "bitlaw", "sweep", "work", "--config", str(folder / "fire.toml")]
-    command += ["--folder", str(tmp_path), "--corpus", str(folder / "text")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "runs.sqlite").exists() or not Store(tmp_path / "runs.sqlite").ids():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.terminate()
-    assert "run the same command to go on" in process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert not running(Store(tmp_path / "runs.sqlite"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,9 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..lab.sweep import Team
     from ..runs import Store
 
 
@@ -44,6 +49,40 @@ class Job:
         else:
             with opened(self.where(store)) as kept:
                 yield kept
+
+
+def team_of(on: str, device: str, cpus: float | None = None, gpus: float | None = None) -> Team:
+    """The workers that options ask for."""
+    from ..lab.sweep import Processes, RayTeam
+
+    place, _, address = on.partition(":")
+    if place not in ("here", "ray") or (place == "here" and address):
+        raise ConfigError(f"cannot work on {on[:80]!r}; try 'here', 'ray', or 'ray:ADDRESS'")
+    if place == "ray":
+        return RayTeam(address or "auto", 1.0 if cpus is None else cpus, gpus, device)
+    if cpus is not None or gpus is not None:
+        raise ConfigError(
+            "--cpus-per-worker and --gpus-per-worker belong to --on ray; --workers says how many work here"
+        )
+    return Processes(device)
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM, which Slurm, Kubernetes and systemd send, for Ctrl-C; once, lest it break off what it began."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

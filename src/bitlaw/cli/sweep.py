@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from .common import JsonFlag, print_json
-from .job import Job, duration, opened, picture, print_table, progress_of, table_of
+from .job import (
+    Job,
+    duration,
+    opened,
+    picture,
+    print_table,
+    progress_of,
+    stopped_by_sigterm,
+    table_of,
+    team_of,
+)
+
+if TYPE_CHECKING:
+    from ..lab.sweep import Team
 
 sweep_app = typer.Typer(no_args_is_help=True, help="Many models, on one machine or on many.")
 REFRESH_SECONDS = 2.0
@@ -33,12 +43,15 @@ FolderOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
 ]
+MirrorOption = Annotated[
+    str | None, typer.Option(help="Show stored rows in wandb, mlflow, tensorboard or trackio too.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PatienceOption = Annotated[
     float,
     typer.Option(
         min=10,
-        help="Seconds without a word after which a process counts as stuck and is replaced; longer than any "
+        help="Seconds without a word after which a worker counts as stuck and is replaced; longer than any "
         "one evaluation takes.",
     ),
 ]
@@ -119,18 +132,34 @@ def run(
     store: StoreOption = None,
     folder: FolderOption = None,
     corpus: CorpusOption = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core or GPU.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default: one a core or GPU; on Ray, as many as there is room for."),
+    ] = None,
     device: DeviceOption = "auto",
+    on: Annotated[
+        str, typer.Option(help="here, or ray[:ADDRESS]; an address is auto, HOST:PORT or ray://HOST:PORT.")
+    ] = "here",
+    cpus_per_worker: Annotated[float | None, typer.Option(min=0, help="On Ray; default 1.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="On Ray; 0.25 puts four on a GPU. Default 1 if there are any.")
+    ] = None,
     patience: PatienceOption = 3600.0,
+    mirror: MirrorOption = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Train, quantise and evaluate all cells of a sweep that are not in the store, with all of this machine.
+    """Train, quantise and evaluate all cells of a sweep that are not in the store, here or on a Ray cluster.
 
-    Finished cells are stored as they come. Ctrl-C loses nothing: run the same command to go on.
+    Finished cells are stored as they come. Ctrl-C and SIGTERM lose nothing: run the same command to go on. Each
+    node of a Ray cluster needs bitlaw and the text under the same name; rows come back here.
+    Checkpoints are kept in the same folder on each node, best a shared one.
 
     Example: `bitlaw sweep run quick`
+
+    Example: `bitlaw sweep run sweep.toml --on ray:auto --gpus-per-worker 0.25`
     """
-    _go(Job(source, folder, corpus), store, workers, device, json_, patience)
+    job = Job(source, folder, corpus)
+    _go(job, store, workers, team_of(on, device, cpus_per_worker, gpus_per_worker), mirror, json_, patience)
 
 
 @sweep_app.command()
@@ -145,16 +174,18 @@ def work(
         float, typer.Option(min=5, help="Seconds after which cells of a process that is gone are free.")
     ] = 60.0,
     patience: PatienceOption = 3600.0,
+    mirror: MirrorOption = None,
     json_: JsonFlag = False,
 ) -> None:
     """Claim cells of a sweep and make them, until none are left; start it as often as there are cores, anywhere.
 
     Every process takes a folder of its own below --folder. One that is killed loses its claim after --lease
-    seconds, and another takes it. A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
+    seconds, and another takes it; Ctrl-C or SIGTERM saves its state and gives its claim back at once.
+    A password belongs in ~/.pgpass or PGPASSWORD: others can read a command line.
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, device, json_, patience, lease)
+    _go(Job(config, folder, corpus), store, workers, team_of("here", device), mirror, json_, patience, lease)
 
 
 @sweep_app.command()
@@ -227,32 +258,28 @@ def forget(
         print(f"Removed {removed} rows")
 
 
-@contextmanager
-def _ended_politely() -> Iterator[None]:
-    """Take the signal by which batch systems and containers end a job for Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _go(
     job: Job,
     where: str | None,
     workers: int | None,
-    device: str,
+    team: Team,
+    tracker: str | None,
     json_: bool,
     patience: float,
     lease: float = 60.0,
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
-    from ..lab.sweep import own_place, run_sweep, work_left
+    from ..lab.sweep import mirror, own_place, run_sweep, work_left
     from ..runs import Store
     from ..study import Progress
     from .progress import Reporter
 
-    with own_place(job.folder) as (place, name), Reporter() as reporter, _ended_politely():
+    with (
+        own_place(job.folder) as (place, name),
+        Reporter() as reporter,
+        stopped_by_sigterm(),
+        mirror(tracker, job.folder.name, job.folder) as show,
+    ):
         kept = Store(job.where(where))
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0
@@ -265,6 +292,7 @@ def _go(
         def on_rows(rows: list[dict[str, Any]]) -> None:
             nonlocal here
             here += 1
+            show(rows)
             on_work(0.0)
 
         try:
@@ -275,7 +303,7 @@ def _go(
                 corpus_path=job.corpus,
                 after=job.after,
                 workers=workers,
-                device=device,
+                team=team,
                 name=name,
                 lease_seconds=lease,
                 silence_seconds=patience,

@@ -4,16 +4,24 @@ from .after import After
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
+from .mirrors import mirror
+from .on_ray import RayTeam
 from .place import alone, own_place
 from .plan import Planned, measured_speed, planned, speeds, work_left
+from .processes import Processes
 from .rows import row_ids
+from .team import Team
 
 __all__ = [
     "After",
     "Planned",
+    "Processes",
+    "RayTeam",
     "SweepConfig",
+    "Team",
     "alone",
     "measured_speed",
+    "mirror",
     "own_place",
     "planned",
     "quantize_folder",

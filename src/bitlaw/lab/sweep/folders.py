@@ -14,8 +14,8 @@ from ..model import Loaded, load_model
 from ..quantize import Reference, try_settings
 from ..quantize.settings import PLAIN
 from .after import After
+from .processes import device_named
 from .rows import post_row, read_on, scored
-from .workers import device_named
 
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {

@@ -1,153 +1,49 @@
-"""Workers that make rows: one process a core, one thread a process.
+"""What a worker does: reads the text, then trains, quantises and evaluates the trunks it is told of.
 
-Only their parent, the engine, writes to the store. It talks to each worker through a pipe of its own, so that a
-worker killed at any moment holds no lock; its trunk is given to a fresh worker, which goes on from the newest
-checkpoint. A worker whose parent is gone finds its pipe closed at the next step, and ends.
+It uses one thread, so that its numbers do not depend on how many cores there are.
 """
 
 from __future__ import annotations
 
-import multiprocessing as mp
-import os
-import signal
-import sys
-import threading
+import shutil
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 
-from ...errors import BitlawError, ConfigError, LabError
-from ...runs import Lease
+from ...errors import BitlawError, LabError
 from ..corpus import read_corpus, spread_windows
-from ..train import Interrupted, TrunkConfig, train_trunk
-from .after import After
+from ..train import Interrupted, train_trunk
 from .rows import end_rows, failed_row
+from .team import Bench
 
 REPORT_SECONDS = 0.2
-PATIENCE_SECONDS = 60.0  # for workers to save their state when a sweep is stopped
 #: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
 FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
 
 
-def device_named(name: str) -> str:
-    """`cpu` or `cuda`, whichever is meant by that or by `auto`.
+class Line(Protocol):
+    """A worker's end of its line to the engine; `Connection` is one. All raise an error when the engine is gone."""
 
-    Raises:
-        ConfigError: a device that is not there.
+    def send(self, message: tuple[str, Any], /) -> None:
+        """Say something."""
+
+    def recv(self) -> Any:
+        """Wait for a task."""
+
+    def poll(self) -> bool:
+        """Whether one has come."""
+
+
+def work(line: Line, bench: Bench, device: str) -> None:
+    """Train the trunks that come through a line, until told to end.
+
+    A task is a trunk's config and the branches whose rows are stored; None asks for an end. A worker says `ready`
+    with the names of work that it sees checkpoints of; `work` with tokens trained on; `rows` of one cell; `done`;
+    `failed` with the reason, after which it ends; `error` if something is wrong that is not one cell's fault.
     """
-    gpu = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
-        raise ConfigError(f"cannot use the device {name[:20]!r} here; try 'auto', or 'cpu'")
-    return "cuda" if gpu and name != "cpu" else "cpu"
-
-
-def places(device: str) -> int:
-    """GPUs, or cores this process may use."""
-    if device == "cuda":
-        return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Worker:
-    """A process and the parent's end of its pipe."""
-
-    def __init__(
-        self,
-        slot: int,
-        corpus_path: str | None,
-        tokenizer: str,
-        after: After,
-        folder: Path,
-        device: str,
-    ) -> None:
-        context = mp.get_context("spawn")  # a fork would copy open files and torch's threads
-        self.slot = slot
-        self.config: TrunkConfig | None = None
-        self.lease: Lease | None = None
-        self.ready = False  # it has read the text and waits for tasks
-        self.silent = 0.0  # seconds since its last word
-        self.tokens = 0  # since it was given its task, or last gave a row
-        self.leaving = False  # it has been told to end: what it still says counts no more
-        self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=work,
-            args=(theirs, corpus_path, tokenizer, after, folder, device),
-            daemon=True,
-        )
-        with _sheltered():
-            self.process.start()
-        theirs.close()
-
-    def tell(self, task: object) -> None:
-        """Send a task, or None to end; a worker that is gone is found out when its pipe is read."""
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send(task)
-
-    def leave(self) -> None:
-        """Tell it to end, because its trunk is another's now."""
-        self.leaving, self.lease, self.config = True, None, None
-        self.tell(None)
-
-
-def dismiss(
-    workers: list[Worker],
-    keep: Callable[[Worker, list[dict[str, Any]]], None] = lambda worker, rows: None,
-) -> None:
-    """Ask all workers to save their state and end; rows they still send are kept; insist after a while."""
-    for worker in workers:
-        worker.tell(None)
-    open_pipes = {worker.pipe: worker for worker in workers}
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    try:
-        while open_pipes and time.monotonic() < deadline:
-            for pipe in wait(list(open_pipes), timeout=1.0):
-                assert isinstance(pipe, Connection)
-                try:
-                    kind, content = pipe.recv()
-                except (EOFError, OSError):
-                    del open_pipes[pipe]
-                    continue
-                if kind == "rows":
-                    keep(open_pipes[pipe], content)
-        for worker in workers:
-            worker.process.join(timeout=5)
-    finally:  # Ctrl-C again: what a checkpoint holds is whole, the rest is given up
-        for worker in workers:
-            worker.process.kill()
-
-
-@contextmanager
-def _sheltered() -> Iterator[None]:
-    """Start a process that ignores Ctrl-C from birth, and does not import the caller's script again."""
-    main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
-    main.__spec__ = None
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
-    try:
-        yield
-    finally:
-        main.__dict__.update(hidden)
-        if in_main:
-            signal.signal(signal.SIGINT, before)
-
-
-def work(
-    pipe: Connection,
-    corpus_path: str | None,
-    tokenizer: str,
-    after: After,
-    folder: Path,
-    device: str,
-) -> None:
-    """Train the trunks that come through the pipe, until told to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and tells us
     torch.set_num_threads(1)
     heard, spoken = 0, time.monotonic()
 
@@ -155,46 +51,51 @@ def work(
         nonlocal heard, spoken
         heard += tokens
         if time.monotonic() - spoken > REPORT_SECONDS:
-            pipe.send(("work", heard))
+            line.send(("work", heard))
             heard, spoken = 0, time.monotonic()
 
     def should_stop() -> bool:
-        if not pipe.poll():
+        if not line.poll():
             return False
-        pipe.recv()  # raises EOFError when the parent is gone
+        line.recv()  # raises EOFError when the engine is gone
         return True
 
     try:
-        corpus = read_corpus(corpus_path, tokenizer)
-        pipe.send(("ready", None))
-        while (task := pipe.recv()) is not None:
+        corpus = read_corpus(bench.corpus, bench.tokenizer)
+        line.send(("ready", [path.name for path in bench.folder.glob("*") if path.is_dir()]))
+        finished = None
+        while (task := line.recv()) is not None:
+            if finished is not None:  # another task means that the rows of the one before are stored
+                shutil.rmtree(finished, ignore_errors=True)
             config, done = task
             if config.corpus_sha256 != corpus.sha256:
-                raise LabError("the corpus has changed since the sweep was planned; run it again")
+                raise LabError(
+                    f"the corpus as {socket.gethostname()} reads it is not the one that the sweep was planned with; "
+                    "give every machine the same text, and run it again"
+                )
+            checkpoints = bench.folder / config.work_id()
             try:
-                calibration = after.look_at(corpus.calibration, config.seq_len)
+                calibration = bench.after.look_at(corpus.calibration, config.seq_len)
                 evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
                 place = torch.device(device)
-                ends = train_trunk(
-                    config, corpus, folder / config.work_id(), done, on_tokens, should_stop, place
-                )
-                for end in ends:
+                for end in train_trunk(config, corpus, checkpoints, done, on_tokens, should_stop, place):
                     try:
-                        rows = end_rows(config, end, corpus, calibration, evaluation, after)
+                        rows = end_rows(config, end, corpus, calibration, evaluation, bench.after)
                     except FAILURES as error:
                         rows = [failed_row(config, end.branch, _blame(error), end.average)]
-                    pipe.send(("rows", rows))
+                    line.send(("rows", rows))
             except FAILURES as error:
-                pipe.send(("failed", _blame(error)))
+                line.send(("failed", _blame(error)))
                 return  # a GPU may be of no use to this process any more
-            pipe.send(("work", heard))
+            line.send(("work", heard))
             heard = 0
-            pipe.send(("done", None))
+            line.send(("done", None))
+            finished = checkpoints
     except (EOFError, BrokenPipeError, ConnectionResetError, Interrupted):
         return
     except Exception as error:  # whatever it is, the engine says it and stops; nothing is passed over
         with suppress(OSError):  # unless it is gone
-            pipe.send(("error", f"{type(error).__name__}: {error}"))
+            line.send(("error", f"{type(error).__name__}: {error}"))
 
 
 def _blame(error: Exception) -> str:

@@ -1,0 +1,150 @@
+"""Sweeps on a real Ray cluster of two nodes give the rows that they give here, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from servers import RayNode, children
+from test_claims import job, stable
+
+from bitlaw import ConfigError, LabError, Store, StoreError
+from bitlaw.cli.job import team_of
+from bitlaw.lab.sweep import RayTeam, run_sweep
+from bitlaw.runs import running
+
+TOML = """
+[sweep]
+sizes = [4_000, 6_000]
+budgets = [8_000, 12_000, 16_000]
+schemes = ["16", "w4"]
+post_formats = ["int3"]
+seeds = [0, 1]
+batch_size = 4
+seq_len = 64
+eval_tokens = 4096
+"""
+
+
+def test_options_that_contradict_each_other_are_refused():
+    for on, device, cpus, gpus, words in [
+        ("rays", "auto", None, None, "'ray:ADDRESS'"),
+        ("here:1", "auto", None, None, "'ray:ADDRESS'"),
+        ("here", "auto", 2.0, None, "belong to --on ray"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            team_of(on, device, cpus, gpus)
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match="drop one"):
+        RayTeam(gpus=0.5, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> list[tuple]:
+    """The rows, made by processes here."""
+    folder = tmp_path_factory.mktemp("calm")
+    configs, after = job(folder / "s.toml", TOML)
+    run_sweep(configs, Store(folder / "runs.sqlite"), folder / "here", after=after, workers=2)
+    rows = stable(str(folder / "runs.sqlite"))
+    assert len(rows) == 24 + 12
+    return rows
+
+
+@pytest.fixture
+def nodes():
+    """Two nodes of one core on this machine; the second says that it has a GPU."""
+    pytest.importorskip("ray", reason="needs pip install 'bitlaw[ray]'")
+    head = RayNode(None)
+    started = [head]
+    try:
+        started.append(RayNode(head, "--num-gpus=1"))
+        yield started
+    finally:
+        for node in reversed(started[1:]):
+            node.kill()
+        head.remove()
+
+
+def actors(node: RayNode) -> list[int]:
+    """The processes of a node that are a worker's."""
+    return [pid for pid, name in children(node.raylet or -1).items() if name.startswith("ray::Seat")]
+
+
+def sweep(folder: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bitlaw", "sweep", "run", str(folder / "s.toml"), *options]
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen([*command, "--folder", str(folder / "here")], stdout=log, stderr=log)
+
+
+def stored(folder: Path) -> int:
+    """How many rows there are; none while the store is being made."""
+    try:
+        return len(Store(folder / "here" / "runs.sqlite", read_only=True).ids())
+    except StoreError:
+        return 0
+
+
+def ends_well(process: subprocess.Popen, folder: Path, calm: list[tuple]) -> None:
+    assert process.wait(timeout=200) == 0, (folder / "log").read_text()[-3000:]
+    store = folder / "here" / "runs.sqlite"
+    assert stable(str(store)) == calm
+    assert not running(Store(store))
+    left = {path.name for path in (folder / "here").rglob("*") if path.is_file()}
+    assert left == {"runs.sqlite", ".lock"}, left
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_rows_of_one_machine(calm, nodes, tmp_path, request):
+    job(tmp_path / "s.toml", TOML)
+    where = ("--on", f"ray:{nodes[0].client}", "--device", "cpu")
+    process = sweep(tmp_path, *where, "--cpus-per-worker", "0.5", "--workers", "4")
+    request.addfinalizer(process.kill)
+    most = [0, 0]
+    while process.poll() is None:
+        most = [max(n, len(actors(node))) for n, node in zip(most, nodes, strict=True)]
+        time.sleep(0.2)
+    ends_well(process, tmp_path, calm)
+    assert most == [2, 2]
+    code = (
+        "import sys; from bitlaw.lab.sweep import RayTeam\n"
+        "team = RayTeam(sys.argv[1], cpus=0.1, gpus=0.25); print(team.places(), team.device)"
+    )
+    command = [sys.executable, "-c", code, nodes[0].address]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert said.stdout.split() == ["4", "cuda"], said.stderr
+
+
+@pytest.mark.slow
+def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, request):
+    """An actor is killed; a third node joins; the second one is killed, and the third takes its place."""
+    job(tmp_path / "s.toml", TOML)
+    where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
+    process = sweep(tmp_path, *where, "--workers", "2")
+    request.addfinalizer(process.kill)
+
+    def until(rows: int, *busy: RayNode) -> None:
+        """Wait until so many rows are stored and some nodes have an actor."""
+        while not (stored(tmp_path) >= rows and all(map(actors, busy))):
+            assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.1)
+
+    until(1, *nodes)
+    os.kill(actors(nodes[0])[0], signal.SIGKILL)
+    nodes.append(RayNode(nodes[0]))
+    until(3, *nodes[:2])
+    nodes[1].kill()
+    until(4, nodes[0], nodes[2])
+    ends_well(process, tmp_path, calm)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_a_sentence(monkeypatch):
+    pytest.importorskip("ray", reason="needs pip install 'bitlaw[ray]'")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(LabError, match="ray start"):
+        RayTeam("auto")
