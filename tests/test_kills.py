@@ -276,7 +276,12 @@ def test_sweeps_whose_engines_and_workers_are_killed_give_the_same_table(where, 
         log.seek(0)
         assert codes == [0, 0], log.read()[-3000:]
         assert stable(where) == table
-        assert not running(store)
+        over = (
+            time.monotonic() + 15
+        )  # one killed between its last row and the release leaves a lease to run out
+        while running(store):
+            assert time.monotonic() < over
+            time.sleep(0.5)
         rounds += 1
         for id_ in store.ids() if sum(counts.values()) < SWEEPS else ():
             store.forget(id_)
