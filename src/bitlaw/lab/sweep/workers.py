@@ -25,7 +25,7 @@ import torch
 from ...errors import BitlawError, LabError
 from ...runs import Lease
 from ..corpus import read_corpus, spread_windows
-from ..train import Interrupted, TrunkConfig, train_trunk
+from ..train import Interrupted, TrunkConfig, World, train_trunk
 from .after import After
 from .rows import end_rows, failed_row
 
@@ -158,7 +158,7 @@ def work(
             try:
                 calibration = after.look_at(corpus.calibration, config.seq_len)
                 evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
-                place = torch.device(device)
+                place = World(device=torch.device(device))
                 ends = train_trunk(
                     config, corpus, folder / config.work_id(), done, on_tokens, should_stop, place
                 )

@@ -1,6 +1,7 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
 from .config import Branch, TrainingConfig, TrunkConfig
+from .distributed import World, joined
 from .loop import End, Interrupted, train_trunk
 from .savings import Savings, savings
 
@@ -11,6 +12,8 @@ __all__ = [
     "Savings",
     "TrainingConfig",
     "TrunkConfig",
+    "World",
+    "joined",
     "savings",
     "train_trunk",
 ]
