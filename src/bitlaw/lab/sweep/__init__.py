@@ -4,6 +4,7 @@ from .after import After
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
+from .large import train_large
 from .place import alone, own_place
 from .plan import Planned, measured_speed, planned, speeds, work_left
 from .rows import row_ids
@@ -20,6 +21,7 @@ __all__ = [
     "row_ids",
     "run_sweep",
     "speeds",
+    "train_large",
     "trunks",
     "work_left",
 ]

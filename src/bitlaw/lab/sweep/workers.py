@@ -166,10 +166,10 @@ def work(
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, after)
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, _blame(error))]
+                        rows = [failed_row(config, end.branch, blame(error))]
                     pipe.send(("rows", rows))
             except FAILURES as error:
-                pipe.send(("failed", _blame(error)))
+                pipe.send(("failed", blame(error)))
                 return  # a GPU may be of no use to this process any more
             pipe.send(("work", heard))
             heard = 0
@@ -180,7 +180,7 @@ def work(
         pipe.send(("error", f"{type(error).__name__}: {error}"))
 
 
-def _blame(error: Exception) -> str:
+def blame(error: Exception) -> str:
     """What went wrong with a cell, in words; what a disk is to blame for is raised again."""
     if isinstance(error.__cause__, OSError):
         raise error

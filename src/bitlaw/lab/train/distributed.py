@@ -85,6 +85,9 @@ class World:
         return told.tolist()
 
 
+ALONE = World()
+
+
 @contextmanager
 def joined(shard: Literal["ddp", "fsdp"], device: str = "auto") -> Iterator[World]:
     """The processes that torchrun started this one with; this one alone, if it did not.
@@ -102,8 +105,8 @@ def joined(shard: Literal["ddp", "fsdp"], device: str = "auto") -> Iterator[Worl
     number = int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else 0
     if device not in ("cpu", "cuda") or (device == "cuda" and number >= gpus):
         raise ConfigError(
-            f"process {number} of this machine cannot use the device {device[:20]!r}, of which there are {gpus}; "
-            "start as many processes as there are GPUs, or try 'cpu'"
+            f"cannot use the device {device[:20]!r} in process {number} of a machine with {gpus} GPUs; start one "
+            "process a GPU, or try 'cpu'"
         )
     place = torch.device("cuda", number) if device == "cuda" else CPU
     if not dist.is_torchelastic_launched():
@@ -139,7 +142,9 @@ def check(config: TrunkConfig, world: World) -> None:
         raise ConfigError("optimizer: muon needs whole matrices, and fsdp cuts them; use ddp, or adamw")
     for name in dict.fromkeys([config.scheme, *(scheme for scheme, _ in config.late)]):
         scheme = Scheme.parse(name)
-        recipes = {f.name: getattr(scheme, f.name) for f in fields(scheme) if getattr(scheme, f.name).quantized}
+        recipes = {
+            f.name: getattr(scheme, f.name) for f in fields(scheme) if getattr(scheme, f.name).quantized
+        }
         for part, recipe in recipes.items():
             told = f"{part}: '{recipe}'"
             if recipe.stored:
@@ -148,9 +153,8 @@ def check(config: TrunkConfig, world: World) -> None:
                 raise ConfigError(f"{told} draws other numbers in many processes than in one; use 'nearest'")
             if of_a_part(part, recipe) and config.accumulate % world.size:
                 raise ConfigError(
-                    f"{told} looks at all numbers of a part of the batch, and each of {world.size} processes has a part "
-                    f"of its own; set accumulate to {world.size}, which says the same for one process, or use a scale "
-                    "a token"
+                    f"{told} is for all numbers of a part of the batch, and each of {world.size} processes has its "
+                    f"own part; set accumulate to {world.size}, which is the same run in one process, or use 'token'"
                 )
     if not world.same(int(config.trunk_id(), 16) >> 1):
         raise LabError("the processes differ in text or settings; give all of them the same files")

@@ -28,7 +28,7 @@ from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, distributed, schedule
 from .averages import Average, Averages
 from .config import Branch, TrunkConfig
-from .distributed import World, share, whole
+from .distributed import ALONE, World, share, whole
 from .optimizers import Optimizers
 from .speed import batches, product_type
 
@@ -201,9 +201,7 @@ class State:
         model = self.alone()
         yield replace(end, model=model, lost_updates=self.stored.lost)
         if self.averages:
-            yield replace(
-                end, model=self.averages.model(model), average=self.config.averages, seconds=0.0
-            )
+            yield replace(end, model=self.averages.model(model), average=self.config.averages, seconds=0.0)
 
 
 def train_trunk(
@@ -213,7 +211,7 @@ def train_trunk(
     done: Collection[Branch] = (),
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
-    world: World = World(),
+    world: World = ALONE,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
@@ -287,7 +285,9 @@ def _advance(
     place = folder / name
     saved = checkpoint.load(place, run, at_most=target)
     if not world.same(saved[0] if saved else -1):
-        raise LabError(f"the processes find different checkpoints in {place}; use a folder that all of them see")
+        raise LabError(
+            f"the processes find different checkpoints in {place}; use a folder that all of them see"
+        )
     if saved is not None and saved[0] > state.step:
         on_tokens((saved[0] - state.step) * config.batch_size * config.seq_len)
         state.load(*saved)
