@@ -35,7 +35,7 @@ accumulate = 2
 post_formats = ["int3"]
 keep_models = true
 """
-SCHEMES = ("16", "w8", "w=int8 tensor", "a=int8 token", "w=int4 learned, a=int8 learned")
+SCHEMES = ("16", "w8", "w=int8 tensor", "a=int8 token", "w=int4 learned")
 
 
 def torchrun(processes, *arguments, **how):
@@ -97,7 +97,7 @@ def test_what_many_processes_would_do_otherwise_is_refused(changes, world, words
     [
         ("w", "int4 tensor", False),
         ("a", "int8", True),
-        ("a", "int8 learned", False),
+        ("a", "int8 learned", True),
         ("a", "int8 token", False),
         ("a", "int8 group16", False),
         ("a", "int8 block16", False),
@@ -154,9 +154,9 @@ def test_without_torchrun_the_rows_are_those_of_the_sweep(tmp_path):
 
 
 def same_rows(one, other, rows):
-    """Whether the rows of a table are among another's, but for what tells the time."""
+    """Whether the rows of a table are among another's, but for times, and the other budgets."""
     ours, theirs = (
-        {row["id"]: row for row in read_runs(f).frame.drop("started", "seconds", "versions").to_dicts()}
+        {row["id"]: row for row in read_runs(f).frame.drop("started", "seconds", "config").to_dicts()}
         for f in (one, other)
     )
     return len(ours) == rows and all(theirs[id_] == row for id_, row in ours.items())
@@ -164,31 +164,39 @@ def same_rows(one, other, rows):
 
 @pytest.mark.slow
 def test_two_processes_reach_the_loss_of_one(tmp_path, capsys):
-    """50 steps in float64, as rounding of sums is amplified by rounding to a grid: see the next test."""
-    changes = [{"scheme": scheme, "budgets": [50 * 256]} for scheme in SCHEMES]
+    """50 steps in float64: in float32 rounding to a grid amplifies the order of sums, as it does in one process."""
+    plain = {"budgets": [50 * 256]}
+    changes = [{**plain, "scheme": scheme} for scheme in SCHEMES]
     changes += [
-        {**changes[0], "late": [["w=int4 learned, a=int8 learned", 0.5]], "averages": "swa:10:2"},
-        {**changes[0], "optimizer": "schedule-free", "cooldown": 0.0},
-        {**changes[1], "recompute": True, "accumulate": 4},
-        {**changes[0], "scheme": "w4a8kv6", "accumulate": 2},
-        {**changes[0], "scheme": "grad_a=mxint8, grad_w=int8", "accumulate": 2},
+        {**plain, "late": [["w3", 0.5]], "averages": "swa:10:2"},
+        {**plain, "optimizer": "schedule-free", "cooldown": 0.0},
+        {**plain, "scheme": "w8", "recompute": True, "accumulate": 4},
+        {**plain, "scheme": "w4a8kv6", "accumulate": 2},
+        {**plain, "scheme": "grad_a=mxint8, grad_w=int8", "accumulate": 2},
+        # at the usual rate a single step crosses zero, and what is small does not stay so
+        {
+            **plain,
+            "scheme": "w=int8 tensor learned, a=int8 learned",
+            "accumulate": 2,
+            "learning_rate": 0.0005,
+        },
     ]
     jobs = [{"changes": c, "shard": shard, "double": True} for c in changes for shard in ("ddp", "fsdp")]
-    jobs.append({"changes": {**changes[0], "optimizer": "muon"}, "shard": "ddp", "double": True})
-    largest = compare(jobs, tmp_path, capsys)
-    assert largest < 1e-5
+    jobs.append({"changes": {**plain, "optimizer": "muon"}, "shard": "ddp", "double": True})
+    assert compare(jobs, tmp_path, capsys) < 1e-5
 
 
 @pytest.mark.slow
 def test_in_float32_two_processes_are_one_that_cuts_its_batches_in_two(tmp_path, capsys):
-    """DDP to the bit; FSDP2 but for the norm that gradients are cut to, which is summed otherwise."""
-    changes = [{"scheme": scheme, "budgets": [50 * 256], "accumulate": 2} for scheme in (*SCHEMES, "w4a8kv6")]
-    jobs = [{"changes": c, "shard": "ddp"} for c in changes]
-    jobs += [{"changes": {**c, "clip": 1e9}, "shard": "fsdp"} for c in changes]
-    assert compare(jobs, tmp_path, capsys) == 0
-    unquantised = [{"changes": {"budgets": [50 * 256]}, "shard": shard} for shard in ("ddp", "fsdp")]
+    """To the bit with DDP; FSDP2 sums the norm of gradients in another order, which shows without a grid too."""
+    changes = [
+        {"scheme": scheme, "budgets": [50 * 256], "accumulate": 2}
+        for scheme in (*SCHEMES, "w4a8kv6", "w=int4 learned, a=int8 learned", "grad_a=int6, grad_w=int8")
+    ]
+    assert compare([{"changes": c, "shard": "ddp"} for c in changes], tmp_path, capsys) == 0
     (tmp_path / "16").mkdir()
-    assert compare(unquantised, tmp_path / "16", capsys) < 1e-5
+    jobs = [{"changes": {"budgets": [50 * 256]}, "shard": shard} for shard in ("ddp", "fsdp")]
+    assert compare(jobs, tmp_path / "16", capsys) < 1e-5
 
 
 def compare(jobs, folder, capsys):
@@ -215,7 +223,7 @@ def test_runs_on_many_processes_resume_to_the_bit(processes, tmp_path):
     """The last process asks for a stop at three steps; sums of three processes depend on their order."""
     changes = [
         {"scheme": "w8", "averages": "swa:6:2"},
-        {"scheme": "16", "late": [["w=int4 learned, a=int8 learned", 0.5]]},
+        {"scheme": "16", "late": [["w=int4 learned, a=int8 token", 0.5]]},
         {"scheme": "a=int8 token", "optimizer": "schedule-free", "cooldown": 0.0},
     ]
     common = {"batch_size": 6, "budgets": [8 * 384, 16 * 384]}
@@ -243,15 +251,11 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
     straight = start("straight")
     assert straight.wait(300) == 0, straight.stdout.read()
     broken = tmp_path / "broken"
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        running = start("broken")
-        deadline = time.monotonic() + 120
-        pattern = "large-*" if number == signal.SIGTERM else "large-*/branch-*"
-        seen = len(list(broken.glob(pattern)))
-        while len(list(broken.glob("large-*/trunk/step-*"))) < 1 and number == signal.SIGKILL:
-            assert running.poll() is None and time.monotonic() < deadline, running.stdout.read()
+    for number, pattern in ((signal.SIGTERM, "large-*"), (signal.SIGKILL, "large-*/branch-*")):
+        running, deadline = start("broken"), time.monotonic() + 120
+        while not list(broken.glob(pattern)):
+            assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        del seen
         os.killpg(running.pid, number)
         running.wait(60)
     last = start("broken")

@@ -164,11 +164,11 @@ def of_a_part(part: str, recipe: Recipe) -> bool:
     """Whether what is rounded to depends on the sequences that pass through the model together."""
     if part in ("w", "emb", "head") or not recipe.quantized:
         return False
-    if part == "grad_w":  # a sum over them
+    if part == "grad_w" or recipe.scale == "learned":  # sums over them: a gradient, or that of a step (LSQ)
         return True
     if isinstance(recipe.format, Microscaled):
         return recipe.format.scale != "e8m0"
-    return recipe.granularity == "tensor" and recipe.scale != "learned"
+    return recipe.granularity == "tensor"
 
 
 def whole(tensor: Tensor) -> Tensor:
