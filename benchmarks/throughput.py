@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.model.transformer import rotary, rotate
-from bitlaw.lab.train import TrunkConfig
+from bitlaw.lab.train import TrunkConfig, World
 from bitlaw.lab.train.loop import State
 from bitlaw.shapes import Shape, ladder_shape
 
@@ -136,7 +136,7 @@ def ours(shape: Shape, compiled: bool) -> Step:
         eval_tokens=1,
         compile=compiled,
     )
-    state = State(config, config.parts(), torch.device("cpu"))
+    state = State(config, config.parts(), World())
     return lambda x, y: state.update(x, y, RATE)
 
 

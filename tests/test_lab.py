@@ -33,7 +33,7 @@ from bitlaw.lab.quantize import (
     try_settings,
 )
 from bitlaw.lab.sweep import SweepConfig, trunks
-from bitlaw.lab.train import Branch, Interrupted, TrunkConfig, checkpoint, schedule, train_trunk
+from bitlaw.lab.train import Branch, Interrupted, TrunkConfig, World, checkpoint, schedule, train_trunk
 from bitlaw.lab.train.loop import State
 from bitlaw.shapes import Shape, ladder_shape
 
@@ -409,11 +409,11 @@ def test_a_trunk_of_16_bits_cools_down_in_any_precision(corpus, tmp_path):
         found[Branch(10240, 0.2, "16")]
         == ends(config(corpus, scheme="16"), corpus, tmp_path / "a")[Branch(10240, 0.2, "16")]
     )
-    state = State(cfg, Scheme(), torch.device("cpu"))
+    state = State(cfg, Scheme(), World())
     for step in range(40):
         if step == 20:
             trained = state
-            state = State(cfg, Scheme.parse("w3"), torch.device("cpu"))
+            state = State(cfg, Scheme.parse("w3"), World())
             state.load(20, trained.tensors())
         rate = schedule.constant(step, 4) * (schedule.cooldown(step, 20, 40) if step >= 20 else 1)
         state.update(*batch(corpus, cfg.seed, step, 4, 64), cfg.learning_rate * rate)

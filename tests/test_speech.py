@@ -22,6 +22,7 @@ from bitlaw.lab.precision import LowPrecisionLinear
 from bitlaw.lab.sweep import speech
 from bitlaw.lab.tasks.audio import PACKAGES, log_mel, mel_filters, read_speech, read_wav, speech_corpus
 from bitlaw.lab.tasks.speech import FramePredictor, SpeechState, evaluate, frame_losses
+from bitlaw.lab.train import World
 from bitlaw.lab.train.loop import Interrupted
 from bitlaw.runs import Runs, Store
 
@@ -166,7 +167,7 @@ def test_prediction_looks_back_only_and_parameters_are_as_counted(corpus):
 
 def test_precision_is_put_on_from_outside(corpus):
     config = speech.cells(corpus, [5000], [50_000], 1, "w=int4 channel,a=int8 token")[0]
-    state = SpeechState(config, config.parts(), torch.device("cpu"))
+    state = SpeechState(config, config.parts(), World())
     low = [m for m in state.model.modules() if isinstance(m, LowPrecisionLinear)]
     assert len(low) == 4 * config.shape.depth
     state.update(*batch(corpus, 0, 0, 8, 128), 1e-3)

@@ -22,7 +22,7 @@ from bitlaw.lab.precision.learned import round_by_step
 from bitlaw.lab.precision.stored import stored
 from bitlaw.lab.quantize import logits, token_losses
 from bitlaw.lab.sweep.rows import trained_row
-from bitlaw.lab.train import TrunkConfig, train_trunk
+from bitlaw.lab.train import TrunkConfig, World, train_trunk
 from bitlaw.lab.train.loop import State
 from bitlaw.shapes import Shape
 
@@ -219,7 +219,7 @@ def config(corpus, **changes):
 
 
 def test_between_steps_only_codes_and_steps_exist(corpus):
-    state = State(config(corpus), config(corpus).parts(), torch.device("cpu"))
+    state = State(config(corpus), config(corpus).parts(), World())
     names = {"embedding.weight", "head.weight"} | {
         f"blocks.0.{part}.weight" for part in ("attention.qkv", "attention.out", "mlp.gate_up", "mlp.down")
     }
@@ -245,7 +245,7 @@ def test_between_steps_only_codes_and_steps_exist(corpus):
 def test_an_update_is_adams_written_back(corpus):
     """One step of the loop against AdamW on an ordinary copy of the same model, then rounded in NumPy."""
     cfg = config(corpus, scheme="w=int4 stored, emb=int4 stored", weight_decay=0.1)
-    state = State(cfg, cfg.parts(), torch.device("cpu"))
+    state = State(cfg, cfg.parts(), World())
     plain = Transformer(cfg.shape, cfg.seed)
     apply_scheme(plain, cfg.parts())
     steps = {id(p): held_.step.clone() for p, held_ in StoredWeights(plain).pairs}

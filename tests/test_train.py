@@ -23,7 +23,7 @@ from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import StoredWeights
 from bitlaw.lab.sweep import After, SweepConfig, trunks
 from bitlaw.lab.sweep.rows import row_ids, trained_row
-from bitlaw.lab.train import Interrupted, TrunkConfig, checkpoint, savings, schedule, train_trunk
+from bitlaw.lab.train import Interrupted, TrunkConfig, World, checkpoint, savings, schedule, train_trunk
 from bitlaw.lab.train.averages import Average
 from bitlaw.lab.train.loop import State
 from bitlaw.lab.train.speed import batches, product_type
@@ -86,7 +86,7 @@ def train(state, first, last, rate=lambda step: 1.0):
 
 
 def fresh(cfg):
-    return State(cfg, cfg.parts(), CPU)
+    return State(cfg, cfg.parts(), World())
 
 
 # ---- what was trained before is trained again
@@ -403,7 +403,7 @@ def test_averaged_ends_are_rows_of_their_own_and_begin_anew_in_another_scheme(tm
         ("1-sqrt", "adamw", "init", "float32")
     }
     assert {row["learning_rate_floor"] for row in rows} == {0.0}
-    late = State(cfg, Scheme.parse("w3"), CPU)
+    late = State(cfg, Scheme.parse("w3"), World())
     late.load(7, train(fresh(cfg), 0, 7, lambda step: min(1, (step + 1) / 5)).tensors())
     seen = []
     for step in range(7, 10):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A sweep as its file describes it, with its text."""
+    """A sweep as its file describes it, or what was chosen of it, with its text."""
 
-    def __init__(self, source: str, folder: Path | None, corpus: str | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        folder: Path | None,
+        corpus: str | None,
+        only: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         from ..lab.corpus import read_corpus, spread_windows
         from ..lab.sweep import After, trunks
         from ..study import read_study
@@ -31,7 +38,7 @@ class Job:
         study = read_study(source)
         self.folder = folder or Path(f"sweep-{study.name}")
         self.corpus, self.text = corpus, read_corpus(corpus, study.sweep.tokenizer)
-        self.configs = trunks(study.sweep, self.text)
+        self.configs = trunks(study.sweep.only(**only), self.text)
         self.after = After.of(study.sweep, self.folder)
         spread_windows(self.text.evaluation, study.sweep.eval_tokens, study.sweep.seq_len)
         self.after.look_at(self.text.calibration, study.sweep.seq_len)

@@ -19,6 +19,7 @@ from .look import laws_app, runs_app
 from .quantize import quantize
 from .sweep import sweep_app
 from .task import task_app
+from .train import train
 
 app = typer.Typer(
     name="bitlaw",
@@ -237,7 +238,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, formats, quantize):
+for verb in (*VERBS, formats, quantize, train):
     app.command()(verb)
 
 

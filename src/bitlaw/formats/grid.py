@@ -101,14 +101,15 @@ class Float:
     @property
     def peak(self) -> float:
         """The largest finite value."""
-        e, m = divmod(self._codes - 1, 2**self.mantissa)
-        return (2**self.mantissa * (e > 0) + m) * 2.0 ** (max(e, 1) - 1 + self.least_exponent - self.mantissa)
+        e, m = divmod(self._codes - 1, 1 << self.mantissa)
+        shift = max(e, 1) - 1 + self.least_exponent - self.mantissa
+        return math.ldexp(((1 << self.mantissa) if e else 0) + m, shift)
 
     @property
     def _codes(self) -> int:
         """Of finite magnitudes, rising from that of zero."""
-        reserved = {"nothing": 0, "nan": 1, "exponent": 2**self.mantissa}[self.reserved]
-        return 2 ** (self.exponent + self.mantissa) - reserved
+        reserved = {"nothing": 0, "nan": 1, "exponent": 1 << self.mantissa}[self.reserved]
+        return (1 << (self.exponent + self.mantissa)) - reserved
 
     def values(self) -> Array:
         """All finite values in rising order; zero once."""

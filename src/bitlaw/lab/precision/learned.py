@@ -74,14 +74,14 @@ class LearnedQuantizer(nn.Module):
                 f"'{fmt.name} tensor learned'"
             )
         self.recipe, self.grid = recipe, fmt
-        first = torch.zeros(()) if like is None else self._first(like.detach())
+        first = torch.zeros(1) if like is None else self._first(like.detach())  # FSDP2 takes no scalars
         self.step = nn.Parameter(first)
         self.started = False  # asked once: to look into a tensor breaks a compiled graph
 
     def _first(self, x: Tensor) -> Tensor:
         split, dims, _ = grouped(x, self.recipe)
         mean = split.abs().mean(dims, keepdim=len(dims) < split.ndim)
-        return 2 * mean / math.sqrt(self.grid.peak)
+        return 2 * torch.atleast_1d(mean) / math.sqrt(self.grid.peak)
 
     @torch.no_grad()
     def _start(self, x: Tensor) -> None:

@@ -4,6 +4,7 @@ from .after import After
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
+from .large import train_large
 from .mirrors import mirror
 from .on_ray import RayTeam
 from .place import alone, own_place
@@ -28,6 +29,7 @@ __all__ = [
     "row_ids",
     "run_sweep",
     "speeds",
+    "train_large",
     "trunks",
     "work_left",
 ]

@@ -173,6 +173,18 @@ class SweepConfig(TrainingConfig):
                 raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
 
+    def only(self, **chosen: float | str) -> SweepConfig:
+        """The sweep with one value of `sizes`, `schemes` or `seeds` in place of several.
+
+        Raises:
+            ConfigError: one that it does not have.
+        """
+        for name, value in chosen.items():
+            values = getattr(self, name) or (self.seed,)
+            if value not in values:
+                raise ConfigError(f"{name}: {value!r} is none of the sweep's: {', '.join(map(str, values))}")
+        return self.model_copy(update={name: (value,) for name, value in chosen.items()})
+
     def batch(self, size: int) -> int:
         """Sequences a step at a size: `batch_size` (size / `batch_reference`)^`batch_power`, rounded to whole parts."""
         if not self.batch_power:

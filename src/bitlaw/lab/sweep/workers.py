@@ -15,7 +15,7 @@ import torch
 
 from ...errors import BitlawError, LabError
 from ..corpus import read_corpus, spread_windows
-from ..train import Interrupted, train_trunk
+from ..train import Interrupted, World, train_trunk
 from .rows import end_rows, failed_row
 from .team import Bench
 
@@ -77,15 +77,15 @@ def work(line: Line, bench: Bench, device: str) -> None:
             try:
                 calibration = bench.after.look_at(corpus.calibration, config.seq_len)
                 evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
-                place = torch.device(device)
+                place = World(device=torch.device(device))
                 for end in train_trunk(config, corpus, checkpoints, done, on_tokens, should_stop, place):
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, bench.after)
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, _blame(error), end.average)]
+                        rows = [failed_row(config, end.branch, blame(error), end.average)]
                     line.send(("rows", rows))
             except FAILURES as error:
-                line.send(("failed", _blame(error)))
+                line.send(("failed", blame(error)))
                 return  # a GPU may be of no use to this process any more
             line.send(("work", heard))
             heard = 0
@@ -98,7 +98,7 @@ def work(line: Line, bench: Bench, device: str) -> None:
             line.send(("error", f"{type(error).__name__}: {error}"))
 
 
-def _blame(error: Exception) -> str:
+def blame(error: Exception) -> str:
     """What went wrong with a cell, in words; what a disk is to blame for is raised again."""
     if isinstance(error.__cause__, OSError):
         raise error

@@ -1,6 +1,7 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
 from .config import Branch, TrainingConfig, TrunkConfig
+from .distributed import World, joined
 from .loop import End, Interrupted, train_trunk
 from .noise import GradientNoise, gradient_noise
 from .savings import Savings, savings
@@ -13,7 +14,9 @@ __all__ = [
     "Savings",
     "TrainingConfig",
     "TrunkConfig",
+    "World",
     "gradient_noise",
+    "joined",
     "savings",
     "train_trunk",
 ]

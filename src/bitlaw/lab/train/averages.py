@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ..model import Transformer
 from ..precision import StoredTensor, StoredWeights
+from .distributed import whole
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Averages:
         averaged, mean = copy.deepcopy(model), self.mean()
         held = {id(p): table for p, table in StoredWeights(averaged).pairs}
         for name, p in averaged.named_parameters():
-            value = mean[name]
+            value = whole(mean[name])
             if (table := held.get(id(p))) is not None:
                 table.codes.copy_(StoredTensor(value, table.grid, table.step).codes)
                 value = table.read()

@@ -4,6 +4,7 @@ The trunk trains at a constant rate. At each budget a branch leaves it with a co
 averages, cools down, and ends; the trunk goes on from where the branch left. One run so yields several fully
 cooled models (Hagele et al. 2024, 2405.18392), some of them in a precision that only their cooldown had.
 Batches are a function of the step, so a segment that is killed and resumed is the same segment, bit for bit.
+Many processes may train it together: each is in this loop, and takes its parts of every batch.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import LabError
 from ...formats import Scheme
 from ..corpus import Corpus
 from ..model import Transformer
 from ..precision import StoredWeights, apply_scheme
-from . import checkpoint, schedule
+from . import checkpoint, distributed, schedule
 from .averages import Average, Averages
 from .config import Branch, TrunkConfig
+from .distributed import ALONE, World, share, whole
 from .optimizers import Optimizers
 from .speed import batches, compiled, product_type
 
@@ -71,13 +74,17 @@ class End:
 class State:
     """Model, optimiser, averages and step of one run; everything that a checkpoint holds."""
 
-    def __init__(self, config: TrunkConfig, scheme: Scheme, device: torch.device) -> None:
-        self.config, self.device, self.step = config, device, 0
-        self.model = apply_scheme(self.build(config), scheme).to(device)
+    def __init__(self, config: TrunkConfig, scheme: Scheme, world: World) -> None:
+        self.config, self.scheme, self.world, self.step = config, scheme, world, 0
+        self.device = world.device
+        self.model = self.fresh()
         self.model.recompute = config.recompute
+        self.spread = world.spread(self.model)
         self.run = compiled(forward) if config.compile else forward
-        self.looked = not config.compile
-        self.products = product_type(config, device)
+        self.begun = not config.compile and world.size == 1
+        self.products = product_type(config, self.device)
+        half = self.products == torch.bfloat16
+        self.autocast = torch.autocast(self.device.type, self.products, enabled=half)
         self.named = dict(self.model.named_parameters())
         self.optimizer = Optimizers(config, self.named)
         self.stored = StoredWeights(self.model)
@@ -87,8 +94,12 @@ class State:
         self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
         self.stored.release()
 
+    def fresh(self) -> Transformer:
+        """The model as it begins, in one process."""
+        return apply_scheme(self.build(self.config), self.scheme).to(self.device)
+
     def build(self, config: TrunkConfig) -> Transformer:
-        """Return the model before its first step; another task has another."""
+        """Return the model before its first step and in full precision; another task has another."""
         return Transformer(config.shape, config.seed, config.residual)
 
     def loss(self) -> Loss:
@@ -103,11 +114,11 @@ class State:
         """
         tokens_BT, targets_BT = tokens_BT.to(self.device), targets_BT.to(self.device)
         self.stored.read()
-        if not self.looked:
-            self.look(tokens_BT, targets_BT)
+        if not self.begun:
+            self.begin(tokens_BT, targets_BT)
         self.draw()
         loss = self.backward(tokens_BT, targets_BT)
-        norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.clip))
         if not torch.isfinite(norm):
             raise Diverged(f"loss {loss.item():.4g} with gradient norm {norm.item():.4g} at step {self.step}")
         self.optimizer.step(rate)
@@ -120,32 +131,57 @@ class State:
         """Make rounding by chance a function of the step too, so that a run that is resumed is the same run."""
         torch.manual_seed((self.config.seed << 32) + self.step)
 
-    def look(self, tokens_BT: Tensor, targets_BT: Tensor) -> None:
-        """Do first what a compiled step cannot: set learned steps by the tensors they are of, and compile."""
-        self.draw()
-        with torch.no_grad():
-            self.model(tokens_BT.chunk(self.config.accumulate)[0])
-        self.backward(tokens_BT, targets_BT)
-        self.model.zero_grad(set_to_none=True)
-        self.looked = True
+    def begin(self, tokens_BT: Tensor, targets_BT: Tensor) -> None:
+        """Do first what neither a compiled step can nor one of many processes.
+
+        Learned steps that are not set yet are set as one process does: by the first part of the batch, whole.
+        """
+        self.begun = True
+        steps = {name: p for name, p in self.named.items() if name.endswith(".step")}
+        if self.config.compile or not all(whole(p).any() for p in steps.values()):
+            self.draw()
+            model = self.alone()
+            with torch.no_grad(), self.autocast:
+                model(tokens_BT.chunk(self.config.accumulate)[0])
+                for name, p in steps.items():
+                    p.copy_(share(model.get_parameter(name), p))
+        if self.config.compile:  # which draws numbers
+            self.backward(tokens_BT, targets_BT)
+            self.model.zero_grad(set_to_none=True)
 
     def backward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Leave the gradients of the mean loss in the parameters, part of the batch by part, and return that loss."""
-        parts = self.config.accumulate
+        """Leave the gradients of the mean loss in the parameters, part of the batch by part.
+
+        Returns:
+            The loss of the parts that went through this process.
+        """
+        parts, world = self.world.parts(self.config.accumulate), self.world
         total = torch.zeros((), device=self.device)
-        for some_BT, some_targets_BT in zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True):
-            with torch.autocast(self.device.type, self.products, enabled=self.products == torch.bfloat16):
-                loss = self.run(self.model, some_BT, some_targets_BT, self.loss()) / parts
+        pairs = list(zip(tokens_BT.chunk(parts), targets_BT.chunk(parts), strict=True))
+        for some_BT, some_targets_BT in pairs[world.rank :: world.size]:
+            with self.autocast:
+                loss = self.run(self.spread, some_BT, some_targets_BT, self.loss()) / parts
             loss.backward()
-            total += loss.detach()
+            total += loss.detach() * world.size
+        if world.size > 1:  # their mean is there, and their sum is meant
+            torch._foreach_mul_([p.grad for p in self.named.values()], world.size)
         return total
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, as copies."""
+    def live(self) -> dict[str, Tensor]:
+        """All tensors by name; of those that are spread over processes, the part of this one."""
         out = {f"model.{name}": tensor for name, tensor in self.held.items()} | self.optimizer.tensors()
         if self.averages:
             out |= {f"average.{name}": tensor for name, tensor in self.averages.tensors().items()}
-        return {name: tensor.detach().cpu().clone() for name, tensor in out.items()}
+        return {name: tensor.detach() for name, tensor in out.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, as whole copies; the first process has them, and all must ask."""
+        out = {}
+        for name, tensor in self.live().items():
+            full = whole(tensor)
+            if self.world.first:
+                out[name] = full.cpu().clone()
+        return out
 
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, Tensor]) -> None:
@@ -155,22 +191,30 @@ class State:
             if f"model.{name}" not in tensors and name.endswith(".step"):
                 tensor.zero_()
             else:
-                tensor.copy_(tensors[f"model.{name}"])
+                tensor.copy_(share(tensors[f"model.{name}"], tensor))
         self.optimizer.load(tensors, self.device)
         for name, tensor in self.averages.tensors().items() if self.averages else ():
             if f"average.{name}" in tensors:  # learned quantisation steps join when a branch begins
-                tensor.copy_(tensors[f"average.{name}"])
+                tensor.copy_(share(tensors[f"average.{name}"], tensor))
+
+    @torch.no_grad()
+    def alone(self) -> Transformer:
+        """The model as one process has it; all processes must ask for it."""
+        if self.world.size == 1 or self.world.shard == "ddp":
+            return self.model
+        model = self.fresh()
+        for name, p in model.named_parameters():
+            p.copy_(whole(self.named[name]))
+        return model
 
     def ends(self, end: End) -> Iterator[End]:
         """Fill in the end of a branch with the model, and add that of its average; training is over then."""
         self.optimizer.finish()
         self.stored.read()
-        end = replace(end, model=self.model, lost_updates=self.stored.lost)
-        yield end
+        model = self.alone()
+        yield replace(end, model=model, lost_updates=self.stored.lost)
         if self.averages:
-            yield replace(
-                end, model=self.averages.model(self.model), average=self.config.averages, seconds=0.0
-            )
+            yield replace(end, model=self.averages.model(model), average=self.config.averages, seconds=0.0)
 
 
 def forward(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor, loss: Loss) -> Tensor:
@@ -191,7 +235,7 @@ def train_trunk(
     done: Collection[Branch] = (),
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
-    device: torch.device | None = None,
+    world: World = ALONE,
     state: type[State] = State,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
@@ -203,17 +247,19 @@ def train_trunk(
         done: branches whose ends are known already.
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
-        device: where to train; None means the CPU.
-        state: of the task; a subclass gives another model and loss than those from next-token prediction.
+        world: the processes that train it, each of which calls this; the folder is one that all of them see.
+        state: what is trained; a subclass has another model and loss than those of next tokens.
 
     Raises:
-        Interrupted: after `should_stop` said so.
+        ConfigError: many processes would not train what one would.
+        Interrupted: after `should_stop` said so, in any of the processes.
+        LabError: the processes are not at the same.
     """
-    device = device or torch.device("cpu")
+    distributed.check(config, world)
     if config.compile:
         torch.compiler.reset()  # the graphs of earlier trunks would count against its limit
     trunk_dead = ""
-    trunk = state(config, config.parts(), device)
+    trunk = state(config, config.parts(), world)
     for way in config.branches():
         if way in done:
             continue
@@ -230,8 +276,8 @@ def train_trunk(
         except Diverged as error:
             reason = trunk_dead = f"the trunk diverged: {error}"
         if not trunk_dead:
-            branch = state(config, Scheme.parse(way.scheme), device)
-            branch.load(trunk.step, trunk.tensors())
+            branch = state(config, Scheme.parse(way.scheme), world)
+            branch.load(trunk.step, trunk.live())
             if branch.averages and way.scheme != config.scheme:
                 branch.averages.forget()
             try:
@@ -246,7 +292,8 @@ def train_trunk(
                 yield replace(arrived, average=config.averages, seconds=0.0)
         else:
             yield from branch.ends(arrived)
-        shutil.rmtree(folder / name, ignore_errors=True)
+        if world.first:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _advance(
@@ -261,10 +308,14 @@ def _advance(
     should_stop: Callable[[], bool],
 ) -> None:
     """Train one segment up to a step, from its newest checkpoint if there is a later one than the state."""
-    config = state.config
+    config, world = state.config, state.world
     run = f"{config.trunk_id()}/{name}"
     place = folder / name
     saved = checkpoint.load(place, run, at_most=target)
+    if not world.same(saved[0] if saved else -1):
+        raise LabError(
+            f"the processes find different checkpoints in {place}; use a folder that all of them see"
+        )
     if saved is not None and saved[0] > state.step:
         on_tokens((saved[0] - state.step) * config.batch_size * config.seq_len)
         state.load(*saved)
@@ -272,13 +323,13 @@ def _advance(
     for tokens_BT, targets_BT in batches(corpus, config, state.step, target, state.device):
         state.update(tokens_BT, targets_BT, config.learning_rate * rate(state.step))
         on_tokens(config.batch_size * config.seq_len)
-        stop = should_stop()
-        if (
-            stop
-            or time.monotonic() - clock > CHECKPOINT_SECONDS
-            or (state.step == target and name == "trunk")
-        ):
-            checkpoint.save(place, run, state.step, state.tensors())
+        old = time.monotonic() - clock > CHECKPOINT_SECONDS
+        stop, save = world.agree(should_stop(), old or (state.step == target and name == "trunk"))
+        if stop or save:
+            tensors = state.tensors()
+            if world.first:
+                checkpoint.save(place, run, state.step, tensors)
+            world.agree(True)  # it is on disk before any process goes on or ends
             clock = time.monotonic()
         if stop:
             raise Interrupted

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import LabError
 from .config import TrunkConfig
+from .distributed import share
 
 EPS = 1e-15  # as Kumar et al. 2024; the usual 1e-8 is not small beside the gradients of tiny models
 
@@ -88,7 +89,8 @@ class Optimizers:
                 found, _, rest = full.partition(".")
                 key, _, name = rest.partition(".")
                 if found == kind and name in self.named:
-                    part.state[self.named[name]][key] = value.clone().to(device)
+                    p = self.named[name]
+                    part.state[p][key] = share(value.clone().to(device), p)
                 elif found == kind == "free" and key in FREE:
                     for group in part.param_groups:
                         group[key] = type(group[key])(value.item())

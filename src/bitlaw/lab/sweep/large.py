@@ -1,0 +1,116 @@
+"""One trunk of a sweep, here and now, on all processes that torchrun started; the first of them stores its rows.
+
+It holds the trunk's lease as an engine does, so that the sweep's engines leave it alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...errors import LabError
+from ...runs import Leases, Store
+from ..corpus import Corpus, spread_windows
+from ..train import TrunkConfig, World, train_trunk
+from .after import After
+from .plan import cost, undone
+from .rows import end_rows, failed_row
+from .workers import FAILURES, blame
+
+LEASE_SECONDS = 600.0  # nothing is renewed while an end is evaluated
+
+
+def train_large(
+    config: TrunkConfig,
+    store: Store | None,
+    folder: Path,
+    corpus: Corpus,
+    after: After,
+    world: World,
+    name: str,
+    on_work: Callable[[float], None] = lambda work: None,
+    on_rows: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train the branches of a trunk whose rows are not stored, and store their rows as they end.
+
+    Args:
+        config: the trunk.
+        store: where rows go; None in all processes but the first.
+        folder: where its checkpoints go; one that all processes see. It is removed at the end.
+        corpus: the text.
+        after: what is done to ends that are trained.
+        world: the processes that train it, each of which calls this.
+        name: in the store, of who trains; one that was killed goes on at once under its old name.
+        on_work: told of work done, in the unit of `work_left`.
+        on_rows: told of rows stored, a cell at a time.
+        should_stop: asked after every step.
+
+    Raises:
+        ConfigError: many processes would not train what one would.
+        Interrupted: after `should_stop` said so, in any of the processes; state is saved.
+        LabError: another engine is at this trunk, or took it; or the processes are not at the same.
+        StoreError: the store cannot be read or written.
+    """
+    ours = _Ours(config, store, name) if store is not None else None
+    missing = undone(config, after, store.statuses()) if store is not None else []
+    branches = config.branches()
+    wanted = world.agree(*(branch in missing for branch in branches))
+    done = [branch for branch, want in zip(branches, wanted, strict=True) if not want]
+    calibration = after.look_at(corpus.calibration, config.seq_len)
+    evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
+
+    def on_tokens(tokens: int) -> None:
+        if ours is not None:
+            ours.renew()
+        on_work(cost(config, tokens))
+
+    try:
+        for end in train_trunk(config, corpus, folder, done, on_tokens, should_stop, world):
+            if ours is None:
+                continue
+            try:
+                rows = end_rows(config, end, corpus, calibration, evaluation, after)
+            except FAILURES as error:
+                rows = [failed_row(config, end.branch, blame(error), end.average)]
+            ours.add(rows)
+            on_rows(rows)
+        if world.first:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if ours is not None:
+            ours.release()
+
+
+class _Ours:
+    """The lease of a trunk, and rows under it."""
+
+    def __init__(self, config: TrunkConfig, store: Store, name: str) -> None:
+        self.leases, self.renewed = Leases(store, LEASE_SECONDS), time.monotonic()
+        lease = self.leases.claim([config.work_id()], name)
+        if lease is None:
+            raise LabError(
+                f"another process is at trunk {config.trunk_id()}; see bitlaw sweep status, and wait for it"
+            )
+        self.lease = lease
+
+    def renew(self) -> None:
+        """Begin the lease's time again when a third of it is over."""
+        if time.monotonic() > self.renewed + LEASE_SECONDS / 3:
+            self.renewed = time.monotonic()
+            self._still(self.leases.renew(self.lease))
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Store rows."""
+        self._still(self.leases.add(self.lease, rows))
+
+    def release(self) -> None:
+        """Give the trunk back."""
+        self.leases.release(self.lease)
+
+    def _still(self, held: bool) -> None:
+        if not held:
+            raise LabError(f"another process took {self.lease.work} since; it is being trained there")
