@@ -146,6 +146,7 @@ def kill_and_rerun(small: Path, folder: Path, moments: list[float]) -> None:
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_bits(small, finished, tmp_path):
     kill_and_rerun(small, tmp_path / "killed", [5.0])
     assert rows(tmp_path / "killed") == rows(finished[0])

@@ -38,6 +38,7 @@ def sweep(folder, **changes):
     return read_runs(folder).frame
 
 
+@pytest.mark.slow
 def test_cosine_runs_do_not_share_a_folder(tmp_path):
     config = SweepConfig(**{**BASE, "schedule": "cosine"})
     planned = trunks(config, read_corpus(None))
@@ -48,6 +49,7 @@ def test_cosine_runs_do_not_share_a_folder(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
+@pytest.mark.slow
 def test_formats_and_methods_added_later_are_measured(tmp_path):
     few = {"sizes": (4000,), "budgets": (8_000, 12_000)}
     first = sweep(tmp_path, **few, post_formats=("int3",))
@@ -70,6 +72,7 @@ def test_models_are_kept_if_asked(tmp_path):
     assert Reference(kept.model, text).loss.value == row["loss"]
 
 
+@pytest.mark.slow
 def test_late_schemes_are_rows_of_the_16_bit_trunks(tmp_path):
     frame = sweep(tmp_path, late_schemes=("w3", "16"), late_cooldowns=(0.5,), post_formats=("int3",))
     late = frame.filter(pl.col("qat_share").is_not_null())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, FitError
 from ..runs import read_runs
@@ -76,8 +77,9 @@ def contours(
 
     >>> from bitlaw import Runs
     >>> rows = [
-    ...     {"trunk": f"{b}", "params": 1e4, "steps": k * (20 + 20_000 // b), "tokens": k * (20 * b + 20_000), "loss": 4 - k}
-    ...     for b in (250, 1000, 4000) for k in (1, 2)
+    ...     {"trunk": f"{b}", "params": 1e4, "steps": k * s, "tokens": k * s * b, "loss": 4 - k}
+    ...     for s, b in ((100, 250), (40, 1000), (25, 4000))
+    ...     for k in (1, 2)
     ... ]
     >>> round(contours(Runs.from_rows(rows), [2.0])[0].batch.value)
     1000
@@ -116,10 +118,13 @@ def contours(
         rows = np.concatenate([best[None], drawn])
         all_three = np.column_stack([rows, rows[:, 1] / rows[:, 0]])
         ends = np.quantile(all_three[1:], [tail, 1 - tail], axis=0) if len(drawn) else np.full((2, 3), np.nan)
-        ranges = [Range(float(v), float(a), float(b)) for v, a, b in zip(all_three[0], *ends, strict=True)]
+        low, high = ends
+        steps, tokens, critical = (
+            Range(float(all_three[0, k]), float(low[k]), float(high[k])) for k in range(3)
+        )
         off = np.bincount(place, x @ best - 1) / count
         missed = int((~there).sum())
-        found.append(Contour(float(level), *ranges, sizes, off, len(x), missed, drawn))
+        found.append(Contour(float(level), steps, tokens, critical, sizes, off, len(x), missed, drawn))
     return tuple(found)
 
 
@@ -138,7 +143,9 @@ def _solve(x: Array, weight: Array) -> Array:
     return np.linalg.solve(np.einsum("nk,ki,kj->nij", weight, x, x), (weight @ x)[..., None])[..., 0]
 
 
-def _resample(place: Array, count: Array, draws: int, rng: np.random.Generator) -> Array:
+def _resample(
+    place: NDArray[np.int64], count: NDArray[np.int64], draws: int, rng: np.random.Generator
+) -> Array:
     """How often each trunk is drawn, n - 1 of the n of its batch, scaled to n in all (draws, k)."""
     weight = np.empty((draws, len(place)))
     for group, n in enumerate(count):
