@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import trained
-from test_train import config, fresh
+from test_train import config
 from typer.testing import CliRunner
 
 from bitlaw import ConfigError, read_runs
@@ -142,13 +142,16 @@ def test_one_trunk_is_chosen_or_asked_for(arguments, words, tmp_path):
 
 
 def test_without_torchrun_the_rows_are_those_of_the_sweep(tmp_path):
-    (tmp_path / "s.toml").write_text(SWEEP.format(budgets="8000, 12000"))
-    chosen = [str(tmp_path / "s.toml"), "--size", "4k", "--scheme", "16"]
-    for budget in (["--tokens", "8k"], []):
-        out = CliRunner().invoke(app, ["train", *chosen, *budget, "--folder", str(tmp_path / "a"), "--json"])
+    sweep = (
+        SWEEP.format(budgets="4000, 8000").replace('"16", "w4a8"', '"16"').replace("4000, 6000]", "4000]", 1)
+    )
+    (tmp_path / "s.toml").write_text(sweep)
+    source = [str(tmp_path / "s.toml"), "--corpus", str(Path(__file__).parent)]
+    for chosen in (["--size", "4k", "--tokens", "4k"], ["--scheme", "16"]):
+        out = CliRunner().invoke(app, ["train", *source, *chosen, "--folder", str(tmp_path / "a"), "--json"])
         assert out.exit_code == 0, out.output
-    assert [row["tokens"] for row in json.loads(out.stdout)] == [7936, 7936, 12032, 12032]
-    CliRunner().invoke(app, ["sweep", "run", chosen[0], "--folder", str(tmp_path / "b"), "--workers", "1"])
+    assert [row["tokens"] for row in json.loads(out.stdout)] == [4096, 4096, 7936, 7936]
+    CliRunner().invoke(app, ["sweep", "run", *source, "--folder", str(tmp_path / "b"), "--workers", "1"])
     assert same_rows(tmp_path / "a", tmp_path / "b", 4)
     assert not list((tmp_path / "a").glob("large-*"))
 
@@ -171,7 +174,7 @@ def test_two_processes_reach_the_loss_of_one(tmp_path, capsys):
         {**plain, "late": [["w3", 0.5]], "averages": "swa:10:2"},
         {**plain, "optimizer": "schedule-free", "cooldown": 0.0},
         {**plain, "scheme": "w8", "recompute": True, "accumulate": 4},
-        {**plain, "scheme": "w4a8kv6", "accumulate": 2},
+        {**plain, "scheme": "w4a8", "accumulate": 2},
         {**plain, "scheme": "grad_a=mxint8, grad_w=int8", "accumulate": 2},
         # at the usual rate a single step crosses zero, and what is small does not stay so
         {
