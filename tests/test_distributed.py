@@ -143,14 +143,14 @@ def test_one_trunk_is_chosen_or_asked_for(arguments, words, tmp_path):
 
 def test_without_torchrun_the_rows_are_those_of_the_sweep(tmp_path):
     sweep = (
-        SWEEP.format(budgets="4000, 8000").replace('"16", "w4a8"', '"16"').replace("4000, 6000]", "4000]", 1)
+        SWEEP.format(budgets="8000, 12000").replace('"16", "w4a8"', '"16"').replace("4000, 6000]", "4000]", 1)
     )
     (tmp_path / "s.toml").write_text(sweep)
     source = [str(tmp_path / "s.toml"), "--corpus", str(Path(__file__).parent)]
-    for chosen in (["--size", "4k", "--tokens", "4k"], ["--scheme", "16"]):
+    for chosen in (["--size", "4k", "--tokens", "8k"], ["--scheme", "16"]):
         out = CliRunner().invoke(app, ["train", *source, *chosen, "--folder", str(tmp_path / "a"), "--json"])
         assert out.exit_code == 0, out.output
-    assert [row["tokens"] for row in json.loads(out.stdout)] == [4096, 4096, 7936, 7936]
+    assert [row["tokens"] for row in json.loads(out.stdout)] == [7936, 7936, 12032, 12032]
     CliRunner().invoke(app, ["sweep", "run", *source, "--folder", str(tmp_path / "b"), "--workers", "1"])
     assert same_rows(tmp_path / "a", tmp_path / "b", 4)
     assert not list((tmp_path / "a").glob("large-*"))
