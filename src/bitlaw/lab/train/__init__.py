@@ -1,7 +1,7 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
 from .config import Branch, TrainingConfig, TrunkConfig
-from .distributed import World, joined
+from .distributed import World, joined, leave
 from .loop import End, Interrupted, train_trunk
 from .savings import Savings, savings
 
@@ -14,6 +14,7 @@ __all__ = [
     "TrunkConfig",
     "World",
     "joined",
+    "leave",
     "savings",
     "train_trunk",
 ]
