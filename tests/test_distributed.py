@@ -252,7 +252,8 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
         return torchrun(2, *arguments, "--folder", folder, "--json", cwd=tmp_path, env=environment)
 
     straight = start("straight")
-    assert straight.wait(300) == 0, straight.stdout.read()
+    said, _ = straight.communicate(timeout=300)
+    assert straight.returncode == 0, said
     broken = tmp_path / "broken"
     for number, pattern in ((signal.SIGTERM, "large-*"), (signal.SIGKILL, "large-*/branch-*")):
         running, deadline = start("broken"), time.monotonic() + 120
@@ -260,7 +261,7 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(running.pid, number)
-        running.wait(60)
+        running.communicate(timeout=60)
     last = start("broken")
     said, _ = last.communicate(timeout=300)
     assert last.returncode == 0, said
