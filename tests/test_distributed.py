@@ -255,7 +255,7 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
     said, _ = straight.communicate(timeout=300)
     assert straight.returncode == 0, said
     broken = tmp_path / "broken"
-    for number, pattern in ((signal.SIGTERM, "large-*"), (signal.SIGKILL, "large-*/branch-*")):
+    for number, pattern in ((signal.SIGTERM, "large-*"), (signal.SIGKILL, "large-*/trunk/step-*")):
         running, deadline = start("broken"), time.monotonic() + 120
         while not list(broken.glob(pattern)):
             assert running.poll() is None and time.monotonic() < deadline
