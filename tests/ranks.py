@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from test_train import TEXT, config, of_model
 
-from bitlaw.lab.train import Interrupted, joined, train_trunk
+from bitlaw.lab.train import Interrupted, joined, leave, train_trunk
 
 
 def trained(job, world):
@@ -67,6 +67,7 @@ def main():
         ]
     if world.first:
         Path(sys.argv[2]).write_text(json.dumps(found))
+    leave()
 
 
 if __name__ == "__main__":

@@ -49,20 +49,27 @@ def train(
     """
     if shard not in SHARDS:
         raise ConfigError(f"unknown --shard {shard!r}; {nearest(shard, SHARDS)}")
-    from ..lab.train import joined
+    from ..lab.train import joined, leave
 
     job = Job(source, folder, corpus, _only(size, scheme, seed))
     config = _the_trunk(job, tokens)
     with joined(cast(Literal["ddp", "fsdp"], shard), device) as world:
         rows = _train(job, config, job.where(store), world)
     if world.first:
-        if json_:
-            print_json([{key: value for key, value in row.items() if value is not None} for row in rows])
-            return
-        for row in rows:
-            said = row["reason"] if row["loss"] is None else f"loss {row['loss']:.4f} ± {row['loss_se']:.4f}"
-            print(f"{row['id']}  {row['tokens']:,.0f} tokens  {row['status']}: {said}")
-        print(f"Rows: {job.where(store)}")
+        _show(rows, job.where(store), json_)
+    if world.size > 1:
+        leave()
+
+
+def _show(rows: list[dict[str, Any]], where: str, json_: bool) -> None:
+    """Print what came of each end."""
+    if json_:
+        print_json([{key: value for key, value in row.items() if value is not None} for row in rows])
+        return
+    for row in rows:
+        said = row["reason"] if row["loss"] is None else f"loss {row['loss']:.4f} ± {row['loss_se']:.4f}"
+        print(f"{row['id']}  {row['tokens']:,.0f} tokens  {row['status']}: {said}")
+    print(f"Rows: {where}")
 
 
 def _train(job: Job, config: TrunkConfig, where: str, world: World) -> list[dict[str, Any]]:

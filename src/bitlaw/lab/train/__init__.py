@@ -1,7 +1,7 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
 from .config import Branch, TrainingConfig, TrunkConfig
-from .distributed import World, joined
+from .distributed import World, joined, leave
 from .loop import End, Interrupted, train_trunk
 from .noise import GradientNoise, gradient_noise
 from .savings import Savings, savings
@@ -17,6 +17,7 @@ __all__ = [
     "World",
     "gradient_noise",
     "joined",
+    "leave",
     "savings",
     "train_trunk",
 ]

@@ -172,7 +172,8 @@ class State:
         out = {f"model.{name}": tensor for name, tensor in self.held.items()} | self.optimizer.tensors()
         if self.averages:
             out |= {f"average.{name}": tensor for name, tensor in self.averages.tensors().items()}
-        return {name: tensor.detach() for name, tensor in out.items()}
+        # In one order in all processes, as they gather them one by one: a file's order is not the same when it is read.
+        return {name: out[name].detach() for name in sorted(out)}
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as whole copies; the first process has them, and all must ask."""
