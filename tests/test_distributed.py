@@ -285,5 +285,5 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
         ],
     )
     assert [set(row) for row in json.loads(alone.stdout)] == [
-        set(row) for row in json.loads(said[said.index("[") :])
+        set(row) for row in json.loads(said[said.index("[\n {") : said.rindex("]") + 1])
     ]
