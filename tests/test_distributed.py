@@ -260,7 +260,9 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
         while not list(broken.glob(pattern)):
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(running.pid, number)
+        started = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        for pid in [running.pid, *map(int, started if number == signal.SIGKILL else ())]:
+            os.kill(pid, number)  # torchrun passes SIGTERM on
         running.communicate(timeout=60)
     last = start("broken")
     said, _ = last.communicate(timeout=300)
@@ -283,5 +285,5 @@ def test_a_run_that_is_stopped_and_killed_under_torchrun_gives_the_same_rows(sha
         ],
     )
     assert [set(row) for row in json.loads(alone.stdout)] == [
-        set(row) for row in json.loads(said[said.index("[") :])
+        set(row) for row in json.loads(said[said.index("[\n {") : said.rindex("]") + 1])
     ]

@@ -66,7 +66,9 @@ def test_the_readmes_shell_commands_run(workshop):
             out = subprocess.run([sys.executable, "-m", *words], cwd=workshop, capture_output=True, text=True)
             assert out.returncode == 0, (line, out.stderr)
             ran.append(words[1])
-    verbs = "plan plan fit plan compare protocol backtest shift isoflop forecast score quantize quantize sweep"
+    verbs = (
+        "plan plan fit plan compare protocol backtest shift isoflop forecast score quantize quantize sweep"
+    )
     assert " ".join(ran) == verbs
 
 

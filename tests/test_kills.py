@@ -285,8 +285,8 @@ def test_sweeps_whose_engines_and_workers_are_killed_give_the_same_table(where, 
         rounds += 1
         for id_ in store.ids() if sum(counts.values()) < SWEEPS else ():
             store.forget(id_)
-    for _ in range(2):  # the last to be killed may have left a checkpoint: the next start clears it away
-        subprocess.run(command, stdout=log, stderr=log, check=True)
+    # The last to be killed may have left a checkpoint: the next start clears it away.
+    subprocess.run(command, stdout=log, stderr=log, check=True)
     assert {path.name for path in (tmp_path / "here").rglob("*") if path.is_file()} == {".lock"}
     print(f"sweeps, {where.split(':')[0][-10:]}: {counts} killed in {rounds} rounds")
 

@@ -269,7 +269,7 @@ def _go(
     lease: float = 60.0,
 ) -> None:
     """Work on a sweep until nothing is left, and say what came of it."""
-    from ..lab.sweep import mirror, own_place, run_sweep, work_left
+    from ..lab.sweep import clear, mirror, own_place, run_sweep, work_left
     from ..runs import Store
     from ..study import Progress
     from .progress import Reporter
@@ -310,6 +310,7 @@ def _go(
                 on_work=on_work,
                 on_rows=on_rows,
             )
+            clear(job.folder, {config.work_id() for config in job.configs})
             statuses = kept.statuses()
         except KeyboardInterrupt:
             reporter.close()

@@ -7,7 +7,7 @@ from .ladder import SweepConfig, trunks
 from .large import train_large
 from .mirrors import mirror
 from .on_ray import RayTeam
-from .place import alone, own_place
+from .place import alone, clear, own_place
 from .plan import Planned, measured_speed, planned, speeds, work_left
 from .processes import Processes
 from .rows import row_ids
@@ -21,6 +21,7 @@ __all__ = [
     "SweepConfig",
     "Team",
     "alone",
+    "clear",
     "measured_speed",
     "mirror",
     "own_place",

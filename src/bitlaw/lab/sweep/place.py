@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -48,6 +49,19 @@ def own_place(folder: Path) -> Iterator[tuple[Path, str]]:
             with file:
                 yield place, _name(place, file)
             return
+
+
+def clear(folder: Path, works: Collection[str]) -> None:
+    """Remove the checkpoints of finished work from places of this machine that nobody works in any more.
+
+    Engines that were killed, and not started again, leave them behind.
+    """
+    for place in folder.glob(f"{socket.gethostname()}-*"):
+        file = _locked(place)
+        if file is not None:
+            with file:
+                for work in works:
+                    shutil.rmtree(place / work, ignore_errors=True)
 
 
 def _locked(folder: Path) -> IO[str] | None:

@@ -57,7 +57,9 @@ class World:
         if self.size == 1:
             return model
         if self.shard == "ddp":
-            return nn.parallel.DistributedDataParallel(model)
+            # None is unused; but without this DDP puts gradients in another order after the first step, and three or
+            # more processes then sum them in another, so that a run that is resumed would not be the same run.
+            return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
         from torch.distributed.fsdp import fully_shard
 
         mesh = dist.device_mesh.init_device_mesh(self.device.type, (self.size,))
