@@ -72,7 +72,9 @@ def test_a_hyperbola_that_does_not_hold_is_seen():
     """Small batches that need half as many steps again: seeds agree, and the hyperbola is off."""
     frame = noisy(1, scatter=0.002).frame
     small = pl.col("batch_size") * 50 <= 500
-    bent = frame.with_columns(pl.when(small).then(pl.col("steps") * 3 // 2).otherwise(pl.col("steps")).alias("steps"))
+    bent = frame.with_columns(
+        pl.when(small).then(pl.col("steps") * 3 // 2).otherwise(pl.col("steps")).alias("steps")
+    )
     assert np.abs(contours(frame, [2.0])[0].residual).max() < 0.01
     assert np.abs(contours(bent, [2.0])[0].residual).max() > 0.05
 
@@ -93,7 +95,9 @@ def test_rows_that_are_no_contour_are_refused():
     with pytest.raises(FitError, match="params has several"):
         contours(runs.frame.with_columns(params=pl.col("steps").cast(float)), [2.0])
     with pytest.raises(FitError, match="w_format has several"):
-        contours(runs.frame.with_columns(w_format=pl.when(pl.col("steps") % 2 == 0).then(pl.lit("int4"))), [2.0])
+        contours(
+            runs.frame.with_columns(w_format=pl.when(pl.col("steps") % 2 == 0).then(pl.lit("int4"))), [2.0]
+        )
     with pytest.raises(FitError, match="cooldown"):
         contours(runs.frame.with_columns(cooldown=0.2), [2.0])
     with pytest.raises(FitError, match="0 batches reach a loss of 1"):

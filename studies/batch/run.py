@@ -1,6 +1,6 @@
 """What the curves of `train.py` say: the critical batch in 16 and in 3 bits, and the largest size foretold.
 
-    python studies/batch/train.py && python studies/batch/run.py
+python studies/batch/train.py && python studies/batch/run.py
 """
 
 from __future__ import annotations
@@ -51,15 +51,27 @@ def critical(frame: pl.DataFrame) -> None:
                 f"{r.value:,.0f} ({r.low:,.0f} to {r.high:,.0f})" for r in (at.batch, at.steps, at.tokens)
             )
             off = " ".join(f"{x:+.3f}" for x in at.residual)
-            print(f"  loss {at.loss}: B_crit {batch}, S_min {steps}, E_min {tokens}, {at.trunks} trunks; off by {off}")
+            print(
+                f"  loss {at.loss}: B_crit {batch}, S_min {steps}, E_min {tokens}, {at.trunks} trunks; off by {off}"
+            )
         drawn = np.log([at.draws[:, 1] / at.draws[:, 0] for at in found[scheme]])
-        slopes = np.polyfit(np.log(LEVELS), np.column_stack([np.log([at.batch.value for at in found[scheme]]), drawn]), 1)[0]
-        print(f"  B_crit ~ L^{slopes[0]:.1f} (90 %: {' to '.join(f'{q:.1f}' for q in np.quantile(slopes[1:], [0.05, 0.95]))})")
+        slopes = np.polyfit(
+            np.log(LEVELS), np.column_stack([np.log([at.batch.value for at in found[scheme]]), drawn]), 1
+        )[0]
+        print(
+            f"  B_crit ~ L^{slopes[0]:.1f} (90 %: {' to '.join(f'{q:.1f}' for q in np.quantile(slopes[1:], [0.05, 0.95]))})"
+        )
         noise(curves)
     for of_16, of_3 in zip(found["16"], found["w3"], strict=True):
-        for name, pick in (("B_crit", lambda x: x[:, 1] / x[:, 0]), ("S_min", lambda x: x[:, 0]), ("E_min", lambda x: x[:, 1])):
+        for name, pick in (
+            ("B_crit", lambda x: x[:, 1] / x[:, 0]),
+            ("S_min", lambda x: x[:, 0]),
+            ("E_min", lambda x: x[:, 1]),
+        ):
             low, middle, high = np.quantile(pick(of_3.draws) / pick(of_16.draws), SHARES)
-            print(f"loss {of_16.loss}: {name} in 3 bits over that in 16: {middle:.2f} ({low:.2f} to {high:.2f})")
+            print(
+                f"loss {of_16.loss}: {name} in 3 bits over that in 16: {middle:.2f} ({low:.2f} to {high:.2f})"
+            )
 
 
 def noise(curves: pl.DataFrame) -> None:
@@ -76,15 +88,30 @@ def foretold(frame: pl.DataFrame) -> None:
     """The largest size's curves by the trajectory law, fitted to the smaller ones and to the batches of one size."""
     largest = frame.filter(stage="size")["params"].max()
     for after in (20, 40, 80):
-        usable = frame.filter((pl.col("scheme") == "16") & pl.col("stage").is_in(["batch", "size"]), pl.col("steps") >= after)
+        usable = frame.filter(
+            (pl.col("scheme") == "16") & pl.col("stage").is_in(["batch", "size"]), pl.col("steps") >= after
+        )
         small, large = usable.filter(pl.col("params") < largest), usable.filter(pl.col("params") == largest)
         for name, some in (("sizes and batches", small), ("sizes alone", small.filter(stage="size"))):
             fixed = {} if name == "sizes and batches" else {"B_star": 1e3, "alpha_B": 1.0}
             fit = bl.fit("trajectory", runs(some), fix=fixed, draws=0)
             at = {"params": large["params"], "steps": large["steps"], "batch_tokens": large["batch_tokens"]}
-            off = trajectory.law.predict(fit.values, **{k: v.to_numpy().astype(float) for k, v in at.items()}) / large["loss"].to_numpy() - 1
+            off = (
+                trajectory.law.predict(fit.values, **{k: v.to_numpy().astype(float) for k, v in at.items()})
+                / large["loss"].to_numpy()
+                - 1
+            )
             values = {k: float(f"{v:.3g}") for k, v in fit.values.items()}
-            within = trajectory.law.predict(fit.values, params=some["params"].to_numpy().astype(float), steps=some["steps"].to_numpy().astype(float), batch_tokens=some["batch_tokens"].to_numpy().astype(float)) / some["loss"].to_numpy() - 1
+            within = (
+                trajectory.law.predict(
+                    fit.values,
+                    params=some["params"].to_numpy().astype(float),
+                    steps=some["steps"].to_numpy().astype(float),
+                    batch_tokens=some["batch_tokens"].to_numpy().astype(float),
+                )
+                / some["loss"].to_numpy()
+                - 1
+            )
             print(
                 f"steps >= {after}, {name}: mean error {100 * np.abs(off).mean():.2f} % (largest {100 * np.abs(off).max():.2f} %, "
                 f"on what was fitted {100 * np.abs(within).mean():.2f} %), {large['seed'].n_unique()} curves, {values}"
@@ -93,7 +120,7 @@ def foretold(frame: pl.DataFrame) -> None:
 
 def main() -> None:
     """Print all of it."""
-    frame = pl.read_csv(HERE / "curves.csv", schema_overrides={"scheme": pl.String})
+    frame = pl.read_csv(HERE / "curves.csv", schema_overrides={"scheme": pl.String}, infer_schema_length=None)
     critical(frame)
     foretold(frame)
 

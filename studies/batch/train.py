@@ -32,7 +32,11 @@ SCHEMES = ("16", "w3")
 SIZE, SEQ = 12_000, 64
 BATCHES = (256, 512, 1024, 2048, 4096, 8192, 16384)  # tokens
 MIDDLE = 1024
-FACTORS = (0.5, 1.0, 2.0)  # of 0.5 / width sqrt(batch / 1024 tokens): square-root rule (Malladi et al. 2022, 2205.10287)
+FACTORS = (
+    0.5,
+    1.0,
+    2.0,
+)  # of 0.5 / width sqrt(batch / 1024 tokens): square-root rule (Malladi et al. 2022, 2205.10287)
 TARGET = 2.4
 SEEDS = range(1, 6)
 SIZES = (6_000, 12_000, 24_000, 48_000, 96_000)
@@ -98,7 +102,9 @@ def best_factor(frame: pl.DataFrame, scheme: str, tokens: int) -> float:
         if len(below):
             last = run.sort("steps").tail(2)
             (l0, l1), (s0, s1) = last["loss"].to_list(), np.log(last["steps"].to_numpy())
-            arrivals[min(FACTORS, key=lambda f: abs(f * rule - rate))] = s0 + (l0 - TARGET) / (l0 - l1) * (s1 - s0)
+            arrivals[min(FACTORS, key=lambda f: abs(f * rule - rate))] = s0 + (l0 - TARGET) / (l0 - l1) * (
+                s1 - s0
+            )
     return min(arrivals, key=arrivals.__getitem__)
 
 
@@ -106,9 +112,15 @@ def main() -> None:
     """Train what is missing."""
     torch.set_num_threads(1)
     corpus = read_corpus()
-    rows = pl.read_csv(TABLE, schema_overrides={"scheme": pl.String}).to_dicts() if TABLE.exists() else []
+    rows = (
+        pl.read_csv(TABLE, schema_overrides={"scheme": pl.String}, infer_schema_length=None).to_dicts()
+        if TABLE.exists()
+        else []
+    )
 
-    def run(stage: str, scheme: str, size: int, tokens: int, factor: float, seed: int, points: list[int]) -> None:
+    def run(
+        stage: str, scheme: str, size: int, tokens: int, factor: float, seed: int, points: list[int]
+    ) -> None:
         plan = config(corpus, scheme, size, tokens, factor, seed, points)
         key = {"stage": stage, "scheme": scheme, "seed": plan.seed, "rate": round(plan.learning_rate, 6)}
         if any(key.items() <= row.items() for row in rows):

@@ -23,7 +23,7 @@ from bitlaw.study import read_study
 HERE = Path(__file__).parent
 FOLDER = Path(tempfile.gettempdir()) / "bitlaw-rate"
 FACTORS = (0.5, 1.0, 2.0)
-SEEDS = tuple(range(5))
+SEEDS = tuple(range(3))
 TOKENS = 400_000
 
 
@@ -50,12 +50,15 @@ def main() -> None:
     write_runs(store.runs(), HERE / "rows.csv")
     frame = read_runs(HERE / "rows.csv").frame
     print("loss less that at the ladder's rate; ± half a 90 % t-interval over seeds")
-    for (params, width), rows in sorted(frame.group_by("params", "width")):
+    for (params, _width), rows in sorted(frame.group_by("params", "width")):
         table = rows.sort("learning_rate", "seed").select("loss").to_numpy().reshape(len(FACTORS), len(SEEDS))
         for factor, losses in zip(FACTORS, table, strict=True):
             off = losses - table[FACTORS.index(1.0)]
             half = student.ppf(0.95, len(SEEDS) - 1) * off.std(ddof=1) / np.sqrt(len(SEEDS))
-            print(f"{params:>9,.0f} parameters, rate x {factor}, n = {len(off)}: {off.mean():+.4f} ± {half:.4f}, {losses.mean():.4f}")
+            print(
+                f"{params:>9,.0f} parameters, rate x {factor}, n = {len(off)}: "
+                f"{off.mean():+.4f} ± {half:.4f}, {losses.mean():.4f}"
+            )
 
 
 if __name__ == "__main__":

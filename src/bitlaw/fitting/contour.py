@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, FitError
 from ..runs import read_runs
 from .line import Range
 from .objective import Array
 
+Places: TypeAlias = NDArray[np.int64]
 FORMATS = ("w_format", "a_format", "kv_format", "emb_format", "head_format", "grad_format", "grad_w_format")
 
 
@@ -76,7 +78,7 @@ def contours(
 
     >>> from bitlaw import Runs
     >>> rows = [
-    ...     {"trunk": f"{b}", "params": 1e4, "steps": k * (20 + 20_000 // b), "tokens": k * (20 * b + 20_000), "loss": 4 - k}
+    ...     {"trunk": f"{b}", "params": 1e4, "steps": (s := k * (20 + 20_000 // b)), "tokens": s * b, "loss": 4 - k}
     ...     for b in (250, 1000, 4000) for k in (1, 2)
     ... ]
     >>> round(contours(Runs.from_rows(rows), [2.0])[0].batch.value)
@@ -95,7 +97,9 @@ def contours(
         raise FitError("ends of cooldowns do not lie on one curve; use rows of trunks, cooldown = 0")
     if frame.select("trunk", "batch", "steps").null_count().sum_horizontal().item():
         raise FitError("a contour needs trunk, steps and batch (or tokens) of every row")
-    trunks = frame.sort("steps").group_by("trunk", "batch", maintain_order=True).agg("steps", "loss").sort("batch")
+    trunks = (
+        frame.sort("steps").group_by("trunk", "batch", maintain_order=True).agg("steps", "loss").sort("batch")
+    )
     batch = trunks["batch"].to_numpy()
     curves = [(np.array(row["steps"], float), np.array(row["loss"], float)) for row in trunks.to_dicts()]
     tail = (1 - interval) / 2
@@ -117,7 +121,8 @@ def contours(
         ranges = [Range(float(v), float(a), float(b)) for v, a, b in zip(all_three[0], *ends, strict=True)]
         off = np.bincount(place, x @ best - 1) / count
         missed = int((~there).sum())
-        found.append(Contour(float(level), *ranges, sizes, off, len(x), missed, drawn))
+        S_min, E_min, critical = ranges
+        found.append(Contour(float(level), S_min, E_min, critical, sizes, off, len(x), missed, drawn))
     return tuple(found)
 
 
@@ -136,7 +141,7 @@ def _solve(x: Array, weight: Array) -> Array:
     return np.linalg.solve(np.einsum("nk,ki,kj->nij", weight, x, x), (weight @ x)[..., None])[..., 0]
 
 
-def _resample(place: Array, count: Array, draws: int, rng: np.random.Generator) -> Array:
+def _resample(place: Places, count: Places, draws: int, rng: np.random.Generator) -> Array:
     """How often each trunk is drawn, n - 1 of the n of its batch, scaled to n in all (draws, k)."""
     weight = np.empty((draws, len(place)))
     for group, n in enumerate(count):
