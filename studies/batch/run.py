@@ -58,9 +58,8 @@ def critical(frame: pl.DataFrame) -> None:
         slopes = np.polyfit(
             np.log(LEVELS), np.column_stack([np.log([at.batch.value for at in found[scheme]]), drawn]), 1
         )[0]
-        print(
-            f"  B_crit ~ L^{slopes[0]:.1f} (90 %: {' to '.join(f'{q:.1f}' for q in np.quantile(slopes[1:], [0.05, 0.95]))})"
-        )
+        low, high = np.quantile(slopes[1:], [0.05, 0.95])
+        print(f"  B_crit ~ L^{slopes[0]:.1f} (90 %: {low:.1f} to {high:.1f})")
         noise(curves)
     for of_16, of_3 in zip(found["16"], found["w3"], strict=True):
         for name, pick in (
@@ -88,34 +87,30 @@ def foretold(frame: pl.DataFrame) -> None:
     """The largest size's curves by the trajectory law, fitted to the smaller ones and to the batches of one size."""
     largest = frame.filter(stage="size")["params"].max()
     for after in (20, 40, 80):
-        usable = frame.filter(
-            (pl.col("scheme") == "16") & pl.col("stage").is_in(["batch", "size"]), pl.col("steps") >= after
-        )
-        small, large = usable.filter(pl.col("params") < largest), usable.filter(pl.col("params") == largest)
-        for name, some in (("sizes and batches", small), ("sizes alone", small.filter(stage="size"))):
-            fixed = {} if name == "sizes and batches" else {"B_star": 1e3, "alpha_B": 1.0}
+        usable = frame.filter((pl.col("scheme") == "16") & (pl.col("steps") >= after))
+        small = usable.filter(pl.col("stage").is_in(["batch", "size"]) & (pl.col("params") < largest))
+        large = usable.filter(stage="size", params=largest)
+        for name, some, fixed in (
+            ("sizes and batches", small, {}),
+            (
+                "sizes alone",
+                small.filter(stage="size"),
+                {"B_star": 1e3, "alpha_B": 1.0},
+            ),  # one batch tells neither
+        ):
             fit = bl.fit("trajectory", runs(some), fix=fixed, draws=0)
-            at = {"params": large["params"], "steps": large["steps"], "batch_tokens": large["batch_tokens"]}
-            off = (
-                trajectory.law.predict(fit.values, **{k: v.to_numpy().astype(float) for k, v in at.items()})
-                / large["loss"].to_numpy()
-                - 1
-            )
-            values = {k: float(f"{v:.3g}") for k, v in fit.values.items()}
-            within = (
-                trajectory.law.predict(
-                    fit.values,
-                    params=some["params"].to_numpy().astype(float),
-                    steps=some["steps"].to_numpy().astype(float),
-                    batch_tokens=some["batch_tokens"].to_numpy().astype(float),
-                )
-                / some["loss"].to_numpy()
-                - 1
-            )
+            off, within = (100 * np.abs(errors(fit.values, rows)) for rows in (large, some))
             print(
-                f"steps >= {after}, {name}: mean error {100 * np.abs(off).mean():.2f} % (largest {100 * np.abs(off).max():.2f} %, "
-                f"on what was fitted {100 * np.abs(within).mean():.2f} %), {large['seed'].n_unique()} curves, {values}"
+                f"steps >= {after}, {name}: mean error {off.mean():.2f} % (largest {off.max():.2f} %, on what was fitted "
+                f"{within.mean():.2f} %), {large['seed'].n_unique()} curves",
+                {k: float(f"{v:.3g}") for k, v in fit.values.items()},
             )
+
+
+def errors(values: dict[str, float], rows: pl.DataFrame) -> np.ndarray:
+    """Relative errors of the trajectory law."""
+    columns = {name: rows[name].cast(float).to_numpy() for name in ("params", "steps", "batch_tokens")}
+    return trajectory.law.predict(values, **columns) / rows["loss"].to_numpy() - 1
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ class Contour:
         batches: the batches, tokens a step, rising (b,).
         residual: mean over the trunks of each batch of S_min / S + E_min / E - 1 (b,).
         trunks: how many reached the loss.
-        missed: how many did not, and so are not in the fit.
+        missed: how many did not, or were below it at their first row, and so are not in the fit.
         draws: of S_min and E_min (n, 2); the k-th is of the same trunks at every level that all of them reach.
     """
 
