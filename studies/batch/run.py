@@ -101,8 +101,8 @@ def foretold(frame: pl.DataFrame) -> None:
             fit = bl.fit("trajectory", runs(some), fix=fixed, draws=0)
             off, within = (100 * np.abs(errors(fit.values, rows)) for rows in (large, some))
             print(
-                f"steps >= {after}, {name}: mean error {off.mean():.2f} % (largest {off.max():.2f} %, on what was fitted "
-                f"{within.mean():.2f} %), {large['seed'].n_unique()} curves",
+                f"steps >= {after}, {name}: mean error {off.mean():.2f} % (largest {off.max():.2f} %, on what was "
+                f"fitted {within.mean():.2f} %), {large['seed'].n_unique()} curves",
                 {k: float(f"{v:.3g}") for k, v in fit.values.items()},
             )
 
