@@ -1,4 +1,4 @@
-"""Noise of a gradient: against closed forms, NumPy's covariance, the paper's two batch sizes, and invariances."""
+"""Noise of a gradient: against closed forms, NumPy, the paper's two batch sizes, and what must not matter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_linear_model_has_the_noise_that_algebra_gives_it():
 
 
 def test_without_bias_where_noise_is_twice_the_signal():
-    """Over many small batches both are right on the mean; |G_mean|^2 as it stands would be three times too large."""
+    """Over many small batches both numbers are right on the mean; |G_mean|^2 as it stands is far too large."""
     found = [GradientNoise.of(some_gradients(8, 5, seed) * 1.0, examples=2) for seed in range(4000)]
     signals, noises = np.array([g.signal for g in found]), np.array([g.noise for g in found])
     error = len(found) ** -0.5

@@ -112,7 +112,11 @@ def main() -> None:
     """Train what is missing."""
     torch.set_num_threads(1)
     corpus = read_corpus()
-    rows = pl.read_csv(TABLE, schema_overrides={"scheme": pl.String}).to_dicts() if TABLE.exists() else []
+    rows = (
+        pl.read_csv(TABLE, schema_overrides={"scheme": pl.String}, infer_schema_length=None).to_dicts()
+        if TABLE.exists()
+        else []
+    )
 
     def run(
         stage: str, scheme: str, size: int, tokens: int, factor: float, seed: int, points: list[int]

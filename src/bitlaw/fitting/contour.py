@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from ..runs import read_runs
 from .line import Range
 from .objective import Array
 
+Places: TypeAlias = NDArray[np.int64]
 FORMATS = ("w_format", "a_format", "kv_format", "emb_format", "head_format", "grad_format", "grad_w_format")
 
 
@@ -34,7 +35,7 @@ class Contour:
         batches: the batches, tokens a step, rising (b,).
         residual: mean over the trunks of each batch of S_min / S + E_min / E - 1 (b,).
         trunks: how many reached the loss.
-        missed: how many did not, and so are not in the fit.
+        missed: how many did not, or were below it at their first row, and so are not in the fit.
         draws: of S_min and E_min (n, 2); the k-th is of the same trunks at every level that all of them reach.
     """
 
@@ -77,9 +78,8 @@ def contours(
 
     >>> from bitlaw import Runs
     >>> rows = [
-    ...     {"trunk": f"{b}", "params": 1e4, "steps": k * s, "tokens": k * s * b, "loss": 4 - k}
-    ...     for s, b in ((100, 250), (40, 1000), (25, 4000))
-    ...     for k in (1, 2)
+    ...     {"trunk": f"{b}", "params": 1e4, "steps": (s := k * (20 + 20_000 // b)), "tokens": s * b, "loss": 4 - k}
+    ...     for b in (250, 1000, 4000) for k in (1, 2)
     ... ]
     >>> round(contours(Runs.from_rows(rows), [2.0])[0].batch.value)
     1000
@@ -118,13 +118,11 @@ def contours(
         rows = np.concatenate([best[None], drawn])
         all_three = np.column_stack([rows, rows[:, 1] / rows[:, 0]])
         ends = np.quantile(all_three[1:], [tail, 1 - tail], axis=0) if len(drawn) else np.full((2, 3), np.nan)
-        low, high = ends
-        steps, tokens, critical = (
-            Range(float(all_three[0, k]), float(low[k]), float(high[k])) for k in range(3)
-        )
+        ranges = [Range(float(v), float(a), float(b)) for v, a, b in zip(all_three[0], *ends, strict=True)]
         off = np.bincount(place, x @ best - 1) / count
         missed = int((~there).sum())
-        found.append(Contour(float(level), steps, tokens, critical, sizes, off, len(x), missed, drawn))
+        S_min, E_min, critical = ranges
+        found.append(Contour(float(level), S_min, E_min, critical, sizes, off, len(x), missed, drawn))
     return tuple(found)
 
 
@@ -143,9 +141,7 @@ def _solve(x: Array, weight: Array) -> Array:
     return np.linalg.solve(np.einsum("nk,ki,kj->nij", weight, x, x), (weight @ x)[..., None])[..., 0]
 
 
-def _resample(
-    place: NDArray[np.int64], count: NDArray[np.int64], draws: int, rng: np.random.Generator
-) -> Array:
+def _resample(place: Places, count: Places, draws: int, rng: np.random.Generator) -> Array:
     """How often each trunk is drawn, n - 1 of the n of its batch, scaled to n in all (draws, k)."""
     weight = np.empty((draws, len(place)))
     for group, n in enumerate(count):

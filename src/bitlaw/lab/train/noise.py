@@ -3,7 +3,7 @@
     E |G_B|^2 = |G|^2 + tr(Sigma) / B,   B_simple = tr(Sigma) / |G|^2
 
 B_simple foretells the critical batch of plain gradient descent up to a factor of order one; Adam divides the gradient
-by its size, so its critical batch may lie elsewhere (McCandlish et al. 2018, 1812.06162, appendix A; we measure both).
+by its size, so its critical batch may lie elsewhere (McCandlish et al. 2018, 1812.06162, appendix A).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class GradientNoise:
     Attributes:
         signal: |G|^2 of the true gradient, without bias; below zero where noise drowns it.
         noise: tr(Sigma), the variance of the gradient of one token (or example), without bias.
-        log_se: standard error of log(noise / signal), by the jackknife over parts; NaN where signal is not positive.
+        log_se: standard error of log(noise / signal), by the jackknife over parts; NaN where `batch` is infinite.
     """
 
     signal: float
