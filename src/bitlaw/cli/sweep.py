@@ -280,7 +280,7 @@ def _go(
         stopped_by_sigterm(),
         mirror(tracker, job.folder.name, job.folder) as show,
     ):
-        kept = Store(job.where(where))
+        kept = Store(job.where(where), patience=lease)  # others may be at work while a server restarts
         statuses = kept.statuses()
         total, done, here = work_left(job.configs, job.after, statuses), 0.0, 0
 

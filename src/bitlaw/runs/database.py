@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from ..errors import StoreError
 
+PATIENCE_SECONDS = 120.0  # for a server to come back
 T = TypeVar("T")
 
 
@@ -33,8 +34,8 @@ class Database(ABC):
     def prepare(self, connection: sa.Connection, read_only: bool) -> set[str]:
         """Make the table where there is none yet, or check that it is ours; return its columns."""
 
-    def run(self, doing: str, work: Callable[[sa.Connection], T]) -> T:
-        """Do some work in one transaction.
+    def run(self, doing: str, work: Callable[[sa.Connection], T], patience: float = PATIENCE_SECONDS) -> T:
+        """Do some work in one transaction; try again for some seconds while a server is away.
 
         Raises:
             StoreError: the database refused; nothing was changed.

@@ -1,7 +1,7 @@
 """A store in a PostgreSQL database, for workers on many machines.
 
-A server is restarted now and then. Once it has answered, work that it breaks off is done again until it
-answers, for a bounded time; every piece of work may be done twice, because rows are stored once by their id.
+A server is restarted now and then: work that it breaks off is done again until it answers, for a bounded
+time; every piece of work may be done twice, because rows are stored once by their id.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ..errors import StoreError
-from .database import Database
+from .database import PATIENCE_SECONDS, Database
 from .tables import VERSION, runs
 
-PATIENCE_SECONDS = 120.0  # for a server to come back
 LONGEST_PAUSE = 2.0
 CONNECT_SECONDS = 10
 PASSING = ("08", "57P", "53300", "40001", "40P01")  # connection lost, shutting down, too many, lost a race
@@ -78,9 +77,9 @@ class PostgreSQL(Database):
             raise StoreError(f"{self.name} was written by a newer bitlaw; install a newer version to read it")
         return {column["name"] for column in sa.inspect(connection).get_columns("runs")}
 
-    def run(self, doing: str, work: Callable[[sa.Connection], T]) -> T:
+    def run(self, doing: str, work: Callable[[sa.Connection], T], patience: float = PATIENCE_SECONDS) -> T:
         """Do some work in one transaction, again and again while the server is away."""
-        deadline, pause, said = time.monotonic() + PATIENCE_SECONDS, 0.1, False
+        deadline, pause, said = time.monotonic() + patience, 0.1, False
         while True:
             try:
                 with self.engine.begin() as connection:
@@ -94,7 +93,7 @@ class PostgreSQL(Database):
                     state is None or state.startswith(PASSING)
                 )
                 if not passing or time.monotonic() + pause > deadline:
-                    waited = f" (for {PATIENCE_SECONDS:.0f} s)" if passing else ""
+                    waited = f" (for {patience:.0f} s)" if passing and patience else ""
                     raise StoreError(
                         f"cannot {doing} the run store {self.name}{waited}: {self.cause(error)}"
                     ) from error
@@ -104,7 +103,7 @@ class PostgreSQL(Database):
                         "%s does not answer (%s); trying again for %.0f s",
                         self.name,
                         self.cause(error),
-                        PATIENCE_SECONDS,
+                        patience,
                     )
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

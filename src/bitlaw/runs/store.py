@@ -38,12 +38,14 @@ class Store:
         where: a file, made with its folder when it is opened for writing and absent; or
             `postgresql://user@host/database`, which needs psycopg (`bitlaw[postgres]`).
         read_only: open without the right to write, as for files from others.
+        patience: seconds to try again for while a server does not answer. A process that others started and
+            nobody watches has some; a person who mistyped an address wants to know at once.
 
     Raises:
         StoreError: it is not a bitlaw store, is newer than this version, or cannot be opened.
     """
 
-    def __init__(self, where: str | os.PathLike[str], read_only: bool = False) -> None:
+    def __init__(self, where: str | os.PathLike[str], read_only: bool = False, patience: float = 0.0) -> None:
         address = where if isinstance(where, str) and is_address(where) else None
         if address is None and "://" in str(where):  # it may hold a password
             raise StoreError(
@@ -56,13 +58,13 @@ class Store:
                 SQLite(Path(where), read_only) if address is None else PostgreSQL(address, read_only)
             )
             name = self._database.name
-            with self._database.engine.begin() as connection:
-                self._columns = self._prepare(connection, read_only)
+            self._columns = self._database.run("open", lambda c: self._prepare(c, read_only), patience)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open the run store {name}: {error}; {hint}") from error
-        except sa.exc.DBAPIError as error:
-            cause = self._database.cause(error)
-            raise StoreError(f"cannot open the run store {name}: {cause}; {hint}") from error
+        except StoreError as error:
+            if isinstance(error.__cause__, sa.exc.DBAPIError):
+                raise StoreError(f"{error}; {hint}") from error.__cause__
+            raise
         self.name = name
 
     def _prepare(self, connection: sa.Connection, read_only: bool) -> list[sa.Column[Any]]:
