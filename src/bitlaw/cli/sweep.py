@@ -73,11 +73,13 @@ def plan(
     """Show the trunks of a sweep: cells, FLOPs, expected time of what is left, what is done.
 
     Time is that of one core or GPU. It comes from stored rows where there are some, else from half a second of
-    training here for each scheme, without evaluation.
+    training here for each scheme, without evaluation. Cells of one trunk share its training; what that saves
+    against runs of their own is said below the table.
 
     Example: `bitlaw sweep plan quick`
     """
     from ..lab.sweep import measured_speed, planned, speeds
+    from ..lab.train import savings
     from ..units import format_quantity
 
     job = Job(source, folder, corpus)
@@ -89,6 +91,7 @@ def plan(
         if scheme not in speed:
             same = [p.config for p in found if p.config.scheme == scheme]
             speed[scheme] = measured_speed(same[len(same) // 2], job.text)
+    saved = [savings(p.config) for p in found]
     lines = [
         {
             "trunk": p.config.trunk_id(),
@@ -98,9 +101,11 @@ def plan(
             "cells": p.cells,
             "done": p.done,
             "flops": p.flops,
+            "tokens": tokens.trained,
+            "tokens_apart": tokens.separate,
             "seconds_left": p.left / speed[p.config.scheme] if p.left else 0.0,
         }
-        for p in found
+        for p, tokens in zip(found, saved, strict=True)
     ]
     if json_:
         print_json(lines)
@@ -123,6 +128,11 @@ def plan(
     print(
         f"{done} of {cells} cells are done; {sum(p.flops for p in found):.3g} FLOPs in all; "
         f"about {duration(left)} of one core or GPU left"
+    )
+    trained, apart = sum(s.trained for s in saved), sum(s.separate for s in saved)
+    print(
+        f"Trunks and their branches train on {format_quantity(trained)} tokens; a run for each cell would take "
+        f"{format_quantity(apart)}, {apart / trained:.2f} times as many"
     )
 
 

@@ -118,6 +118,13 @@ def select(
         notes.append(
             f"{int(late.sum())} rows trained in low precision at the end only are left out: no law reads it"
         )
+    averaged = frame["average"].is_not_null().to_numpy()
+    if 0 < averaged.sum() < len(ok):
+        keep &= ~averaged
+        notes.append(
+            f"{int(averaged.sum())} rows of averaged weights are left out: they are the same runs as others; fit them "
+            "apart"
+        )
     stored = frame.select(
         pl.any_horizontal(pl.col(f"{p}_stored").is_not_null() for p in ("w", "emb", "head"))
     )
@@ -321,6 +328,10 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
     notes = []
     if failed:
         notes.append(f"{failed} rows without a loss (diverged or failed) are left out")
+    if (frame["unit"].fill_null("tokens") != "tokens").any():
+        unit, objective = frame["unit"].drop_nulls()[0], frame["objective"].drop_nulls().head(1).to_list()
+        loss = objective[0] if objective else "loss"
+        notes.append(f"tokens are {unit} here, and nats/token are {loss} a unit of them")
     schedules = frame["schedule"].drop_nulls().unique().sort().to_list()
     if len(schedules) > 1:
         notes.append(

@@ -30,7 +30,7 @@ from .averages import Average, Averages
 from .config import Branch, TrunkConfig
 from .distributed import ALONE, World, share, whole
 from .optimizers import Optimizers
-from .speed import batches, compiled, product_type
+from .speed import batches, compiled, generator, product_type
 
 CHECKPOINT_SECONDS = 20.0
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +76,7 @@ class State:
 
     def __init__(self, config: TrunkConfig, scheme: Scheme, world: World) -> None:
         self.config, self.scheme, self.world, self.step = config, scheme, world, 0
-        self.device = world.device
+        self.device, self.generator = world.device, generator(world.device)
         self.model = self.fresh()
         self.model.recompute = config.recompute
         self.spread = world.spread(self.model)
@@ -129,7 +129,7 @@ class State:
 
     def draw(self) -> None:
         """Make rounding by chance a function of the step too, so that a run that is resumed is the same run."""
-        torch.manual_seed((self.config.seed << 32) + self.step)
+        self.generator.manual_seed((self.config.seed << 32) + self.step)
 
     def begin(self, tokens_BT: Tensor, targets_BT: Tensor) -> None:
         """Do first what neither a compiled step can nor one of many processes.

@@ -26,6 +26,14 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, dynamic=False)
 
 
+def generator(device: torch.device) -> torch.Generator:
+    """What draws numbers on a device; `torch.manual_seed` seeds those of all kinds of devices, and a step feels it."""
+    if device.type == "cpu":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[device.index or 0]
+
+
 def product_type(config: TrunkConfig, device: torch.device) -> torch.dtype:
     """The type of matrix products on a device.
 
