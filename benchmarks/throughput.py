@@ -5,9 +5,10 @@
 
 A step is forward, backward, clipping and AdamW on 8 x 128 tokens, a sweep's default. The plain code computes the
 same function as ours, written as the short training scripts have it: norms and rotations spelled out, projections one
-by one, AdamW not fused. The ways take turns in every round; a ratio is the middle one over rounds of the plain way's time over a way's
-of the same round. An ensemble is four models of one shape whose weights are stacked; its time is that of one of them.
-The share of the peak is of FLOPs of matrix products a second, over those of a product of two 1024 x 1024 matrices.
+by one, AdamW not fused. The ways take turns in every round; a ratio is the middle one over rounds of the plain way's
+time over a way's of the same round. An ensemble is four models of one shape whose weights are stacked; its time is
+that of one of them. The share of the peak is of FLOPs of matrix products a second, over those of a product of two
+1024 x 1024 matrices.
 """
 
 from __future__ import annotations
