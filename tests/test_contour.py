@@ -106,3 +106,22 @@ def test_rows_that_are_no_contour_are_refused():
         contours(runs.frame.with_columns(trunk=pl.lit(None)), [2.0])
     with pytest.raises(ConfigError, match="between 0 and 1"):
         contours(runs, [2.0], interval=90)
+
+
+def test_runs_of_cosines_are_refused_and_averages_left_out():
+    rows = [
+        {
+            "trunk": f"{b}",
+            "params": 1e4,
+            "steps": (s := k * (20 + 20_000 // b)),
+            "tokens": s * b,
+            "loss": 4 - k,
+        }
+        for b in (250, 1000, 4000)
+        for k in (1, 2)
+    ]
+    averaged = [{**row, "loss": row["loss"] - 0.5, "average": "ema:0.9"} for row in rows]
+    both, alone = (contours(Runs.from_rows(table), [2.0])[0] for table in (rows + averaged, rows))
+    assert both.batch.value == alone.batch.value and both.trunks == 3
+    with pytest.raises(FitError, match="cosine"):
+        contours(Runs.from_rows([{**row, "schedule": "cosine"} for row in rows]), [2.0])

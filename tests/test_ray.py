@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from bitlaw.runs import running
 TOML = """
 [sweep]
 sizes = [4_000, 6_000]
-budgets = [8_000, 12_000, 16_000]
+budgets = [50_000, 100_000, 150_000]
 schemes = ["16", "w4"]
 post_formats = ["int3"]
 seeds = [0, 1]
@@ -121,11 +123,19 @@ def test_two_nodes_give_the_rows_of_one_machine(calm, nodes, tmp_path, request):
 
 @pytest.mark.slow
 def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, request):
-    """An actor is killed; a third node joins; the second one is killed, and the third takes its place."""
+    """A third node joins, the second is killed, the third takes its place; actors are killed all the while."""
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
     process = sweep(tmp_path, *where, "--workers", "2")
     request.addfinalizer(process.kill)
+    kills, rng = 0, random.Random(0)
+
+    def kill_an_actor() -> None:
+        nonlocal kills
+        if alive := [pid for node in nodes for pid in actors(node)]:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(alive), signal.SIGKILL)
+                kills += 1
 
     def until(rows: int, *busy: RayNode) -> None:
         """Wait until so many rows are stored and some nodes have an actor."""
@@ -134,12 +144,19 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
             time.sleep(0.1)
 
     until(1, *nodes)
-    os.kill(actors(nodes[0])[0], signal.SIGKILL)
+    kill_an_actor()
     nodes.append(RayNode(nodes[0]))
     until(3, *nodes[:2])
-    nodes[1].kill()
-    until(4, nodes[0], nodes[2])
+    nodes.pop(1).kill()
+    kills += 1
+    until(4, *nodes)
+    while process.poll() is None:
+        kill_an_actor()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(8, 14))  # an actor needs five to begin
     ends_well(process, tmp_path, calm)
+    assert kills >= 4
+    print(f"{kills} kills")
 
 
 @pytest.mark.slow

@@ -175,6 +175,12 @@ def test_precision_is_put_on_from_outside(corpus):
         speech.cells(corpus, [5000], [50_000], 1, "emb=int8")
 
 
+def test_the_seed_of_a_cell_does_not_depend_on_its_neighbours(corpus):
+    alone = speech.cells(corpus, [5000], [50_000], 1)
+    among = speech.cells(corpus, [4000, 5000], [50_000, 60_000], 2)
+    assert alone[0] in among and len({config.seed for config in among}) == 8
+
+
 def test_a_run_that_is_stopped_goes_on_to_the_same_row(corpus, small, tmp_path):
     configs = speech.cells(corpus, [5000], [12_000], 1)
 
@@ -189,7 +195,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_row(corpus, small, tmp_path):
         rows("stopped", should_stop=lambda: next(asked))
     (resumed,) = rows("stopped")
     assert rows("stopped") == []  # the store has it
-    assert not list((tmp_path / "stopped").iterdir())
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".lock"]
     timed = ("started", "seconds")
     assert {k: v for k, v in whole.items() if k not in timed} == {
         k: v for k, v in resumed.items() if k not in timed

@@ -91,14 +91,15 @@ def fresh(cfg):
 
 # ---- what was trained before is trained again
 
-#: Recorded before there was a choice of anything (commit f9fe140); digests with torch 2.13 on an EPYC with AVX-512.
+#: Recorded before there was a choice of anything (commit f9fe140), but for stored weights, whose rounding by chance has
+#: a seed's own numbers since; digests with torch 2.13 on an EPYC with AVX-512.
 RECORDED = {
     "16 2560 0.2": ("b905b94e58242135", "e1cc8894c17b0c96", 3.189021),
     "16 5120 0.2": ("f322b12d2df1244e", "d8d1a6a8dfd5a098", 2.586074),
     "w4a8 2560 0.2": ("7e08b4d05c540e2b", "d8a8f1e804c0455c", 3.184506),
     "w4a8 5120 0.2": ("ab4bd1d9147cd7d6", "b499c28b88b5ebba", 2.588517),
-    f"{STORED} 2560 0.2": ("74159e4ecc92a549", "24207749935a65c3", 3.277702),
-    f"{STORED} 5120 0.2": ("5cd40676f6050ac0", "bcb24d3e06131b42", 2.740003),
+    f"{STORED} 2560 0.2": ("74159e4ecc92a549", "fbee335f840a5389", 3.273039),
+    f"{STORED} 5120 0.2": ("5cd40676f6050ac0", "dd4b5048790d3a08", 2.666771),
     "w3 2560 0.5": ("f4b853adb6abebc2", "58ece42a9ddac403", 3.603396),
     "w3 5120 0.5": ("b27bb8da5983ad7a", "34d9e2ff950b44e1", 2.779331),
     "cosine": ("3d839a17a2ec0f63", "399027afab26bbc0", 2.798484),
@@ -326,7 +327,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path, mon
     for name in ("_write", "_sync"):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, name, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(LabError, match="No space"):
                 checkpoint.save(tmp_path, "run", 2, {"a": torch.zeros(1)})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
 
@@ -612,6 +613,32 @@ def test_settings_that_make_no_sense_are_refused(changes, words):
     for make in (config, sweep):
         with pytest.raises((ValueError, ConfigError), match=words):
             make(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"late": (("w=int8 stored", 0.2),)}, "begin with their trunk"),
+        ({"scheme": "w=int8 stored", "late": (("16", 0.2),)}, "begin with their trunk"),
+        ({"schedule": "cosine", "late": (("w4", 0.2),)}, "a cosine run has none"),
+        ({"budgets": (5120, 2560)}, "do not rise"),
+        ({"budgets": (2560, 2560)}, "do not rise"),
+    ],
+)
+def test_trunks_that_cannot_be_trained_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        config(**changes)
+
+
+def test_rounding_by_chance_draws_other_numbers_for_every_seed_and_step():
+    def drawn(seed, step):
+        state = fresh(small(seed=seed))
+        state.step = step
+        state.draw()
+        return torch.rand(4).tolist()
+
+    assert drawn(1, 7) == drawn(1, 7)
+    assert len({str(drawn(seed, step)) for seed in (0, 1, 2**31, 2**32) for step in (0, 1, 7)}) == 12
 
 
 def test_what_schedule_free_and_late_branches_cannot_do_is_refused():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from scipy.stats import t as student
 
 import bitlaw as bl
 from bitlaw.fitting import Contour, contours
@@ -78,7 +79,7 @@ def noise(curves: pl.DataFrame) -> None:
     for level in LEVELS:
         below = curves.filter(pl.col("noise_batch").is_not_null() & (pl.col("loss") <= level)).sort("steps")
         first = np.log(below.group_by("seed").first()["noise_batch"].to_numpy())
-        half = 2.132 * first.std(ddof=1) / len(first) ** 0.5  # Student's t, 90 %, 4 degrees of freedom
+        half = student.ppf(0.95, len(first) - 1) * first.std(ddof=1) / len(first) ** 0.5
         low, middle, high = np.exp(first.mean() + half * np.array([-1, 0, 1]))
         print(f"  loss {level}: B_simple {middle:,.0f} ({low:,.0f} to {high:,.0f}), n = {len(first)}")
 

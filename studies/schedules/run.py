@@ -82,7 +82,8 @@ def main() -> None:
     planned = configs(read_corpus().sha256)
     run_sweep(planned, store, folder / "checkpoints", workers=1)
     rows = folder / "rows.csv" if PILOT else HERE / "rows.csv"
-    write_runs(store.runs(), rows)
+    ids = {end for config in planned for branch in config.branches() for end in config.end_ids(branch)}
+    write_runs(store.runs().filter(pl.col("id").is_in(list(ids))), rows)
     told = [{**row, "way": name(row)} for row in read_runs(rows).frame.to_dicts()]
     frame = pl.DataFrame([{k: row[k] for k in ("way", "seed", "tokens", "loss")} for row in told]).unique()
     base = frame.filter(pl.col("way") == REFERENCE).select("seed", "tokens", pl.col("loss").alias("base"))

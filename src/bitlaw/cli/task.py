@@ -150,7 +150,7 @@ def speech(
             fetch_speech(lambda done, package: reporter(Progress(done, len(PACKAGES), package)))
         return
     wanted = [
-        [int(parse_quantity(word, unit)) for word in _words(text)]
+        [round(parse_quantity(word, unit)) for word in _words(text)]
         for text, unit in ((sizes, "params"), (frames, "tokens"))
     ]
 
@@ -168,7 +168,7 @@ def speech(
         corpus = speech_corpus("+".join(PACKAGES), recordings)
         configs = cells(corpus, wanted[0], wanted[1], seeds, scheme, ahead)
         store = Store(folder / "runs.sqlite")
-        total = sum(config.budgets[0] for config in configs)
+        total = sum(c.steps(c.budgets[0]) * c.batch_size * c.seq_len for c in configs)
 
         def on_frames(count: int) -> None:
             nonlocal done
@@ -183,6 +183,7 @@ def speech(
     ours = {config.cell_id(config.branches()[0]) for config in configs}
     told = ("id", "params", "tokens", "w_format", "seed", "status", "loss", "loss_se", "reason")
     rows = [{name: row[name] for name in told} for row in store.runs().frame.to_dicts() if row["id"] in ours]
+    store.close()
     if json_:
         print_json({"unit": "frames", "objective": "l1", "cells": len(configs), "rows": rows})
     else:

@@ -64,14 +64,15 @@ def contours(
 
     Args:
         runs: rows along trunks of one size in one format, at several batches, each at a constant learning rate that is
-            right for its batch; two or more seeds a batch, or there are no intervals.
+            right for its batch, averages of weights aside; two or more seeds a batch, or there are no intervals.
         losses: levels, nats a token.
         interval: level of the intervals.
         draws: of the bootstrap.
         seed: of the draws.
 
     Raises:
-        FitError: rows of several sizes or formats, ends of cooldowns, or fewer than three batches that reach a loss.
+        FitError: rows of several sizes or formats, of cosines or ends of cooldowns, or fewer than three batches that
+            reach a loss.
         ConfigError: an impossible level.
 
     Source: McCandlish et al. 2018 (1812.06162), eq. 2.11; Kaplan et al. 2020 (2001.08361), section 5.1.
@@ -89,6 +90,11 @@ def contours(
     table = read_runs(runs)
     frame = table.frame.with_columns(table.quantity("batch_tokens").alias("batch"))
     frame = frame.filter(pl.col("loss").is_not_null() & pl.col("post_format").is_null())
+    if (frame["schedule"] == "cosine").any():
+        raise FitError(
+            "runs of the cosine schedule do not lie on one curve; use rows of trunks, cooldown = 0"
+        )
+    frame = frame.filter(pl.col("average").is_null())
     frame = frame.select("trunk", "params", "batch", "steps", "loss", "cooldown", *FORMATS)
     for name in ("params", *FORMATS):
         if frame[name].n_unique() > 1:

@@ -144,8 +144,10 @@ def get(name: str, on_package: Callable[[int, str], None] = lambda done, package
             manifest.append(entry)
             for text in part.documents(deb_members(archive, part.members)):
                 out.write(json.dumps({"text": text}).encode() + b"\n")
-    with whole(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
+        with whole(
+            folder / "manifest.json"
+        ) as other:  # before the documents are in place, which say that all is here
+            other.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
     return folder / "documents.jsonl.gz"
 
 

@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The whole model: bytes in, logits of the next byte out.
+    """The whole model: tokens in, logits of the next token out.
 
     `residual` says where each half of a block is made smaller by sqrt(2 depth): in its first weights (`init`, as
     GPT-2), or by a factor that stays (`depth-mup`, Yang et al. 2023). Both begin as the same function.

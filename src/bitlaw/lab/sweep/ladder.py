@@ -13,7 +13,6 @@ One dial, the size, gives all that a trunk needs; each rule of this ladder is a 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from itertools import product
 
@@ -24,7 +23,7 @@ from ...formats import Recipe, Scheme
 from ...shapes import Shape, ladder_shape
 from ..corpus import Corpus, parse_tokenizer
 from ..quantize import Setting
-from ..train import TrainingConfig, TrunkConfig
+from ..train import TrainingConfig, TrunkConfig, derived_seed
 
 
 class SweepConfig(TrainingConfig):
@@ -144,11 +143,6 @@ class SweepConfig(TrainingConfig):
                 )
         for name, method in product(self.post_formats, self.post_methods):
             Setting.of(method, name)
-        late = [Scheme.parse(name) for name in self.late_schemes]
-        if any(getattr(scheme, part).stored for scheme in late for part in ("w", "emb", "head")):
-            raise ValueError(
-                "late_schemes: weights that are stored begin with their trunk; put them in schemes"
-            )
         if bool(self.late_schemes) != bool(self.late_cooldowns):
             raise ValueError("late_schemes and late_cooldowns belong together; give both or none")
         if self.late_schemes and (self.schedule != "constant" or "16" not in self.schemes):
@@ -202,14 +196,15 @@ class SweepConfig(TrainingConfig):
         shape = ladder_shape(size, parse_tokenizer(self.tokenizer) or 256)
         batch_size = self.batch(size)
         late = tuple(product(self.late_schemes, self.late_cooldowns)) if scheme == "16" else ()
-        warmup = self.warmup_steps
+        warmup, own_warmup = self.warmup_steps, self.warmup_share is not None and self.schedule == "cosine"
         if self.warmup_share is not None:
             warmup = round(self.warmup_share * self.budgets[0] / (batch_size * self.seq_len))
         return TrunkConfig(
             **{name: getattr(self, name) for name in TrainingConfig.model_fields},
             shape=shape,
             scheme=scheme,
-            seed=_derive(seed, size, scheme),
+            # A warm-up of its own makes a run of its own; else the budgets of a cosine share a trunk's id and seed.
+            seed=derived_seed(seed, size, scheme, *(self.budgets if own_warmup else ())),
             corpus_sha256=corpus_sha256,
             tokenizer=self.tokenizer,
             budgets=self.budgets,
@@ -227,7 +222,7 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
 
     Every size and scheme has a seed of its own, derived from the study's: rows that a law is fitted to share
     neither initialisation nor data order, but for the budgets of one trunk (cosine runs of one size and
-    scheme do share them, and so count as one trunk).
+    scheme do share them, and so count as one trunk, unless their warm-ups are shares of their budgets).
 
     Raises:
         ConfigError: the corpus is not in the tokens of the sweep.
@@ -246,7 +241,3 @@ def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
                 alone = [config]
             result += [each.trunk(size, scheme, seed, corpus.sha256) for each in alone]
     return sorted(result, key=lambda t: -t.shape.flops_per_token(t.seq_len) * max(t.budgets))
-
-
-def _derive(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")

@@ -6,12 +6,13 @@ It holds the trunk's lease as an engine does, so that the sweep's engines leave 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
-from ...errors import LabError
+from ...errors import LabError, StoreError
 from ...runs import Leases, Store
 from ..corpus import Corpus, spread_windows
 from ..train import TrunkConfig, World, train_trunk
@@ -19,8 +20,6 @@ from .after import After
 from .plan import cost, undone
 from .rows import end_rows, failed_row
 from .workers import FAILURES, blame
-
-LEASE_SECONDS = 600.0  # nothing is renewed while an end is evaluated
 
 
 def train_large(
@@ -65,7 +64,7 @@ def train_large(
 
     def on_tokens(tokens: int) -> None:
         if ours is not None:
-            ours.renew()
+            ours.check()
         on_work(cost(config, tokens))
 
     try:
@@ -86,31 +85,35 @@ def train_large(
 
 
 class _Ours:
-    """The lease of a trunk, and rows under it."""
+    """The lease of a trunk, which a thread renews, and rows under it."""
 
     def __init__(self, config: TrunkConfig, store: Store, name: str) -> None:
-        self.leases, self.renewed = Leases(store, LEASE_SECONDS), time.monotonic()
+        self.leases = Leases(store)
         lease = self.leases.claim([config.work_id()], name)
         if lease is None:
             raise LabError(
                 f"another process is at trunk {config.trunk_id()}; see bitlaw sweep status, and wait for it"
             )
-        self.lease = lease
+        self.lease, self.lost, self.over = lease, False, Event()
+        Thread(target=self._renew, daemon=True).start()
 
-    def renew(self) -> None:
-        """Begin the lease's time again when a third of it is over."""
-        if time.monotonic() > self.renewed + LEASE_SECONDS / 3:
-            self.renewed = time.monotonic()
-            self._still(self.leases.renew(self.lease))
+    def _renew(self) -> None:
+        """Begin the lease's time again whenever a third of it is over, evaluations of an hour included."""
+        while not self.over.wait(self.leases.seconds / 3):
+            with suppress(StoreError):  # what is lost shows when rows are to be stored
+                self.lost |= not self.leases.renew(self.lease)
+
+    def check(self) -> None:
+        """Stop if another process has the trunk."""
+        if self.lost:
+            raise LabError(f"another process took {self.lease.work} since; it is being trained there")
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Store rows."""
-        self._still(self.leases.add(self.lease, rows))
+        self.lost |= not self.leases.add(self.lease, rows)
+        self.check()
 
     def release(self) -> None:
         """Give the trunk back."""
+        self.over.set()
         self.leases.release(self.lease)
-
-    def _still(self, held: bool) -> None:
-        if not held:
-            raise LabError(f"another process took {self.lease.work} since; it is being trained there")

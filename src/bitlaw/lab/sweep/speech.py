@@ -16,7 +16,8 @@ from ...shapes import ladder_shape
 from ..corpus import Corpus, spread_windows
 from ..quantize.evaluate import clustered_mean
 from ..tasks.speech import SpeechConfig, SpeechState, evaluate
-from ..train import train_trunk
+from ..train import derived_seed, train_trunk
+from .place import alone
 from .rows import trained_row
 
 BATCH, SEQ_LEN = 8, 128  # sequences a step, frames each: 1.28 s
@@ -52,7 +53,7 @@ def cells(
     found = []
     for seed, size, amount in product(range(seeds), sizes, frames):
         shape = ladder_shape(size, corpus.vocab)
-        own = seed * 10**6 + sizes.index(size) * 1000 + frames.index(amount)
+        own = derived_seed(seed, size, amount)
         settings: dict[str, Any] = {"shape": shape, "scheme": scheme, "seed": own, "budgets": (amount,)}
         settings |= {
             "corpus_sha256": corpus.sha256,
@@ -85,33 +86,35 @@ def run_cells(
     Raises:
         Interrupted: after `should_stop` said so.
         DataError: the speech kept for evaluation is too short.
+        StoreError: another process works in the folder, or it cannot be written.
     """
     windows = spread_windows(corpus.evaluation, EVAL_FRAMES, SEQ_LEN)
     have = store.ids()
-    for config in configs:
-        if config.cell_id(config.branches()[0]) in have:
-            on_frames(config.budgets[0])
-            continue
-        place = folder / config.work_id()
-        ends = train_trunk(
-            config, corpus, place, on_tokens=on_frames, should_stop=should_stop, state=SpeechState
-        )
-        for end in ends:
-            row = trained_row(config, end, corpus, windows) | {"unit": "frames", "objective": "l1"}
-            # The map from frames is a product too, where looking tokens up is none; its input needs no gradient.
-            row["flops"] += 4.0 * config.shape.vocab * config.shape.width * row["tokens"]
-            if end.model is None:
-                row |= {"status": "diverged", "reason": end.reason}
-            else:
-                loss = clustered_mean(*evaluate(end.model, windows, config.ahead))
-                if not math.isfinite(loss.value):
-                    raise LabError(f"the evaluation loss of {row['id']} is {loss.value}")
-                row |= {
-                    "status": "ok",
-                    "loss": loss.value,
-                    "loss_se": loss.se,
-                    "eval_clusters": loss.clusters,
-                }
-            store.add([row])
-            yield row
-        shutil.rmtree(place, ignore_errors=True)
+    with alone(folder):
+        for config in configs:
+            if config.cell_id(config.branches()[0]) in have:
+                on_frames(config.steps(config.budgets[0]) * BATCH * SEQ_LEN)
+                continue
+            place = folder / config.work_id()
+            ends = train_trunk(
+                config, corpus, place, on_tokens=on_frames, should_stop=should_stop, state=SpeechState
+            )
+            for end in ends:
+                row = trained_row(config, end, corpus, windows) | {"unit": "frames", "objective": "l1"}
+                # The map from frames is a product too, where looking tokens up is none; its input needs no gradient.
+                row["flops"] += 4.0 * config.shape.vocab * config.shape.width * row["tokens"]
+                if end.model is None:
+                    row |= {"status": "diverged", "reason": end.reason}
+                else:
+                    loss = clustered_mean(*evaluate(end.model, windows, config.ahead))
+                    if not math.isfinite(loss.value):
+                        raise LabError(f"the evaluation loss of {row['id']} is {loss.value}")
+                    row |= {
+                        "status": "ok",
+                        "loss": loss.value,
+                        "loss_se": loss.se,
+                        "eval_clusters": loss.clusters,
+                    }
+                store.add([row])
+                yield row
+            shutil.rmtree(place, ignore_errors=True)

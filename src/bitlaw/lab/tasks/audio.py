@@ -183,6 +183,8 @@ def fetch_speech(on_package: Callable[[int, str], None] = lambda done, package: 
         DataError: an archive or a recording is damaged, or the cache cannot be written.
     """
     missing = [package for package in PACKAGES if not _kept(package).is_file()]
+    if not missing:
+        return
     with closing(fetched(missing, _kept("").parent, on_package)) as archives:
         for package, (archive, _) in zip(missing, archives, strict=True):
             files = deb_members(archive, PACKAGES[package])

@@ -1,6 +1,6 @@
 """Training: a schedule, one loop, checkpoints that survive anything."""
 
-from .config import Branch, TrainingConfig, TrunkConfig
+from .config import Branch, TrainingConfig, TrunkConfig, derived_seed
 from .distributed import World, joined, leave
 from .loop import End, Interrupted, train_trunk
 from .noise import GradientNoise, gradient_noise
@@ -15,6 +15,7 @@ __all__ = [
     "TrainingConfig",
     "TrunkConfig",
     "World",
+    "derived_seed",
     "gradient_noise",
     "joined",
     "leave",

@@ -18,20 +18,26 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from ...errors import LabError
+
 KEEP = 2
 log = logging.getLogger("bitlaw.lab")
 
 
 def save(folder: Path, run: str, step: int, tensors: dict[str, Tensor]) -> None:
-    """Write the state of a run at a step, and drop those before it but the newest; the folder is of one process."""
+    """Write the state of a run at a step, and drop those before it but the newest; the folder is of one process.
+
+    Raises:
+        LabError: the disk is full, or the folder cannot be written; what was saved before is still there.
+    """
     target = folder / f"step-{step:09d}"
     for torn in folder.glob("step-*.tmp-*"):  # of processes that were killed
         shutil.rmtree(torn, ignore_errors=True)
     temporary = folder / f"{target.name}.tmp-{os.getpid()}"
-    temporary.mkdir(parents=True)
     data = safetensors.torch.save(tensors)
     manifest = {"run": run, "step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
+        temporary.mkdir(parents=True)
         _write(temporary / "state.safetensors", data)
         _write(temporary / "MANIFEST.json", json.dumps(manifest).encode())
         _sync(temporary)
@@ -39,9 +45,12 @@ def save(folder: Path, run: str, step: int, tensors: dict[str, Tensor]) -> None:
             shutil.rmtree(target)
         temporary.rename(target)
         _sync(folder)
-    except OSError:  # a full disk does not need what it has of this
+    except OSError as error:  # a full disk does not need what it has of this
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        raise LabError(
+            f"cannot save a checkpoint in {folder}: {error.strerror}; make room, or choose another folder, and run the "
+            "same command again"
+        ) from error
     # Those of later steps stay: if they are damaged, they must not push out what is saved now.
     for old in [path for path in _newest_first(folder) if path.name <= target.name][KEEP:]:
         shutil.rmtree(old, ignore_errors=True)

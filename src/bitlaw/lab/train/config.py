@@ -143,7 +143,14 @@ class TrunkConfig(TrainingConfig):
                 raise ValueError(
                     f"late: {share} is no share of a budget to train {scheme} in; use 0.2, or up to 1"
                 )
-        stored = any(getattr(self.parts(), part).stored for part in ("w", "emb", "head"))
+        if self.late and self.schedule == "cosine":
+            raise ValueError("late: branches leave a trunk of constant rate, and a cosine run has none")
+        if list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets: {self.budgets} do not rise; give each once, the smallest first")
+        schemes = [self.parts(), *(Scheme.parse(scheme) for scheme, _ in self.late if scheme != self.scheme)]
+        stored = any(getattr(scheme, part).stored for scheme in schemes for part in ("w", "emb", "head"))
+        if stored and len(schemes) > 1:
+            raise ValueError("late: weights that are stored begin with their trunk, and stay what they are")
         if self.optimizer == "schedule-free" and (self.late or stored):
             raise ValueError(
                 "optimizer: schedule-free keeps a float copy of every weight, and has one way to each end; it goes "
@@ -195,6 +202,11 @@ class TrunkConfig(TrainingConfig):
         told = self.model_dump(mode="json", exclude={"budgets", "late", "tokenizer"})
         same = {name for name in LATER if told[name] == type(self).model_fields[name].default}
         return {name: value for name, value in told.items() if name not in same}
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed of its own for what has these names, in 32 bits: torch's generator for processors reads no more."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
 def _digest(value: object) -> str:

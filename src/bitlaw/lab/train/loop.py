@@ -27,7 +27,7 @@ from ..model import Transformer
 from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, distributed, schedule
 from .averages import Average, Averages
-from .config import Branch, TrunkConfig
+from .config import Branch, TrunkConfig, derived_seed
 from .distributed import ALONE, World, share, whole
 from .optimizers import Optimizers
 from .speed import batches, compiled, generator, product_type
@@ -129,7 +129,7 @@ class State:
 
     def draw(self) -> None:
         """Make rounding by chance a function of the step too, so that a run that is resumed is the same run."""
-        self.generator.manual_seed((self.config.seed << 32) + self.step)
+        self.generator.manual_seed(derived_seed(self.config.seed, self.step))
 
     def begin(self, tokens_BT: Tensor, targets_BT: Tensor) -> None:
         """Do first what neither a compiled step can nor one of many processes.
@@ -310,7 +310,7 @@ def _advance(
 ) -> None:
     """Train one segment up to a step, from its newest checkpoint if there is a later one than the state."""
     config, world = state.config, state.world
-    run = f"{config.trunk_id()}/{name}"
+    run = f"{config.trunk_id()}/{name}/{state.products}"  # which `auto` chooses on each machine anew
     place = folder / name
     saved = checkpoint.load(place, run, at_most=target)
     if not world.same(saved[0] if saved else -1):

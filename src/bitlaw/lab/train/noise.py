@@ -25,7 +25,8 @@ class GradientNoise:
     Attributes:
         signal: |G|^2 of the true gradient, without bias; below zero where noise drowns it.
         noise: tr(Sigma), the variance of the gradient of one token (or example), without bias.
-        log_se: standard error of log(noise / signal), by the jackknife over parts; NaN where `batch` is infinite.
+        log_se: standard error of log(noise / signal), by the jackknife over parts; NaN where the signal, of all
+            parts or without any one of them, is not above zero.
     """
 
     signal: float
