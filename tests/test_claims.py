@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from bitlaw import ConfigError, Store, StoreError
 from bitlaw.cli.main import app
 from bitlaw.lab import sweep
-from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.sweep import (
     After,
     alone,
@@ -37,8 +37,9 @@ from bitlaw.lab.sweep import (
 )
 from bitlaw.lab.sweep.plan import undone
 from bitlaw.lab.sweep.processes import Processes
-from bitlaw.lab.sweep.rows import failed_row
+from bitlaw.lab.sweep.rows import failed_row, failed_rows
 from bitlaw.lab.sweep.team import Bench
+from bitlaw.lab.train import train_trunk
 from bitlaw.runs import Leases, running
 from bitlaw.study import read_study
 
@@ -149,7 +150,7 @@ def test_folders_that_cannot_be_locked_or_written_are_said(tmp_path, monkeypatch
     if error == errno.ENOLCK:  # as on some network disks; it must not look for a free folder for ever
         monkeypatch.setattr(fcntl, "flock", refuse)
     else:
-        monkeypatch.setattr(place.secrets, "token_hex", refuse)
+        monkeypatch.setattr(place.os, "write", refuse)
     with pytest.raises(StoreError, match=os.strerror(error)), own_place(tmp_path):
         pass
     assert len(list(tmp_path.iterdir())) == 1
@@ -255,11 +256,11 @@ def test_silence_counts_while_an_engine_listens_and_a_worker_has_work(tmp_path, 
     monkeypatch.setattr(one, "bury", lambda worker, how, blame: buried.append(worker))
 
     def worker(config: object) -> SimpleNamespace:
-        return SimpleNamespace(ready=True, leaving=False, config=config, silent=0.0)
+        return SimpleNamespace(there=True, ready=True, leaving=False, config=config, silent=0.0)
 
-    busy, idle, begins = worker("a trunk"), worker(None), worker(None)
-    begins.ready, one.watched = False, now
-    one.workers = [busy, idle, begins]
+    busy, idle, begins, waits = worker("a trunk"), worker(None), worker(None), worker(None)
+    begins.ready, waits.ready, waits.there, one.watched = False, False, False, now
+    one.workers = [busy, idle, begins, waits]  # the last is an actor that there is no room for yet
     now += 5000  # the engine was stopped, as its workers may have been
     one.watch()
     assert not buried and busy.silent == begins.silent == 2 * engine.POLL_SECONDS
@@ -311,11 +312,90 @@ def test_what_fails_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
         heard.append(("", None))
     ours.send(None)
     thread.join()
-    rows = [row for kind, content in heard if kind == "rows" for row in content]
-    assert [row["status"] for row in rows][:2] == ["failed", "ok"]
-    assert rows[0]["reason"] == "RuntimeError: CUDA out of memory"
+    assert ("bad", (two.branches()[0], "RuntimeError: CUDA out of memory", "")) in heard
+    assert [row["status"] for kind, content in heard if kind == "rows" for row in content] == ["ok", "ok"]
     assert ("failed", "FloatingPointError: overflow") in heard
-    Store(tmp_path / "runs.sqlite").add(rows)
+
+
+def test_a_copy_that_cannot_be_made_is_a_row_beside_its_sound_model(tmp_path, monkeypatch):
+    configs, after = job(tmp_path / "s.toml", SMALL.replace('["int3"]', '["int3", "int4"]'))
+    (sixteen,) = (c for c in configs if c.scheme == "16")
+    real = sweep.rows.try_settings
+
+    def try_settings(before, settings, calibration):
+        if settings[0].weights.format.name == "int3":
+            raise RuntimeError("CUDA out of memory")
+        return real(before, settings, calibration)
+
+    monkeypatch.setattr(sweep.rows, "try_settings", try_settings)
+    corpus = read_corpus(None)
+    windows = spread_windows(corpus.evaluation, 4096, 64)
+    end = next(train_trunk(sixteen, corpus, tmp_path))
+    model, bad, good = sweep.rows.end_rows(sixteen, end, corpus, None, windows, after)
+    assert [row["status"] for row in (model, bad, good)] == ["ok", "failed", "ok"]
+    assert (bad["parent"], bad["post_format"], bad["reason"]) == (
+        model["id"],
+        "int3",
+        "RuntimeError: CUDA out of memory",
+    )
+    store = Store(tmp_path / "runs.sqlite")
+    store.add([model, bad, good])
+    assert end.branch not in undone(sixteen, after, store.statuses())
+
+
+def test_what_fails_beside_rows_that_are_there_is_said_in_those_that_are_not(tmp_path):
+    configs, after = job(tmp_path / "s.toml", SMALL)
+    (sixteen,) = (c for c in configs if c.scheme == "16")
+    branch = sixteen.branches()[0]
+    cell, copy = row_ids(sixteen, branch, after)
+    (whole,) = failed_rows(sixteen, branch, "no memory", "", after, set())
+    (part,) = failed_rows(sixteen, branch, "no memory", "", after, {cell})
+    assert (whole["id"], part["id"], part["parent"], part["status"]) == (cell, copy, cell, "failed")
+    Store(tmp_path / "runs.sqlite").add([{**whole, "status": "ok", "loss": 2.0}, part])
+    assert branch not in undone(sixteen, after, {cell: "ok", copy: "failed"})
+
+
+def stand_in(one: engine._Engine, said: list) -> None:
+    """Put workers that only listen in the place of an engine's."""
+
+    def start(slot: int, bench: object) -> SimpleNamespace:
+        told = {"slot": slot, "config": None, "lease": None, "ready": True, "leaving": False, "begun": ()}
+        return SimpleNamespace(**told, tokens=0, silent=0.0, there=True, tell=said.append)
+
+    one.team = SimpleNamespace(end=lambda workers: None, start=start)
+    one.hire(0)
+
+
+def test_a_trunk_that_comes_further_survives_any_number_of_dead_workers(tmp_path):
+    """An engine whose workers each come a little further, and die."""
+    configs, _ = job(tmp_path / "s.toml", SMALL)
+    store = Store(tmp_path / "runs.sqlite")
+    one, work = engine_of(store, tmp_path), configs[0].work_id()
+    one.left, said = [configs[0]], []
+    stand_in(one, said)
+    for life in range(25):
+        one.assign()
+        assert one.workers[0].lease.work == work
+        one.hear(one.workers[0], "work", 100 * (life + 1))
+        one.hear(one.workers[0], "gone", "exit code -9")
+    assert len(said) == 25 and not store.ids()
+    for _ in range(engine.DEATHS - 1):  # and now nobody comes further than the last, which died too
+        one.assign()
+        one.hear(one.workers[0], "gone", "exit code -9")
+    assert set(store.statuses().values()) == {"failed"}
+    assert "3 workers were lost" in store.runs().frame["reason"][0]
+
+
+def test_a_trunk_on_which_machines_are_lost_is_given_up(tmp_path):
+    configs, _ = job(tmp_path / "s.toml", SMALL)
+    one = engine_of(Store(tmp_path / "runs.sqlite"), tmp_path)
+    one.left = [configs[0]]
+    stand_in(one, [])
+    for life in range(engine.LOST_MACHINES):
+        assert not one.store.ids(), life
+        one.assign()
+        one.hear(one.workers[0], "lost", "its node has died")
+    assert "10 machines were lost" in one.store.runs().frame["reason"][0]
 
 
 def test_a_plan_trains_no_cell(tmp_path, monkeypatch):

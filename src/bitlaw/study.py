@@ -178,16 +178,15 @@ def run_study(
         store = Store(folder / "runs.sqlite")
         try:
             statuses = store.statuses()
-            total, done, ends = work_left(configs, after, statuses), 0.0, len(cells & statuses.keys())
+            total, done, ends = work_left(configs, after, statuses), 0.0, cells & statuses.keys()
 
             def on_work(work: float) -> None:
                 nonlocal done
                 done += work
-                on_progress(Progress(done, total, f"training: {ends} of {len(cells)} models"))
+                on_progress(Progress(done, total, f"training: {len(ends)} of {len(cells)} models"))
 
             def on_rows(new: list[dict[str, Any]]) -> None:
-                nonlocal ends
-                ends += 1
+                ends.update(cells & {row["id"] for row in new})
                 on_work(0.0)
 
             on_work(0.0)

@@ -106,13 +106,15 @@ def opened(store: str) -> Iterator[Store]:
 
 def progress_of(job: Job, store: Store) -> dict[str, Any]:
     """How far a sweep is."""
-    from ..lab.sweep import planned, speeds
+    from ..lab.sweep import planned, row_ids, speeds
     from ..runs import running
 
     rows = store.runs().frame.to_dicts()
     statuses = {row["id"]: row["status"] for row in rows}
     found = planned(job.configs, job.after, statuses)
-    ours = [row for row in rows if row["id"] in job.cells]
+    ids = {i for c in job.configs for branch in c.branches() for i in row_ids(c, branch, job.after)}
+    ours = [row for row in rows if row["id"] in ids]
+    ends = [row for row in ours if row["id"] in job.cells]
     works = {config.work_id() for config in job.configs}
     leases = [lease for lease in running(store) if lease.work in works]
     speed, left = speeds(job.configs, rows), [p for p in found if p.left]
@@ -121,9 +123,9 @@ def progress_of(job: Job, store: Store) -> dict[str, Any]:
         seconds = sum(p.left / speed[p.config.scheme] for p in left) / len(leases)
     return {
         "cells": len(job.cells),
-        **{status: sum(row["status"] == status for row in ours) for status in ("ok", "diverged", "failed")},
+        **{status: sum(row["status"] == status for row in ends) for status in ("ok", "diverged", "failed")},
         "left": sum(p.cells - p.done for p in found),
-        "rows_last_hour": sum(_fresh(row) for row in rows),
+        "rows_last_hour": sum(_fresh(row) for row in ours),
         "seconds_left": seconds,
         "leases": [asdict(lease) for lease in leases],
         "failures": {row["id"]: row["reason"] for row in ours if row["status"] == "failed"},

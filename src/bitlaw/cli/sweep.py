@@ -144,7 +144,7 @@ def run(
     corpus: CorpusOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Default: one a core or GPU; on Ray, as many as there is room for."),
+        typer.Option(min=1, help="Default: one a core or GPU; on Ray, as many as its nodes can hold."),
     ] = None,
     device: DeviceOption = "auto",
     on: Annotated[
@@ -195,7 +195,17 @@ def work(
 
     Example: `bitlaw sweep work --config sweep.toml --store postgresql://me@db/runs`
     """
-    _go(Job(config, folder, corpus), store, workers, team_of("here", device), mirror, json_, patience, lease)
+    _go(
+        Job(config, folder, corpus),
+        store,
+        workers,
+        team_of("here", device),
+        mirror,
+        json_,
+        patience,
+        lease,
+        True,
+    )
 
 
 @sweep_app.command()
@@ -277,8 +287,9 @@ def _go(
     json_: bool,
     patience: float,
     lease: float = 60.0,
+    shared: bool = False,
 ) -> None:
-    """Work on a sweep until nothing is left, and say what came of it."""
+    """Work on a sweep until nothing is left, and say what came of it; `shared` if others do too."""
     from ..lab.sweep import clear, mirror, own_place, run_sweep, work_left
     from ..runs import Store
     from ..study import Progress
@@ -296,13 +307,15 @@ def _go(
 
         def on_work(work: float) -> None:
             nonlocal done
-            done += work
+            done += 0.0 if shared else work
             reporter(Progress(done, total, f"training: {here} models made here"))
 
         def on_rows(rows: list[dict[str, Any]]) -> None:
-            nonlocal here
-            here += 1
-            show(rows)
+            nonlocal here, done
+            here += rows[0]["id"] in job.cells
+            show([row for row in rows if row["id"] not in statuses])
+            if shared:  # others work on it too
+                done = total - work_left(job.configs, job.after, kept.statuses())
             on_work(0.0)
 
         try:

@@ -29,7 +29,11 @@ class After:
     def of(cls, config: SweepConfig, folder: Path) -> After:
         """What a sweep's configuration asks for; models go below a folder."""
         settings = tuple(Setting.of(m, f) for f in config.post_formats for m in config.post_methods)
-        return cls(settings, config.calibration_tokens, folder / "models" if config.keep_models else None)
+        return cls(
+            settings,
+            config.calibration_tokens,
+            (folder / "models").absolute() if config.keep_models else None,
+        )
 
     def row_id(self, parent: str, setting: Setting) -> str:
         """Id of the row of a model that was quantised in a setting."""

@@ -23,12 +23,12 @@ from ..train import Branch, TrunkConfig
 from .after import After
 from .plan import cost, undone
 from .processes import Processes
-from .rows import failed_row
+from .rows import failed_rows
 from .team import Bench, Team, Worker
 
 DEATHS = 3  # of workers on one trunk without a row between, before it counts as failed
 NEWBORN = ""  # in the count of deaths: workers that had not begun
-LOST_ENGINES = 10  # likewise, of whole engines
+LOST_ENGINES = LOST_MACHINES = 10  # likewise, of whole engines, and of machines with their workers
 POLL_SECONDS = 2.0  # between looks for work that others gave back
 SILENCE_SECONDS = 3600.0  # of a worker that has work: longer than any step or evaluation should take
 
@@ -66,7 +66,7 @@ def run_sweep(
         lease_seconds: after which the trunks of an engine that is gone are free.
         silence_seconds: after which a worker that has said nothing counts as stuck, and another takes its place.
         on_work: told of work done here, in the unit of `work_left`.
-        on_rows: told of rows stored here, a cell at a time.
+        on_rows: told of rows of an end that is stored here, with those that were there before.
 
     Raises:
         LabError: something failed that is not one cell's fault, like a full disk.
@@ -104,7 +104,10 @@ class _Engine:
     on_work: Callable[[float], None]
     on_rows: Callable[[list[dict[str, Any]]], None]
     workers: list[Worker] = field(default_factory=list)
-    deaths: dict[str, int] = field(default_factory=dict)
+    deaths: dict[str, int] = field(
+        default_factory=dict
+    )  # of DEATHS x LOST_MACHINES that there may be, by trunk
+    claims: dict[str, int] = field(default_factory=dict)  # made here since the last row, by trunk
     furthest: dict[str, int] = field(default_factory=dict)  # tokens that any worker came to, by trunk
     looked: float = 0.0
     renewed: float = 0.0
@@ -163,8 +166,9 @@ class _Engine:
                 return
             config = worker.config = free[lease.work]
             worker.lease, worker.tokens = lease, 0
+            self.claims[lease.work] = self.claims.get(lease.work, 0) + 1
             missing = undone(config, self.bench.after, self.store.statuses())
-            if lease.attempts > LOST_ENGINES:
+            if lease.attempts - self.claims[lease.work] >= LOST_ENGINES:
                 self.fail(worker, missing, f"{LOST_ENGINES} engines were lost while they were at it")
             elif missing:
                 worker.tell((config, set(config.branches()) - set(missing)))
@@ -173,7 +177,7 @@ class _Engine:
 
     def hear(self, worker: Worker, kind: str, content: Any) -> None:
         """Do what a worker's message asks for."""
-        worker.silent = 0.0
+        worker.silent, worker.there = 0.0, True
         if kind in ("gone", "lost"):
             self.bury(worker, content, blame=kind == "gone")
         elif kind == "error" and not worker.leaving:
@@ -188,6 +192,9 @@ class _Engine:
             self.advance(worker, content)
         elif kind == "rows":
             self.keep(worker, content)
+        elif kind == "bad":
+            branch, reason, average = content
+            self.keep(worker, self.failed(worker.config, branch, reason, average))
         elif kind == "failed":
             self.fail(worker, undone(worker.config, self.bench.after, self.store.statuses()), content)
             worker.leave()
@@ -209,6 +216,7 @@ class _Engine:
         if self.leases.add(worker.lease, rows):
             self.deaths.pop(worker.lease.work, None)
             self.furthest.pop(worker.lease.work, None)
+            self.claims[worker.lease.work] = 1
             worker.tokens = 0
             self.on_rows(rows)
         else:
@@ -220,13 +228,19 @@ class _Engine:
         assert config is not None
         averages = ("",) if config.averages == "none" else ("", config.averages)
         for branch in branches:
-            self.keep(worker, [failed_row(config, branch, reason, average) for average in averages])
+            for average in averages:
+                self.keep(worker, self.failed(config, branch, reason, average))
         self.finish(worker)
+
+    def failed(self, config: TrunkConfig, branch: Branch, reason: str, average: str) -> list[dict[str, Any]]:
+        """Rows of what an end lacks, to say why."""
+        return failed_rows(config, branch, reason, average, self.bench.after, self.store.ids())
 
     def finish(self, worker: Worker) -> None:
         """Be done with a worker's trunk."""
         if worker.lease is not None:
             self.left = [config for config in self.left if config.work_id() != worker.lease.work]
+            self.claims.pop(worker.lease.work, None)
             self.leases.release(worker.lease)
         worker.lease = worker.config = None
 
@@ -235,15 +249,16 @@ class _Engine:
         self.team.end([worker])
         self.workers.remove(worker)
         on = worker.lease.work if worker.lease is not None else NEWBORN
-        if blame and not (worker.ready and on == NEWBORN):
-            self.deaths[on] = self.deaths.get(on, 0) + 1
-        if self.deaths.get(on, 0) >= DEATHS:
+        if on != NEWBORN or (blame and not worker.ready):
+            self.deaths[on] = self.deaths.get(on, 0) + (LOST_MACHINES if blame else DEATHS)
+        if self.deaths.get(on, 0) >= DEATHS * LOST_MACHINES:
             if worker.config is None:
                 raise LabError(
                     f"{DEATHS} workers were lost before they began (the last: {how}); is there enough memory? "
                     "Finished rows are stored"
                 )
-            reason = f"{DEATHS} workers were lost on it (the last: {how}); is there enough memory?"
+            lost = f"{DEATHS} workers" if blame else f"{LOST_MACHINES} machines"
+            reason = f"{lost} were lost on it (the last: {how}); is there enough memory?"
             self.fail(worker, undone(worker.config, self.bench.after, self.store.statuses()), reason)
         if self.left:
             self.hire(worker.slot)
@@ -254,7 +269,7 @@ class _Engine:
         passed, self.watched = min(now - self.watched, 2 * POLL_SECONDS), now
         for worker in list(self.workers):
             idle = worker.ready and worker.config is None and not worker.leaving
-            worker.silent = 0.0 if idle else worker.silent + passed
+            worker.silent = 0.0 if idle or not worker.there else worker.silent + passed
             if worker.silent > self.patience:
                 log.warning("a worker has said nothing for %.0f s; another takes its place", self.patience)
                 self.bury(worker, f"no word for {self.patience:.0f} s", blame=True)

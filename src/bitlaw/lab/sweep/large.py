@@ -6,7 +6,7 @@ It holds the trunk's lease as an engine does, so that the sweep's engines leave 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -18,8 +18,7 @@ from ..corpus import Corpus, spread_windows
 from ..train import TrunkConfig, World, train_trunk
 from .after import After
 from .plan import cost, undone
-from .rows import end_rows, failed_row
-from .workers import FAILURES, blame
+from .rows import FAILURES, blame, end_rows, failed_rows
 
 
 def train_large(
@@ -74,7 +73,7 @@ def train_large(
             try:
                 rows = end_rows(config, end, corpus, calibration, evaluation, after)
             except FAILURES as error:
-                rows = [failed_row(config, end.branch, blame(error), end.average)]
+                rows = failed_rows(config, end.branch, blame(error), end.average, after, ours.statuses())
             ours.add(rows)
             on_rows(rows)
         if world.first:
@@ -88,7 +87,7 @@ class _Ours:
     """The lease of a trunk, which a thread renews, and rows under it."""
 
     def __init__(self, config: TrunkConfig, store: Store, name: str) -> None:
-        self.leases = Leases(store)
+        self.store, self.leases = store, Leases(store)
         lease = self.leases.claim([config.work_id()], name)
         if lease is None:
             raise LabError(
@@ -102,6 +101,10 @@ class _Ours:
         while not self.over.wait(self.leases.seconds / 3):
             with suppress(StoreError):  # what is lost shows when rows are to be stored
                 self.lost |= not self.leases.renew(self.lease)
+
+    def statuses(self) -> Collection[str]:
+        """Ids of the rows that there are."""
+        return self.store.ids()
 
     def check(self) -> None:
         """Stop if another process has the trunk."""

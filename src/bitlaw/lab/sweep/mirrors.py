@@ -127,3 +127,5 @@ def mirror(name: str | None, project: str, folder: Path) -> Iterator[Callable[[l
     finally:
         waiting.put(None)
         thread.join(PATIENCE_SECONDS)
+        if thread.is_alive():
+            log.warning("the mirror %s is slow: about %d rows are not shown there", name, waiting.qsize())

@@ -62,20 +62,26 @@ class RayTeam(Team):
                 ) from error
         self.ray = ray
         if gpus is None:
-            gpus = 1.0 if device == "cuda" or (device == "auto" and self._nodes("GPU")) else 0.0
+            gpus = (
+                1.0
+                if device == "cuda" or (device == "auto" and any(node.get("GPU") for node in self._nodes()))
+                else 0.0
+            )
         self.needs = {"CPU": cpus, "GPU": gpus}
         self.device = "cuda" if gpus else "cpu"
         self.actor = ray.remote(max_concurrency=4, num_cpus=cpus, num_gpus=gpus)(Seat)
 
-    def _nodes(self, resource: str) -> list[float]:
-        """How much of a resource each living node has that has any."""
-        has = [node["Resources"].get(resource, 0.0) for node in self.ray.nodes() if node["Alive"]]
-        return [amount for amount in has if amount]
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each living node has, in use or not."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def places(self) -> int:
-        """As many actors as the cluster has room for now, at least one; ask for more, and it may grow."""
-        room = [sum(int(n / need) for n in self._nodes(name)) for name, need in self.needs.items() if need]
-        return max(1, min(room, default=1))
+        """As many actors as the cluster's nodes can hold, at least one; ask for more, and it may grow."""
+        needs = {name: need for name, need in self.needs.items() if need}
+        room = [
+            min(int(node.get(name, 0.0) / need) for name, need in needs.items()) for node in self._nodes()
+        ]
+        return max(1, sum(room))
 
     def start(self, slot: int, bench: Bench) -> Actor:
         """See `Team`."""
@@ -92,7 +98,7 @@ class RayTeam(Team):
                 messages = self.ray.get(answer)
             except self.ray.exceptions.RayError as error:
                 cause = " ".join(str(error).split())
-                yield worker, "lost" if "node" in cause and "died" in cause else "gone", cause[:300]
+                yield worker, "lost" if "node has died" in cause else "gone", cause[:300]
                 continue
             worker.said = worker.actor.hear.remote()
             for kind, content in messages:
@@ -122,6 +128,7 @@ class Actor(Worker):
         super().__init__(slot)
         self.actor = actor
         self.said = actor.hear.remote()
+        self.there = False
 
     def tell(self, task: object) -> None:
         """See `Worker`."""
@@ -137,6 +144,7 @@ class Seat:
         self.tasks: Queue[Any] = Queue()
         self.words: Queue[tuple[str, Any]] = Queue()
         self.send, self.recv = self.words.put, self.tasks.get
+        self.send(("begun", None))
         Thread(target=self._work, args=(bench, device), daemon=True).start()
 
     def _work(self, bench: Bench, device: str) -> None:

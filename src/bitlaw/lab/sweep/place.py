@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -94,8 +95,7 @@ def _name(folder: Path, file: IO[str]) -> str:
         name = file.read().strip()
         if not name:
             name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-            file.write(name)
-            file.flush()
+            os.write(file.fileno(), name.encode())  # nothing is left to be written when it is closed
     except OSError as error:
         raise _unwritable(folder, error) from error
     return name

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -13,14 +14,18 @@ from typing import Any
 
 import torch
 
+from ...errors import BitlawError
 from ...formats import Microscaled, Recipe, Scheme
 from ...runs import COLUMN
 from ..corpus import Corpus, Windows, distinct_tokens
 from ..model import Loaded
-from ..quantize import Outcome, Reference, try_settings
+from ..quantize import Outcome, Reference, Setting, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
 from ..train import Branch, End, TrunkConfig
 from .after import After
+
+#: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
+FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
 
 
 def row_ids(config: TrunkConfig, branch: Branch, after: After) -> list[str]:
@@ -61,8 +66,16 @@ def end_rows(
         return [row]
     shape, scheme = config.shape, config.parts()
     after.keep(Loaded(row["id"], "", end.model, corpus.coder, shape.vocab, config.seq_len, scheme, row))
-    outcomes = try_settings(before, after.settings, calibration)
-    return [row] + [post_row(row, outcome, calibration, after) for outcome in outcomes]
+    rows = [row]
+    for setting in after.settings:
+        try:
+            (outcome,) = try_settings(before, [setting], calibration)
+            rows.append(post_row(row, outcome, calibration, after))
+        except FAILURES as error:  # the model itself and its other copies are sound
+            rows.append(
+                failed_copy(failed_row(config, end.branch, blame(error), end.average), setting, after)
+            )
+    return rows
 
 
 def scored(loss: Mean, row: dict[str, Any]) -> dict[str, Any]:
@@ -87,9 +100,7 @@ def post_row(
         **parent,
         "id": after.row_id(parent["id"], setting),
         "parent": parent["id"],
-        **held("post", setting.weights),
-        **(held("post_a", setting.activations) if setting.activations.quantized else {}),
-        **(held("post_kv", setting.kv) if setting.kv.quantized else {}),
+        **held_after(setting),
         "method": setting.method,
         "bpw": outcome.bpw,
         "bytes": outcome.bytes,
@@ -188,6 +199,38 @@ def failed_row(config: TrunkConfig, branch: Branch, reason: str, average: str = 
     for part in fields(scheme):
         row |= held("grad" if part.name == "grad_a" else part.name, getattr(scheme, part.name))
     return row
+
+
+def failed_copy(parent: dict[str, Any], setting: Setting, after: After) -> dict[str, Any]:
+    """Describe a quantised copy that could not be made, from what `failed_row` says of its end."""
+    copy = {"id": after.row_id(parent["id"], setting), "parent": parent["id"], "method": setting.method}
+    return {**parent, **copy, **held_after(setting)}
+
+
+def failed_rows(
+    config: TrunkConfig, branch: Branch, reason: str, average: str, after: After, have: Collection[str]
+) -> list[dict[str, Any]]:
+    """Describe what is missing of an end that something went wrong with: all of it, or copies of what there is."""
+    row = failed_row(config, branch, reason, average)
+    if row["id"] not in have:
+        return [row]
+    copies = [] if low(config, branch) else [failed_copy(row, setting, after) for setting in after.settings]
+    return [copy for copy in copies if copy["id"] not in have]
+
+
+def blame(error: Exception) -> str:
+    """What went wrong with a cell, in words; what a disk is to blame for is raised again."""
+    if isinstance(error.__cause__, OSError):
+        raise error
+    return f"{type(error).__name__}: {error}"
+
+
+def held_after(setting: Setting) -> dict[str, Any]:
+    """How the parts that are quantised after training are held, as columns."""
+    columns = held("post", setting.weights)
+    for part, recipe in (("post_a", setting.activations), ("post_kv", setting.kv)):
+        columns |= held(part, recipe) if recipe.quantized else {}
+    return columns
 
 
 def held(part: str, recipe: Recipe) -> dict[str, Any]:

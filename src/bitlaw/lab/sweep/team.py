@@ -47,6 +47,7 @@ class Worker(ABC):
         self.slot = slot
         self.config: TrunkConfig | None = None
         self.lease: Lease | None = None
+        self.there = True  # it has a place; an actor may wait for one
         self.ready = False  # it has read the text and waits for tasks
         self.silent = 0.0  # seconds since its last word
         self.tokens = 0  # since it was given its task, or last gave a row

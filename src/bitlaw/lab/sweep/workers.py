@@ -13,15 +13,13 @@ from typing import Any, Protocol
 
 import torch
 
-from ...errors import BitlawError, LabError
+from ...errors import LabError
 from ..corpus import read_corpus, spread_windows
 from ..train import Interrupted, World, train_trunk
-from .rows import end_rows, failed_row
+from .rows import FAILURES, blame, end_rows
 from .team import Bench
 
 REPORT_SECONDS = 0.2
-#: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
-FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
 
 
 class Line(Protocol):
@@ -41,8 +39,9 @@ def work(line: Line, bench: Bench, device: str) -> None:
     """Train the trunks that come through a line, until told to end.
 
     A task is a trunk's config and the branches whose rows are stored; None asks for an end. A worker says `ready`
-    with the names of work that it sees checkpoints of; `work` with tokens trained on; `rows` of one cell; `done`;
-    `failed` with the reason, after which it ends; `error` if something is wrong that is not one cell's fault.
+    with the names of work that it sees checkpoints of; `work` with tokens trained on; `rows` of one end; `bad` with a
+    branch, a reason and an average if an end cannot be scored; `done`; `failed` with the reason, after which it ends;
+    `error` if something is wrong that is not one cell's fault.
     """
     torch.set_num_threads(1)
     heard, spoken = 0, time.monotonic()
@@ -81,9 +80,9 @@ def work(line: Line, bench: Bench, device: str) -> None:
                 for end in train_trunk(config, corpus, checkpoints, done, on_tokens, should_stop, place):
                     try:
                         rows = end_rows(config, end, corpus, calibration, evaluation, bench.after)
+                        line.send(("rows", rows))
                     except FAILURES as error:
-                        rows = [failed_row(config, end.branch, blame(error), end.average)]
-                    line.send(("rows", rows))
+                        line.send(("bad", (end.branch, blame(error), end.average)))
             except FAILURES as error:
                 line.send(("failed", blame(error)))
                 return  # a GPU may be of no use to this process any more
@@ -96,10 +95,3 @@ def work(line: Line, bench: Bench, device: str) -> None:
     except Exception as error:  # whatever it is, the engine says it and stops; nothing is passed over
         with suppress(OSError):  # unless it is gone
             line.send(("error", f"{type(error).__name__}: {error}"))
-
-
-def blame(error: Exception) -> str:
-    """What went wrong with a cell, in words; what a disk is to blame for is raised again."""
-    if isinstance(error.__cause__, OSError):
-        raise error
-    return f"{type(error).__name__}: {error}"
