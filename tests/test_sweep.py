@@ -63,13 +63,18 @@ def test_formats_and_methods_added_later_are_measured(tmp_path):
     assert (both["loss"] == both["loss_again"]).all()
 
 
-def test_models_are_kept_if_asked(tmp_path):
-    frame = sweep(tmp_path, schemes=("16",), sizes=(4000,), budgets=(8_000,), keep_models=True)
-    (row,) = frame.to_dicts()
-    kept = load_model(tmp_path / "models" / row["id"])
-    assert kept.row["trunk"] == row["trunk"] and kept.row["tokens"] == row["tokens"]
+@pytest.mark.parametrize("low", [False, True])
+def test_models_are_kept_if_asked(low, tmp_path):
+    few = {"schemes": ("16", "w3a6"), "sizes": (4000,), "budgets": (8_000,)}
+    frame = sweep(tmp_path, **few, keep_models=True, keep_low=low)
     text = spread_windows(read_corpus(None).evaluation, 4096, 64)
-    assert Reference(kept.model, text).loss.value == row["loss"]
+    for row in frame.to_dicts():
+        if not low and row["w_format"] == "int3":
+            assert not (tmp_path / "models" / row["id"]).exists()
+            continue
+        kept = load_model(tmp_path / "models" / row["id"])
+        assert kept.row["trunk"] == row["trunk"] and kept.row["tokens"] == row["tokens"]
+        assert Reference(kept.model, text).loss.value == row["loss"]
 
 
 @pytest.mark.slow

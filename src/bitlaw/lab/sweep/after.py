@@ -19,11 +19,13 @@ class After:
         settings: method and formats of each.
         calibration_tokens: text that some of these look at.
         models: where models are kept; None means nowhere.
+        low: whether those that were trained in low precision are kept too.
     """
 
     settings: tuple[Setting, ...] = ()
     calibration_tokens: int = 0
     models: Path | None = None
+    low: bool = False
 
     @classmethod
     def of(cls, config: SweepConfig, folder: Path) -> After:
@@ -33,6 +35,7 @@ class After:
             settings,
             config.calibration_tokens,
             (folder / "models").absolute() if config.keep_models else None,
+            config.keep_low,
         )
 
     def row_id(self, parent: str, setting: Setting) -> str:

@@ -45,6 +45,7 @@ class SweepConfig(TrainingConfig):
     post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
     keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
+    keep_low: bool = Field(default=False, description="with `keep_models`, ends of low precision too")
     batch_size: int = Field(default=8, gt=0, description="sequences a step, at `batch_reference` parameters")
     batch_reference: int = Field(default=24_000, gt=0, description="size that `batch_size` is meant for")
     batch_power: float = Field(
@@ -156,6 +157,8 @@ class SweepConfig(TrainingConfig):
                 f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {warmup} "
                 "of warm-up; use more tokens or smaller batches"
             )
+        if self.keep_low and not self.keep_models:
+            raise ValueError("keep_low: it adds to keep_models; set that to true as well")
         if self.keep_models and self.residual != "init":
             raise ValueError(
                 "keep_models: a folder does not say that a model is depth-muP; keep 'init' models only"

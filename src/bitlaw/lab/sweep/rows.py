@@ -62,10 +62,11 @@ def end_rows(
         return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
     row |= scored(before.loss, row)
     row["seconds"] = end.seconds + time.perf_counter() - clock
+    scheme, vocab = Scheme.parse(end.branch.scheme), config.shape.vocab
+    if after.low or not low(config, end.branch):
+        after.keep(Loaded(row["id"], "", end.model, corpus.coder, vocab, config.seq_len, scheme, row))
     if low(config, end.branch):
         return [row]
-    shape, scheme = config.shape, config.parts()
-    after.keep(Loaded(row["id"], "", end.model, corpus.coder, shape.vocab, config.seq_len, scheme, row))
     rows = [row]
     for setting in after.settings:
         try:
