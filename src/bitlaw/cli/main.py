@@ -83,10 +83,7 @@ def study(
 
     described = read_study(source, seed)
     folder = out or Path(f"study-{described.name}")
-    flags = [("--out", out), ("--corpus", corpus), ("--seed", seed)]
-    command = f"bitlaw study {source}" + "".join(
-        f" {flag} {value}" for flag, value in flags if value is not None
-    )
+    command = _command("study", source, ("--out", out), ("--corpus", corpus), ("--seed", seed))
     with Reporter() as reporter:
         try:
             outcome = run_study(
@@ -221,14 +218,14 @@ def report(
     from ..fitting import examine
     from ..planning import plan as answer
     from ..report import write_report
-    from ..runs import read_runs
+    from ..runs import is_address, read_runs
 
     table = read_runs(runs)
     fitted, comparison = examine(laws.get(law), table)
     plans = [answer(fitted, budget=budget)] if budget is not None else []
-    command = _command(
-        "report", runs, ("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures)
-    )
+    shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
+    flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
+    command = _command("report", shown, *flags)
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
     )
