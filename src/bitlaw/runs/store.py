@@ -50,6 +50,7 @@ class Store:
             nobody watches has some; a person who mistyped an address wants to know at once.
 
     Raises:
+        NoStoreError: it is to be read, and nothing was stored in it yet.
         StoreError: it is not a bitlaw store, is newer than this version, or cannot be opened.
     """
 
