@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bitlaw import Store, read_runs, write_runs
@@ -132,6 +133,25 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         result = runner.invoke(app, [verb, "--help"])
         assert result.exit_code == 0
         assert "bitlaw " in result.output, verb  # an example
+
+
+def helps(name):
+    """The help of an argument or option, by verb."""
+    found, commands = {}, [("bitlaw", typer.main.get_command(app))]
+    for path, command in commands:
+        commands += [(f"{path} {verb}", below) for verb, below in getattr(command, "commands", {}).items()]
+        for parameter in command.params:
+            if parameter.name == name:
+                found[path] = parameter.help
+    return found
+
+
+def test_verbs_say_the_same_of_what_they_share():
+    (text,) = {*helps("corpus").values(), *helps("text").values(), helps("source")["bitlaw corpus show"]}
+    assert all(kind in text for kind in ("Folder", ".jsonl", "hf:", "package:"))
+    assert all("postgresql://" in said for said in helps("runs").values())
+    folder = helps("folder")["bitlaw train"]
+    assert "all processes" in folder and "models" in folder and "runs.sqlite" in folder
 
 
 def test_laws_are_listed_and_shown():

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError, ConfigError
-from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
 from .corpus import corpus_app
 from .formats import formats
 from .judge import VERBS
@@ -64,10 +64,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
     ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(help="As `bitlaw corpus show` takes it; default: Python's standard library sources."),
-    ] = None,
+    corpus: CorpusOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
     json_: JsonFlag = False,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from ..errors import ConfigError, nearest
-from .common import JsonFlag, print_json
+from .common import CorpusOption, JsonFlag, print_json
 from .job import Job
-from .sweep import CorpusOption, DeviceOption, FolderOption, SourceArgument, StoreOption
+from .sweep import DeviceOption, FolderOption, SourceArgument, StoreOption
 
 if TYPE_CHECKING:
     from ..lab.train import TrunkConfig, World
