@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/formats.md, docs/laws.md and docs/schema.md.
+"""Write the pages that are made from the code: docs/cli.md, docs/formats.md, docs/laws.md and docs/schema.md.
 
     python docs/generate.py
 
@@ -8,10 +8,15 @@ A test checks that they are what the code says.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import sympy as sp
+import typer
 
+from bitlaw.cli.main import app
+from bitlaw.errors import BitlawError
 from bitlaw.formats.listing import listing
 from bitlaw.laws import BESIDE, INCOMPLETE, LAWS, PUBLISHED, chain, compatible
 from bitlaw.laws.spec import BASE
@@ -165,7 +170,51 @@ def formats() -> str:
     return "\n".join([NOTE, "# Number formats\n", text, table(header, rows)])
 
 
+def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """A command with its name, then those below it."""
+    yield name, command
+    for short, below in getattr(command, "commands", {}).items():
+        yield from verbs(below, f"{name} {short}")
+
+
+def argument(parameter: Any) -> str:
+    """The name of an argument in a command line; empty for an option."""
+    return (parameter.metavar or parameter.name.upper()) if parameter.param_type_name == "argument" else ""
+
+
+def parameter_row(parameter: Any) -> list[str]:
+    """One argument or option: how it is written, what it means, and what it is if not given."""
+    names = [argument(parameter)] if argument(parameter) else parameter.opts + parameter.secondary_opts
+    meaning = parameter.help + (f" Or `${parameter.envvar}`." if parameter.envvar else "")
+    default = names[0] if parameter.default is True else parameter.default
+    shown = "" if default is None or default is False else f"`{default}`"
+    return [", ".join(f"`{name}`" for name in names), meaning, "required" if parameter.required else shown]
+
+
+def cli() -> str:
+    """Every verb with its arguments, options and defaults, and the exit codes."""
+    out = [NOTE, "# The command line\n"]
+    out.append(
+        "Results go to standard output, progress and errors to standard error. `bitlaw VERB --help` says what stands "
+        "here.\n"
+    )
+    codes = [["0", "Done."], ["1", "An error that nobody foresaw, or a question answered with no."]]
+    codes += [[str(e.exit_code), f"`{e.__name__}`: {e.__doc__}"] for e in BitlawError.__subclasses__()]
+    codes.append(["130", "Ctrl-C stopped it, or SIGTERM a sweep."])
+    out += ["## Exit codes\n", table(["code", "what ended it"], codes)]
+    out.append("A flag that does not exist ends with 2 too.\n")
+    for name, command in verbs(typer.main.get_command(app), "bitlaw"):
+        words = [argument(p) if p.required else f"[{argument(p)}]" for p in command.params if argument(p)]
+        words.append("VERB" if hasattr(command, "commands") else "[OPTIONS]")
+        out += [f"## {name}\n", f"    {' '.join([name, *words])}\n", f"{command.help}\n"]
+        if command.params:
+            rows = [parameter_row(p) for p in command.params]
+            out.append(table(["argument or option", "meaning", "default"], rows))
+    return "\n".join(out)
+
+
 if __name__ == "__main__":
+    (HERE / "cli.md").write_text(cli())
     (HERE / "formats.md").write_text(formats())
     (HERE / "laws.md").write_text(laws())
     (HERE / "schema.md").write_text(schema())

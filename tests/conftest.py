@@ -85,3 +85,9 @@ def where(request, tmp_path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "runs.sqlite")
     return request.getfixturevalue("server").database(tmp_path.name.lower())
+
+
+@pytest.fixture
+def secret(server, tmp_path) -> str:
+    """The address of an empty database, with a password in it; the server asks for none."""
+    return server.database(tmp_path.name.lower()).replace("postgres@", "postgres:secret@")

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from bitlaw import ConfigError, Store, StoreError
 from bitlaw.cli.main import app
+from bitlaw.errors import NoStoreError
 from bitlaw.lab import sweep
 from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.sweep import (
@@ -407,6 +408,24 @@ def test_a_plan_trains_no_cell(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, ["sweep", "status", "s.toml"])
     assert isinstance(refused.exception, ConfigError)
     assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
+
+
+def test_a_plan_is_made_before_anything_is_stored(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "s.toml", SMALL)
+    monkeypatch.setenv("BITLAW_STORE", where)
+    planned = CliRunner().invoke(app, ["sweep", "plan", "s.toml"])
+    assert "0 of 4 cells are done" in planned.output, planned.exception
+    refused = CliRunner().invoke(app, ["sweep", "status", "s.toml"])
+    assert "nothing is stored yet" in str(refused.exception)
+    with pytest.raises(NoStoreError):
+        Store(where, read_only=True)  # planning made none
+
+
+def test_an_empty_file_holds_nothing_yet(tmp_path):
+    (tmp_path / "runs.sqlite").touch()  # a writer was killed between making it and its table
+    with pytest.raises(NoStoreError, match="nothing is stored yet"):
+        Store(tmp_path / "runs.sqlite", read_only=True)
 
 
 @pytest.mark.slow

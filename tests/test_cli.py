@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from bitlaw import write_runs
+from bitlaw import Store, read_runs, write_runs
 from bitlaw.cli.judge import VERBS
 from bitlaw.cli.main import app
 
@@ -133,6 +135,25 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         assert "bitlaw " in result.output, verb  # an example
 
 
+def helps(name):
+    """The help of an argument or option, by verb."""
+    found, commands = {}, [("bitlaw", typer.main.get_command(app))]
+    for path, command in commands:
+        commands += [(f"{path} {verb}", below) for verb, below in getattr(command, "commands", {}).items()]
+        for parameter in command.params:
+            if parameter.name == name:
+                found[path] = parameter.help
+    return found
+
+
+def test_verbs_say_the_same_of_what_they_share():
+    (text,) = {*helps("corpus").values(), *helps("text").values(), helps("source")["bitlaw corpus show"]}
+    assert all(kind in text for kind in ("Folder", ".jsonl", "hf:", "package:"))
+    assert all("postgresql://" in said for said in helps("runs").values())
+    folder = helps("folder")["bitlaw train"]
+    assert "all processes" in folder and "models" in folder and "runs.sqlite" in folder
+
+
 def test_laws_are_listed_and_shown():
     listed = bitlaw("laws", "list").stdout
     assert "kumar-unified" in listed
@@ -165,6 +186,28 @@ def test_formats_are_listed():
     found = {line["name"]: line for line in json.loads(CliRunner().invoke(app, ["formats", "--json"]).output)}
     assert found["nvfp4"]["bpw"] == pytest.approx(4.5, abs=1e-4)
     assert found["midrise2"]["status"] == "experimental"
+
+
+def test_a_report_of_a_database_can_be_passed_on(secret, table, tmp_path):
+    Store(secret).add(read_runs(table / "runs.csv").frame.to_dicts())
+    page = tmp_path / "report.html"
+    out = CliRunner().invoke(app, ["report", secret, "--out", str(page), "--law", "chinchilla"])
+    assert out.exit_code == 0, out.exception
+    assert "bitlaw report postgresql://" in page.read_text()
+    assert "secret" not in page.read_text() + out.output
+
+
+def test_the_command_in_a_studys_report_can_be_pasted(monkeypatch, tmp_path):
+    said = []
+
+    def stop(*_, command, **__):
+        said.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitlaw.study.run_study", stop)
+    words = ["study", "quick", "--out", str(tmp_path / "my $HOME"), "--corpus", "a; b.txt", "--seed", "0"]
+    assert CliRunner().invoke(app, words).exit_code == 130
+    assert shlex.split(said[0]) == ["bitlaw", *words]
 
 
 # ---- the verbs that judge

@@ -156,6 +156,14 @@ def test_without_torchrun_the_rows_are_those_of_the_sweep(tmp_path):
     assert not list((tmp_path / "a").glob("large-*"))
 
 
+def test_the_password_of_a_store_is_not_said(secret, tmp_path):
+    (tmp_path / "s.toml").write_text(SWEEP.format(budgets="8000").replace("4000, 6000]", "4000]", 1))
+    words = ["train", str(tmp_path / "s.toml"), "--scheme", "16", "--corpus", str(Path(__file__).parent)]
+    out = CliRunner().invoke(app, [*words, "--store", secret, "--folder", str(tmp_path / "s")])
+    assert out.exit_code == 0, out.exception
+    assert "Rows: postgresql://" in out.output and "secret" not in out.output
+
+
 def same_rows(one, other, rows):
     """Whether the rows of a table are among another's, but for times, and the other budgets."""
     ours, theirs = (

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -158,14 +159,26 @@ def test_passwords_are_not_said(address):
     [
         "postgresql://me:top@secret@host/runs",
         "POSTGRESQL://me:secret@host/runs",
+        "PostgreSQL://me:secret@host/runs",
+        "postgre://me:secret@host/runs",
         "mysql://me:secret@host/runs",
+        "postgresql:/me:secret@host/runs",
+        Path("postgresql://me:secret@host/runs"),
     ],
 )
-def test_addresses_that_are_not_understood_are_not_repeated(address, tmp_path, monkeypatch):
+@pytest.mark.parametrize("open_", [Store, read_runs])
+def test_addresses_that_are_not_understood_are_not_repeated(open_, address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match="postgresql://user@host") as caught:
-        Store(address)
+        open_(address)
     assert "secret" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["C:/me@home/runs.sqlite", "me@home/runs:2.sqlite", "12:30@home.sqlite"])
+def test_files_with_signs_of_addresses_are_files(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Store(name).add([ROW])
+    assert len(read_runs(name)) == 1
 
 
 def test_what_a_killed_writer_left_half_done_does_not_lock_readers_out(tmp_path):

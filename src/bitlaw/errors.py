@@ -1,7 +1,9 @@
 """Every error bitlaw raises on purpose: what is wrong, which value, and what to try.
 
 A message is one sentence a stranger can act on. The command line prints it and ends with the class's
-`exit_code`; Python users catch `BitlawError` or one of its children.
+`exit_code`; Python users catch `BitlawError` or one of its children. It also ends with 0 when all is done, with
+1 after an error that nobody foresaw or a question answered with no, with 2 after a flag that does not exist, and with
+130 when Ctrl-C stopped it, or SIGTERM a sweep.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class StoreError(BitlawError):
     """A run store that cannot be opened, read or written."""
 
     exit_code = 6
+
+
+class NoStoreError(StoreError):
+    """A run store that is to be read before anything was stored in it."""
 
 
 class LabError(BitlawError):

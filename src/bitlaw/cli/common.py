@@ -10,7 +10,17 @@ import typer
 from ..errors import ConfigError, nearest
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
-RunsArgument = Annotated[str, typer.Argument(help="A .csv, .parquet or .sqlite file, or a study's folder.")]
+RunsArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A .csv, .parquet or .sqlite file, a study's folder, or postgresql://user@host/database."
+    ),
+]
+CORPUS = (
+    "Folder, text file, .jsonl[.gz] or .parquet (#FIELD after it if not `text`), package:NAME, hf:NAME[:CONFIG]; "
+    "default: Python's standard library sources."
+)
+CorpusOption = Annotated[str | None, typer.Option(help=CORPUS)]
 CountOption = Annotated[str, typer.Option(help="How N is counted: as_given, non_embedding, total, matmul.")]
 IntervalOption = Annotated[float, typer.Option(help="Level of the intervals.")]
 COUNTS = ("as_given", "non_embedding", "total", "matmul")

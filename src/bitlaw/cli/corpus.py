@@ -6,16 +6,10 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonFlag, print_json
+from .common import CORPUS, JsonFlag, print_json
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Text to train on: fetch corpora, and look into them.")
-SourceArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="Folder, text file, .jsonl[.gz] or .parquet (#FIELD after it if not `text`), package:NAME, "
-        "hf:NAME[:CONFIG]; default: Python's standard library sources."
-    ),
-]
+SourceArgument = Annotated[str | None, typer.Argument(help=CORPUS)]
 
 
 @corpus_app.command("list")

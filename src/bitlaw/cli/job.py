@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NoStoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,12 +50,12 @@ class Job:
 
     @contextmanager
     def stored(self, store: str | None) -> Iterator[Store | None]:
-        """The store, opened for reading; None if it is to be in the folder and is not there yet."""
-        if store is None and not Path(self.where(None)).is_file():
-            yield None
-        else:
-            with opened(self.where(store)) as kept:
-                yield kept
+        """The store, opened for reading; None if nothing was stored in it yet."""
+        with ExitStack() as open_:
+            kept = None
+            with suppress(NoStoreError):
+                kept = open_.enter_context(opened(self.where(store)))
+            yield kept
 
 
 def team_of(on: str, device: str, cpus: float | None = None, gpus: float | None = None) -> Team:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError, ConfigError
-from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
 from .corpus import corpus_app
 from .formats import formats
 from .judge import VERBS
@@ -64,10 +64,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
     ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(help="As `bitlaw corpus show` takes it; default: Python's standard library sources."),
-    ] = None,
+    corpus: CorpusOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
     json_: JsonFlag = False,
@@ -83,10 +80,7 @@ def study(
 
     described = read_study(source, seed)
     folder = out or Path(f"study-{described.name}")
-    flags = [("--out", out), ("--corpus", corpus), ("--seed", seed)]
-    command = f"bitlaw study {source}" + "".join(
-        f" {flag} {value}" for flag, value in flags if value is not None
-    )
+    command = _command("study", source, ("--out", out), ("--corpus", corpus), ("--seed", seed))
     with Reporter() as reporter:
         try:
             outcome = run_study(
@@ -221,14 +215,14 @@ def report(
     from ..fitting import examine
     from ..planning import plan as answer
     from ..report import write_report
-    from ..runs import read_runs
+    from ..runs import is_address, read_runs
 
     table = read_runs(runs)
     fitted, comparison = examine(laws.get(law), table)
     plans = [answer(fitted, budget=budget)] if budget is not None else []
-    command = _command(
-        "report", runs, ("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures)
-    )
+    shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
+    flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
+    command = _command("report", shown, *flags)
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
     )

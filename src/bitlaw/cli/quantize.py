@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import JsonFlag, print_json
+from .common import CorpusOption, JsonFlag, print_json
 
 
 def quantize(
@@ -22,9 +22,7 @@ def quantize(
     ] = None,
     activations: Annotated[str, typer.Option(help='Recipe of activations, like "int8 token".')] = "bf16",
     kv: Annotated[str, typer.Option(help='Recipe of keys and values, like "int4 token".')] = "bf16",
-    text: Annotated[
-        str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
-    ] = None,
+    text: CorpusOption = None,
     eval_tokens: Annotated[int, typer.Option(min=2, help="Tokens that losses are of.")] = 65_536,
     calibration_tokens: Annotated[
         int, typer.Option(min=2, help="Tokens that gptq and awq look at.")

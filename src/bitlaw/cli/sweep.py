@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .common import JsonFlag, print_json
+from .common import CorpusOption, JsonFlag, print_json
 from .job import (
     Job,
     duration,
@@ -38,10 +38,11 @@ StoreOption = Annotated[
     ),
 ]
 FolderOption = Annotated[
-    Path | None, typer.Option(help="Of this machine, for checkpoints; default: sweep-NAME.")
-]
-CorpusOption = Annotated[
-    str | None, typer.Option(help="Folder or file of text; default: Python's standard library sources.")
+    Path | None,
+    typer.Option(
+        help="Holds checkpoints, kept models, and runs.sqlite if no --store is named. It may be of this machine "
+        "alone, but all processes of `train` must see it. Default: sweep-NAME."
+    ),
 ]
 MirrorOption = Annotated[
     str | None, typer.Option(help="Show stored rows in wandb, mlflow, tensorboard or trackio too.")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from ..errors import ConfigError, nearest
-from .common import JsonFlag, print_json
+from .common import CorpusOption, JsonFlag, print_json
 from .job import Job
-from .sweep import CorpusOption, DeviceOption, FolderOption, SourceArgument, StoreOption
+from .sweep import DeviceOption, FolderOption, SourceArgument, StoreOption
 
 if TYPE_CHECKING:
     from ..lab.train import TrunkConfig, World
@@ -54,14 +54,14 @@ def train(
     job = Job(source, folder, corpus, _only(size, scheme, seed))
     config = _the_trunk(job, tokens)
     with joined(cast(Literal["ddp", "fsdp"], shard), device) as world:
-        rows = _train(job, config, job.where(store), world)
+        rows, name = _train(job, config, job.where(store), world)
     if world.first:
-        _show(rows, job.where(store), json_)
+        _show(rows, name, json_)
     if world.size > 1:
         leave()
 
 
-def _show(rows: list[dict[str, Any]], where: str, json_: bool) -> None:
+def _show(rows: list[dict[str, Any]], store: str, json_: bool) -> None:
     """Print what came of each end."""
     if json_:
         print_json([{key: value for key, value in row.items() if value is not None} for row in rows])
@@ -69,11 +69,11 @@ def _show(rows: list[dict[str, Any]], where: str, json_: bool) -> None:
     for row in rows:
         said = row["reason"] if row["loss"] is None else f"loss {row['loss']:.4f} ± {row['loss_se']:.4f}"
         print(f"{row['id']}  {row['tokens']:,.0f} tokens  {row['status']}: {said}")
-    print(f"Rows: {where}")
+    print(f"Rows: {store}")
 
 
-def _train(job: Job, config: TrunkConfig, where: str, world: World) -> list[dict[str, Any]]:
-    """Train a trunk, and return its rows in the first process."""
+def _train(job: Job, config: TrunkConfig, where: str, world: World) -> tuple[list[dict[str, Any]], str]:
+    """Train a trunk, and return its rows and the name of their store in the first process."""
     from ..lab.sweep import alone, row_ids, train_large, work_left
     from ..lab.train import Interrupted
     from ..runs import Store
@@ -110,9 +110,9 @@ def _train(job: Job, config: TrunkConfig, where: str, world: World) -> list[dict
                 print("Stopped, and saved; run the same command to go on.", file=sys.stderr)
             raise typer.Exit(130) from None
         if kept is None:
-            return []
+            return [], ""
         ids = [id_ for branch in config.branches() for id_ in row_ids(config, branch, job.after)]
-        return [row for row in kept.runs().frame.to_dicts() if row["id"] in ids]
+        return [row for row in kept.runs().frame.to_dicts() if row["id"] in ids], kept.name
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ..errors import StoreError
+from ..errors import NoStoreError, StoreError
 from .database import PATIENCE_SECONDS, Database
 from .tables import VERSION, runs
 
@@ -70,7 +70,7 @@ class PostgreSQL(Database):
             connection.exec_driver_sql("CREATE TABLE bitlaw_store (version integer NOT NULL)")
             connection.exec_driver_sql(f"INSERT INTO bitlaw_store VALUES ({VERSION})")
         elif not look.get_table_names():
-            raise StoreError(f"nothing is stored yet in {self.name}; a study or a sweep begins a run store")
+            raise NoStoreError(f"nothing is stored yet in {self.name}; a study or a sweep begins a run store")
         elif not look.has_table("bitlaw_store"):
             raise StoreError(f"{self.name} is not a bitlaw run store; name another database")
         elif connection.exec_driver_sql("SELECT max(version) FROM bitlaw_store").scalar_one() > VERSION:

@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from ..errors import StoreError
+from ..errors import NoStoreError, StoreError
 from .database import Database
 from .tables import VERSION, runs
 
@@ -32,7 +32,7 @@ class SQLite(Database):
     def __init__(self, path: Path, read_only: bool) -> None:
         self.name = str(path)
         if read_only and not path.is_file():
-            raise StoreError(f"there is no run store at {path}; name a store file, or a study's folder")
+            raise NoStoreError(f"there is no run store at {path}; name a store file, or a study's folder")
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
         uri, journal = path.resolve().as_uri(), Path(f"{path.resolve()}-journal")
@@ -81,6 +81,8 @@ class SQLite(Database):
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             runs.create(connection)
+        elif empty:
+            raise NoStoreError(f"nothing is stored yet in {self.name}; a study or a sweep begins a run store")
         elif pragma("application_id") != APPLICATION_ID:
             raise StoreError(f"{self.name} is not a bitlaw run store; name another file")
         elif pragma("user_version") > VERSION:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,14 +22,21 @@ from .table import Runs
 def is_address(source: object) -> bool:
     """Whether something names a PostgreSQL database rather than a file.
 
+    Raises:
+        StoreError: it is written like an address, but is none of a run store; it may hold a password, so it is
+            not repeated.
+
     >>> is_address("postgresql://me@there/runs"), is_address("runs.sqlite")
     (True, False)
     """
-    return (
-        isinstance(source, str)
-        and source.split("://")[0].split("+")[0] in ("postgresql", "postgres")
-        and "://" in source
-    )
+    text = str(source)
+    if isinstance(source, str) and re.match(r"postgres(ql)?(\+\w+)?://", text):
+        return True
+    if "://" in text or re.search(r"\w\w:/.*@", text, re.DOTALL):  # C:/me@home is a folder
+        raise StoreError(
+            "cannot use that address for a run store; name a file, or write postgresql://user@host/database"
+        )
+    return False
 
 
 class Store:
@@ -42,15 +50,12 @@ class Store:
             nobody watches has some; a person who mistyped an address wants to know at once.
 
     Raises:
+        NoStoreError: it is to be read, and nothing was stored in it yet.
         StoreError: it is not a bitlaw store, is newer than this version, or cannot be opened.
     """
 
     def __init__(self, where: str | os.PathLike[str], read_only: bool = False, patience: float = 0.0) -> None:
-        address = where if isinstance(where, str) and is_address(where) else None
-        if address is None and "://" in str(where):  # it may hold a password
-            raise StoreError(
-                "cannot use that address for a run store; name a file, or write postgresql://user@host/database"
-            )
+        address = str(where) if is_address(where) else None
         hint = "name another file" if address is None else "is the server running, and the address right?"
         name = "" if address else str(where)
         try:
