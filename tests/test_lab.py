@@ -493,7 +493,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
             real(path, data)
 
         monkeypatch.setattr(checkpoint, "_write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(LabError, match="No space"):
             checkpoint.save(tmp_path, "run", 20, {"a": torch.zeros(1)})
         assert checkpoint.load(tmp_path, "run", at_most=99)[0] == 10
 
