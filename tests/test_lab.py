@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from bitlaw import ConfigError, DataError, Scheme, parse_format
+from bitlaw import ConfigError, DataError, LabError, Scheme, parse_format
 from bitlaw.formats import Recipe
 from bitlaw.lab.corpus import batch, read_corpus, spread_windows
 from bitlaw.lab.model import Transformer
