@@ -313,7 +313,7 @@ def _go(
 
         def on_rows(rows: list[dict[str, Any]]) -> None:
             nonlocal here, done
-            here += rows[0]["id"] in job.cells
+            here += sum(row["id"] in job.cells for row in rows)
             show([row for row in rows if row["id"] not in statuses])
             if shared:  # others work on it too
                 done = total - work_left(job.configs, job.after, kept.statuses())

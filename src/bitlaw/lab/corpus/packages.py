@@ -144,9 +144,8 @@ def get(name: str, on_package: Callable[[int, str], None] = lambda done, package
             manifest.append(entry)
             for text in part.documents(deb_members(archive, part.members)):
                 out.write(json.dumps({"text": text}).encode() + b"\n")
-        with whole(
-            folder / "manifest.json"
-        ) as other:  # before the documents are in place, which say that all is here
+        # Before the documents are in place: they say that all is here.
+        with whole(folder / "manifest.json") as other:
             other.write_text(json.dumps({"packages": manifest}, indent=1) + "\n", encoding="utf-8")
     return folder / "documents.jsonl.gz"
 

@@ -104,9 +104,7 @@ class _Engine:
     on_work: Callable[[float], None]
     on_rows: Callable[[list[dict[str, Any]]], None]
     workers: list[Worker] = field(default_factory=list)
-    deaths: dict[str, int] = field(
-        default_factory=dict
-    )  # of DEATHS x LOST_MACHINES that there may be, by trunk
+    deaths: dict[str, int] = field(default_factory=dict)  # by trunk; DEATHS x LOST_MACHINES are too many
     claims: dict[str, int] = field(default_factory=dict)  # made here since the last row, by trunk
     furthest: dict[str, int] = field(default_factory=dict)  # tokens that any worker came to, by trunk
     looked: float = 0.0

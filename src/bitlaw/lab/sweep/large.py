@@ -6,7 +6,7 @@ It holds the trunk's lease as an engine does, so that the sweep's engines leave 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -73,7 +73,7 @@ def train_large(
             try:
                 rows = end_rows(config, end, corpus, calibration, evaluation, after)
             except FAILURES as error:
-                rows = failed_rows(config, end.branch, blame(error), end.average, after, ours.statuses())
+                rows = failed_rows(config, end.branch, blame(error), end.average, after, ours.store.ids())
             ours.add(rows)
             on_rows(rows)
         if world.first:
@@ -101,10 +101,6 @@ class _Ours:
         while not self.over.wait(self.leases.seconds / 3):
             with suppress(StoreError):  # what is lost shows when rows are to be stored
                 self.lost |= not self.leases.renew(self.lease)
-
-    def statuses(self) -> Collection[str]:
-        """Ids of the rows that there are."""
-        return self.store.ids()
 
     def check(self) -> None:
         """Stop if another process has the trunk."""

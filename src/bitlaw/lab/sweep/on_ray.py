@@ -62,11 +62,8 @@ class RayTeam(Team):
                 ) from error
         self.ray = ray
         if gpus is None:
-            gpus = (
-                1.0
-                if device == "cuda" or (device == "auto" and any(node.get("GPU") for node in self._nodes()))
-                else 0.0
-            )
+            there = any(node.get("GPU") for node in self._nodes())
+            gpus = 1.0 if device == "cuda" or (device == "auto" and there) else 0.0
         self.needs = {"CPU": cpus, "GPU": gpus}
         self.device = "cuda" if gpus else "cpu"
         self.actor = ray.remote(max_concurrency=4, num_cpus=cpus, num_gpus=gpus)(Seat)
@@ -79,7 +76,7 @@ class RayTeam(Team):
         """As many actors as the cluster's nodes can hold, at least one; ask for more, and it may grow."""
         needs = {name: need for name, need in self.needs.items() if need}
         room = [
-            min(int(node.get(name, 0.0) / need) for name, need in needs.items()) for node in self._nodes()
+            min((int(node.get(r, 0.0) / n) for r, n in needs.items()), default=1) for node in self._nodes()
         ]
         return max(1, sum(room))
 
