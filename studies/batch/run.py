@@ -108,6 +108,39 @@ def foretold(frame: pl.DataFrame) -> None:
             )
 
 
+def stepwise(frame: pl.DataFrame) -> None:
+    """The largest size's curves from three straight lines, each with what the ones before it gave.
+
+    Critical batches of one size against the loss; the last losses of the smaller sizes against their parameters; what
+    lies above that against the steps that a very large batch would take.
+    """
+    plain = frame.filter(pl.col("scheme") == "16")
+    found = bl.fitting.contours(runs(plain.filter(stage="batch")), LEVELS, draws=0)
+    slope, offset = np.polyfit(np.log(LEVELS), [np.log(contour.batch.value) for contour in found], 1)
+    values = {"B_star": float(np.exp(offset)), "alpha_B": -1 / slope}
+    sizes = plain.filter(stage="size")
+    small = sizes.filter(pl.col("params") < sizes["params"].max()).sort("steps")
+    ends = small.group_by("params").agg(pl.col("loss").sort_by("steps").tail(2).mean()).sort("params")
+    slope, offset = np.polyfit(np.log(ends["params"].cast(float)), np.log(ends["loss"]), 1)
+    values |= {"alpha_N": -slope, "N_c": float(np.exp(-offset / slope))}
+    for after in (20, 40, 80):
+        rows = small.filter(pl.col("steps") >= after)
+        N, B, S, L = (
+            rows[name].cast(float).to_numpy() for name in ("params", "batch_tokens", "steps", "loss")
+        )
+        above = L - (values["N_c"] / N) ** values["alpha_N"]
+        enough = above > 0.02 * L
+        least = S / (1 + values["B_star"] / (B * L ** (1 / values["alpha_B"])))
+        slope, offset = np.polyfit(np.log(least[enough]), np.log(above[enough]), 1)
+        values |= {"alpha_S": -slope, "S_c": float(np.exp(-offset / slope))}
+        large = sizes.filter((pl.col("params") == sizes["params"].max()) & (pl.col("steps") >= after))
+        off = 100 * np.abs(errors(values, large))
+        print(
+            f"steps >= {after}, step by step: mean error {off.mean():.2f} % (largest {off.max():.2f} %)",
+            {k: float(f"{v:.3g}") for k, v in values.items()},
+        )
+
+
 def errors(values: dict[str, float], rows: pl.DataFrame) -> np.ndarray:
     """Relative errors of the trajectory law."""
     columns = {name: rows[name].cast(float).to_numpy() for name in ("params", "steps", "batch_tokens")}
@@ -119,6 +152,7 @@ def main() -> None:
     frame = pl.read_csv(HERE / "curves.csv", schema_overrides={"scheme": pl.String}, infer_schema_length=None)
     critical(frame)
     foretold(frame)
+    stepwise(frame)
 
 
 if __name__ == "__main__":
