@@ -215,16 +215,19 @@ def test_a_store_of_an_older_version_is_read_as_it_is_and_grows_when_written(tmp
     store.add([{"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.0}])
     store.close()
     with sqlite3.connect(path) as connection:
-        for column in ("w_group", "error", "calibration_samples"):
+        for column in ("w_group", "error", "calibration_samples", "ece", "loss_scaled", "error_copy"):
             connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
     connection.close()
     before = path.read_bytes()
     assert Store(path, read_only=True).runs().frame["w_group"].to_list() == [None]
     assert path.read_bytes() == before
     store = Store(path)
-    store.add([{"id": "b", "params": 1e6, "tokens": 2e7, "loss": 2.9, "w_group": 32, "error": 0.5}])
+    store.add(
+        [{"id": "b", "params": 1e6, "tokens": 2e7, "loss": 2.9, "w_group": 32, "error": 0.5, "ece": 0.1}]
+    )
     assert store.runs().frame["w_group"].to_list() == [None, 32]
     assert Store(path, read_only=True).runs().frame["error"].to_list() == [None, 0.5]
+    assert Store(path, read_only=True).runs().frame["ece"].to_list() == [None, 0.1]
 
 
 def test_every_column_is_explained():

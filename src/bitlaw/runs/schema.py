@@ -90,6 +90,10 @@ def _stored(part: str, meaning: str) -> Column:
     return Column(f"{part}_stored", "text", meaning, choices=("nearest", "stochastic"))
 
 
+def _error(task: str, meaning: str) -> Column:
+    return Column(f"error_{task}", "number", f"top-1 error {meaning}", "share", low=0, high=1)
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("id", "text", "unique name of the row; made from the row's place in the table if absent"),
     Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
@@ -191,7 +195,35 @@ COLUMNS: tuple[Column, ...] = (
     Column("kl", "number", "divergence of next-token probabilities from those before", "nats/token"),
     Column("kl_se", "number", "standard error of `kl`", "nats/token", 0),
     Column("eval_clusters", "integer", "documents or windows that standard errors are over", low=1),
-    Column("error", "number", "mean top-1 error over downstream tasks", "share", low=0, high=1),
+    Column(
+        "ece",
+        "number",
+        "expected calibration error of the largest probability on the evaluation set, 15 bins",
+        "share",
+        low=0,
+        high=1,
+    ),
+    Column(
+        "temperature",
+        "number",
+        "what logits are divided by for the lowest loss on up to 16,384 tokens of calibration text",
+        low=0,
+        exclusive=True,
+    ),
+    Column("loss_scaled", "number", "`loss` at that temperature", "nats/token", 0, exclusive=True),
+    Column(
+        "error",
+        "number",
+        "top-1 error, the mean over downstream tasks; in our sweeps over those below",
+        "share",
+        low=0,
+        high=1,
+    ),
+    _error("next", "on every token"),
+    _error("bracket", "on brackets that close one opened in the same window"),
+    _error("copy", "on bytes that followed the same eight, not all alike, earlier in the window"),
+    _error("word", "on letters of words after the third"),
+    _error("keyword", "on bytes after the second of long words that are frequent in calibration text"),
     Column("chance", "number", "accuracy of guessing on these tasks", "share", low=0, high=0.999),
     Column("schedule", "text", "learning-rate schedule, like `constant` or `cosine`"),
     Column("cooldown", "number", "last share of the tokens over which the rate falls", low=0, high=1),

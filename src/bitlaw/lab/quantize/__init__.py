@@ -2,12 +2,15 @@
 
 from .apply import METHODS, quantize_model
 from .evaluate import clustered_mean, logits, token_losses
+from .scores import Exam, Scores
 from .settings import Outcome, Reference, Setting, try_settings
 
 __all__ = [
     "METHODS",
+    "Exam",
     "Outcome",
     "Reference",
+    "Scores",
     "Setting",
     "clustered_mean",
     "logits",

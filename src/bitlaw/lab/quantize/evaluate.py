@@ -50,7 +50,7 @@ def keep_logits(model: nn.Module, windows: Windows) -> Callable[[], Iterable[Ten
 def token_losses(logits_BTV: Iterable[Tensor], windows: Windows) -> Tensor:
     """Return the loss of each token (W, T), in nats, as float64."""
     pairs = zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True)
-    return torch.cat([_cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
+    return torch.cat([cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
 
 
 def divergences(after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor]) -> Tensor:
@@ -86,5 +86,6 @@ def clustered_mean(values_WT: Tensor, documents_WT: Tensor) -> Mean:
     return Mean(mean.item(), se, count)
 
 
-def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the loss of each token of a batch (B, T), in nats."""
     return F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT.to(logits_BTV.device), reduction="none")

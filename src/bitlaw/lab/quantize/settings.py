@@ -13,7 +13,8 @@ from ...formats import Native, Recipe, Scheme
 from ..corpus import Windows
 from ..precision import apply_scheme
 from .apply import METHODS, linears_of, quantize_model
-from .evaluate import Mean, clustered_mean, divergences, keep_logits, token_losses
+from .evaluate import Mean, clustered_mean, divergences, keep_logits
+from .scores import Exam, Scores, score
 
 PLAIN = Recipe(Native("bf16", 16))
 REST_BITS = 16  # a weight that is not quantised, and a factor of AWQ
@@ -87,6 +88,7 @@ class Outcome:
         bytes: of the whole model: quantised weights packed with their scales, all else in 16 bits.
         bpw: bits of a quantised weight, scales included.
         seconds: that quantising took.
+        scores: errors on tasks and confidence.
     """
 
     setting: Setting
@@ -97,15 +99,16 @@ class Outcome:
     bytes: int
     bpw: float
     seconds: float
+    scores: Scores
 
 
 class Reference:
     """A model before it is quantised, and what it makes of the evaluation text."""
 
-    def __init__(self, model: nn.Module, evaluation: Windows) -> None:
-        self.model, self.evaluation = model, evaluation
+    def __init__(self, model: nn.Module, evaluation: Windows, exam: Exam | None = None) -> None:
+        self.model, self.evaluation, self.exam = model, evaluation, exam or Exam()
         self.logits = keep_logits(model, evaluation)
-        self.losses = token_losses(self.logits(), evaluation)
+        self.losses, self.scores = score(model, self.logits(), evaluation, self.exam)
         self.loss = clustered_mean(self.losses, evaluation.documents)
 
 
@@ -129,7 +132,7 @@ def try_settings(
             apply_scheme(model, setting.scheme)
         seconds = time.perf_counter() - clock
         after = keep_logits(model, before.evaluation)
-        losses = token_losses(after(), before.evaluation)
+        losses, scores = score(model, after(), before.evaluation, before.exam)
         packed, weights = packed_size(before.model, setting)
         rest = sum(p.numel() for p in before.model.parameters()) - weights
         yield Outcome(
@@ -141,6 +144,7 @@ def try_settings(
             packed + rest * REST_BITS // 8,
             8 * packed / weights,
             seconds,
+            scores,
         )
 
 

@@ -11,15 +11,16 @@ from typing import Any
 from ...errors import DataError
 from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model
-from ..quantize import Reference, try_settings
+from ..quantize import Exam, Reference, try_settings
 from ..quantize.settings import PLAIN
 from .after import After
 from .processes import device_named
-from .rows import post_row, read_on, scored
+from .rows import MEASURED, post_row, read_on, scored
 
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
-    *("parent", "status", "reason", "loss", "loss_se", "bpb", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
+    *MEASURED,
+    *("parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
     *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
 }
 
@@ -59,7 +60,8 @@ def quantize_folder(
             f"{eval_tokens} tokens to evaluate on are fewer than two windows of {loaded.seq_len}; use more"
         )
     evaluation = spread_windows(_encoded(loaded, corpus.evaluation), eval_tokens, loaded.seq_len)
-    calibration = after.look_at(_encoded(loaded, corpus.calibration), loaded.seq_len)
+    text = _encoded(loaded, corpus.calibration)
+    calibration = after.look_at(text, loaded.seq_len)
     on_setting(0, "scoring the model as it is")
     kept = replace(loaded.scheme, w=PLAIN)
     for setting in after.settings:
@@ -67,13 +69,13 @@ def quantize_folder(
             raise DataError(
                 f"{loaded.name} rounds {kept.name} while it runs already; quantise the model that it was made from"
             )
-    before = Reference(loaded.model, evaluation)
+    before = Reference(loaded.model, evaluation, Exam.of(evaluation, text))
     if not math.isfinite(before.loss.value):
         raise DataError(
             f"the loss of {loaded.name} itself is {before.loss.value}; nothing can be compared with it"
         )
     row = _row(loaded, corpus, evaluation, tokens)
-    row |= scored(before.loss, row)
+    row |= scored(before.loss, before.scores, row)
     yield row
     ids = {setting: after.row_id(row["id"], setting) for setting in after.settings}
     left = [s for s in ids if ids[s] not in done or (after.models and not (after.models / ids[s]).exists())]

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,11 +20,16 @@ from ...formats import Microscaled, Recipe, Scheme
 from ...runs import COLUMN
 from ..corpus import Corpus, Windows, distinct_tokens
 from ..model import Loaded
-from ..quantize import Outcome, Reference, Setting, try_settings
+from ..quantize import Exam, Outcome, Reference, Scores, Setting, try_settings
 from ..quantize.evaluate import EVAL_BATCH, Mean
 from ..train import Branch, End, TrunkConfig
 from .after import After
 
+#: What is measured of each model; quantising one makes all of it anew.
+MEASURED = (
+    *("loss", "loss_se", "bpb", "ece", "temperature", "loss_scaled"),
+    *(name for name in COLUMN if name == "error" or name.startswith("error_")),
+)
 #: What may be one cell's fault; a disk that is full, or a text that is gone, is not.
 FAILURES = (BitlawError, RuntimeError, ArithmeticError, ValueError, MemoryError)
 
@@ -57,10 +63,10 @@ def end_rows(
     if end.model is None:
         return [{**row, "status": "diverged", "reason": end.reason}]
     clock = time.perf_counter()
-    before = Reference(end.model, evaluation)
+    before = Reference(end.model, evaluation, Exam.of(evaluation, corpus.calibration))
     if not math.isfinite(before.loss.value):
         return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
-    row |= scored(before.loss, row)
+    row |= scored(before.loss, before.scores, row)
     row["seconds"] = end.seconds + time.perf_counter() - clock
     scheme, vocab = Scheme.parse(end.branch.scheme), config.shape.vocab
     if after.low or not low(config, end.branch):
@@ -79,8 +85,8 @@ def end_rows(
     return rows
 
 
-def scored(loss: Mean, row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a loss on the evaluation text of a row; bits a byte compare tokenizers, nats a token do not."""
+def scored(loss: Mean, scores: Scores, row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of what a model does on the evaluation text; bits a byte compare tokenizers, nats a token do not."""
     length = row["eval_bytes"]
     bpb = loss.value * row["eval_tokens"] / length / math.log(2) if length else None
     return {
@@ -89,6 +95,11 @@ def scored(loss: Mean, row: dict[str, Any]) -> dict[str, Any]:
         "loss_se": loss.se,
         "bpb": bpb,
         "eval_clusters": loss.clusters,
+        "ece": scores.ece,
+        "temperature": scores.temperature,
+        "loss_scaled": scores.loss_scaled,
+        "error": fmean(scores.errors.values()) if scores.errors else None,
+        **{f"error_{task}": error for task, error in scores.errors.items()},
     }
 
 
@@ -111,9 +122,10 @@ def post_row(
     if calibration and setting.calibrated:
         row |= {"calibration_samples": len(calibration.inputs), "calibration_sha256": calibration.sha256}
     if not math.isfinite(loss.value):
-        nothing = {"loss": None, "loss_se": None, "bpb": None, "status": "diverged"}
-        return {**row, **nothing, "reason": f"the loss after quantisation is {loss.value}"}
-    return {**row, **scored(loss, row), "gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+        reason = f"the loss after quantisation is {loss.value}"
+        return {**row, **dict.fromkeys(MEASURED), "status": "diverged", "reason": reason}
+    gaps = {"gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+    return {**row, **scored(loss, outcome.scores, row), **gaps}
 
 
 def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windows) -> dict[str, Any]:
