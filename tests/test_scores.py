@@ -19,6 +19,7 @@ from bitlaw.lab.quantize import tasks as rules
 from bitlaw.lab.quantize.scores import best_temperature
 from bitlaw.lab.sweep import After, SweepConfig, run_sweep, trunks
 from bitlaw.lab.sweep.folders import OF_THE_ROW_BEFORE
+from bitlaw.lab.sweep.plan import undone
 from bitlaw.lab.sweep.rows import MEASURED, post_row
 from bitlaw.runs import COLUMN, Store
 from bitlaw.shapes import Shape
@@ -175,3 +176,19 @@ def test_a_copy_that_diverged_says_nothing_of_its_parent():
 def test_every_task_has_a_column_and_a_folder_forgets_all_of_it():
     assert {f"error_{task}" for task in TASKS} == {name for name in COLUMN if name.startswith("error_")}
     assert {"loss", "ece", "error", "error_copy", "loss_scaled"} <= set(MEASURED) <= OF_THE_ROW_BEFORE
+
+
+def test_ends_of_low_precision_are_quantised_to_fewer_bits_than_they_have(tmp_path):
+    shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 16_384}
+    low = {"low_post_formats": ("int2", "int3", "int4"), "post_methods": ("rtn", "gptq")}
+    config = SweepConfig(**shape, **low, schemes=("16", "w3", "a4"), post_formats=("int4",))
+    path, corpus = tmp_path / "runs.sqlite", read_corpus(None)
+    configs, after = trunks(config, corpus), After.of(config, tmp_path)
+    store = Store(path)
+    run_sweep(configs, store, tmp_path / "c", after=after)
+    rows = read_runs(path).frame.to_dicts()
+    made = [(r["w_format"], r["a_format"], r["post_format"], r["method"]) for r in rows if r["parent"]]
+    expected = [("bf16", "bf16", 4), ("int3", "bf16", 2), *(("bf16", "int4", b) for b in (2, 3, 4))]
+    assert sorted(made) == sorted((w, a, f"int{b}", m) for w, a, b in expected for m in ("rtn", "gptq"))
+    assert all(r["gap"] > 0 for r in rows if r["post_format"] == "int2")
+    assert not any(undone(c, after, store.statuses()) for c in configs)

@@ -2,6 +2,6 @@
 
 from .answer import Answer, Option, Plan
 from .ask import plan
-from .optimum import frontier
+frontier = None
 
 __all__ = ["Answer", "Option", "Plan", "frontier", "plan"]

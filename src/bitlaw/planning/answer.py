@@ -11,7 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import ConfigError
 from ..units import format_quantity
+
+SHOWN = 12  # options printed; all are in the JSON
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,35 @@ class Answer:
 
 @dataclass(frozen=True)
 class Option:
-    """The best that one whole number of bits can do.
+    """The best that one choice of formats can do.
 
-    `chance` is the share of draws in which it is the best of all; NaN without draws.
+    Attributes:
+        formats: in words.
+        bits: of the weights, in training, or after it where those are what is chosen.
+        params, tokens, loss: at its best.
+        near_optimal: whether its loss is within the plan's tolerance of the best.
+        chance: the share of draws in which it is the best of all; NaN without draws.
+        bytes: of weights and cache in serving.
     """
 
+    formats: str
     bits: float
     params: float
     tokens: float
     loss: float
     near_optimal: bool
     chance: float
+    bytes: float = math.nan
+
+
+@dataclass(frozen=True)
+class Other:
+    """The same question answered by another law, or by the same law under another objective."""
+
+    law: str
+    values: Mapping[str, float]
+    formats: str
+    held_out: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -58,10 +79,14 @@ class Plan:
         question: in words.
         law: name of the law, and where its constants come from.
         answers: the quantities.
-        options: whole numbers of bits compared; empty where bits were not free.
+        options: choices of formats compared, the best first; empty where formats were not free.
         level: of the intervals; NaN without draws.
+        method: how the draws behind them were made; empty without.
         tolerance: share of the reducible loss that the near-optimal range may cost.
         notes: extrapolation and other warnings.
+        formats: the best choice, in words.
+        others: the same answer by other laws and objectives that fit about as well.
+        training: the training configuration as TOML, where there is one.
     """
 
     question: str
@@ -71,63 +96,108 @@ class Plan:
     level: float
     tolerance: float
     notes: tuple[str, ...]
+    method: str = ""
+    formats: str = ""
+    others: tuple[Other, ...] = ()
+    training: str = ""
 
     def __getitem__(self, name: str) -> Answer:
-        return next(a for a in self.answers if a.name == name)
+        for a in self.answers:
+            if a.name == name:
+                return a
+        raise KeyError(f"{name!r}; this plan answers {', '.join(a.name for a in self.answers)}")
+
+    def to_toml(self) -> str:
+        """The training configuration, as `bitlaw sweep` and `bitlaw train` read it.
+
+        Raises:
+            ConfigError: a plan that names no model to be trained.
+        """
+        if not self.training:
+            raise ConfigError("this plan names no model to be trained, so there is no configuration of one")
+        return self.training
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
-        return {
-            key: [{k: _null(v) for k, v in item.items()} for item in value]
-            if isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping)
-            else _null(value)
-            for key, value in asdict(self).items()
-        }
+        found: dict[str, Any] = _null(asdict(self))
+        return found
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
         console.print(f"{self.question}\nLaw: {self.law}", markup=False)
-        table = Table()
-        table.add_column("")
-        table.add_column("best", justify="right")
-        if not math.isnan(self.level):
-            table.add_column(f"{self.level:.0%} interval")
-        ranged = any(not math.isnan(a.near_low) for a in self.answers)
-        if ranged:
-            table.add_column(f"within {self.tolerance:.0%} of the reducible loss")
-        for a in self.answers:
-            cells = [a.name, quantity(a.name, a.value) + (" (given)" if a.given else "")]
-            if not math.isnan(self.level):
-                cells.append("" if a.given else span(a.name, a.low, a.high))
-            if ranged:
-                cells.append(span(a.name, a.near_low, a.near_high))
-            table.add_row(*cells)
-        console.print(table)
+        console.print(answers_table(self))
         if self.options:
             console.print(options_table(self))
+            if len(self.options) > SHOWN:
+                console.print(f"... and {len(self.options) - SHOWN} more, which --json lists.", markup=False)
+        if self.others:
+            console.print(others_table(self))
         for note in self.notes:
             console.print(f"Note: {note}.", markup=False)
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in text.splitlines())
 
 
+def answers_table(plan: Plan) -> Table:
+    """The quantities, with intervals and near-optimal ranges where there are any."""
+    table = Table()
+    table.add_column("")
+    table.add_column("best", justify="right")
+    drawn = not math.isnan(plan.level)
+    if drawn:
+        table.add_column(f"{plan.level:.0%} interval" + (f", {plan.method}" if plan.method else ""))
+    ranged = any(not math.isnan(a.near_low) for a in plan.answers)
+    if ranged:
+        table.add_column(f"within {plan.tolerance:.0%} of the reducible loss")
+    if plan.formats:
+        table.add_row("formats", plan.formats, *[""] * (drawn + ranged))
+    for a in plan.answers:
+        cells = [a.name.replace("_", " "), quantity(a.name, a.value) + (" (given)" if a.given else "")]
+        if drawn:
+            cells.append("" if a.given else span(a.name, a.low, a.high))
+        if ranged:
+            cells.append(span(a.name, a.near_low, a.near_high))
+        table.add_row(*cells)
+    return table
+
+
 def options_table(plan: Plan) -> Table:
-    """Whole numbers of bits side by side."""
-    table = Table(title="Whole numbers of bits", title_justify="left")
-    for name in ("bits", "params", "tokens", "loss", "near-optimal"):
+    """Choices of formats side by side."""
+    table = Table(title="Formats compared, each at its best", title_justify="left")
+    table.add_column("formats")
+    for name in ("params", "tokens", "loss", "near-optimal"):
         table.add_column(name, justify="right")
     chances = not all(math.isnan(o.chance) for o in plan.options)
+    served = not all(math.isnan(o.bytes) for o in plan.options)
     if chances:
         table.add_column("best in", justify="right")
-    for o in plan.options:
+    if served:
+        table.add_column("served bytes", justify="right")
+    for o in plan.options[:SHOWN]:
         cells = [
-            f"{o.bits:g}",
+            o.formats,
             quantity("params", o.params),
             quantity("tokens", o.tokens),
             f"{o.loss:.4f}",
             "yes" if o.near_optimal else "",
         ]
-        table.add_row(*cells, *([f"{o.chance:.0%} of draws"] if chances else []))
+        cells += [f"{o.chance:.0%} of draws"] if chances else []
+        table.add_row(*cells, *([quantity("bytes", o.bytes)] if served else []))
+    return table
+
+
+def others_table(plan: Plan) -> Table:
+    """The same answer by other laws; their spread is the honest uncertainty."""
+    table = Table(title="The same question by laws and objectives that fit about as well", title_justify="left")
+    table.add_column("law")
+    names = [a.name for a in plan.answers if not a.given and any(a.name in o.values for o in plan.others)]
+    if plan.formats:
+        table.add_column("formats")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for o in plan.others:
+        cells = [quantity(name, o.values.get(name, math.nan)) for name in names]
+        table.add_row(o.law, *([o.formats] if plan.formats else []), *cells)
     return table
 
 
@@ -135,11 +205,21 @@ def quantity(name: str, value: float) -> str:
     """A value as people read it."""
     if math.isnan(value):
         return "-"
-    if name in ("params", "tokens"):
+    if math.isinf(value):
+        return "without end" if value > 0 else "-"
+    if name in ("params", "tokens", "steps", "batch_tokens", "critical_batch"):
         return format_quantity(value)
     if name in ("loss", "gap"):
         return f"{value:.4f}"
-    return f"{value:.2f}" if name == "bits" else f"{value:.3g}"
+    if name.endswith("bytes"):
+        return format_quantity(value, "bytes")
+    if name.endswith("flops"):
+        return f"{value:.3g}"
+    if name in ("money",):
+        return f"{value:,.0f} USD" if value >= 100 else f"{value:.3g} USD"
+    if name == "hours":
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.2f}" if name.endswith("bits") else f"{value:.3g}"
 
 
 def span(name: str, low: float, high: float) -> str:
@@ -148,4 +228,8 @@ def span(name: str, low: float, high: float) -> str:
 
 
 def _null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _null(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

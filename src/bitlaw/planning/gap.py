@@ -1,4 +1,8 @@
-"""How long to train a model that will be quantised: past some budget, more tokens hurt."""
+"""How few bits a trained model can be quantised to: as few as do not make its last tokens a waste.
+
+More training hurts a model beyond its critical tokens (Kumar et al. 2024, appendix E.1), which grow with bits. So each
+number of bits is asked for its critical tokens, and the fewest whose lie beyond the tokens trained on are safe.
+"""
 
 from __future__ import annotations
 
@@ -7,63 +11,79 @@ import math
 import numpy as np
 
 from ..errors import LawError
-from ..formats import UNQUANTIZED
-from ..units import format_quantity
-from .answer import Answer, Plan
-from .search import minimise
-from .source import Source, answer, stretch
-
-WINDOW = 45.0  # tokens are searched within exp(+-45), a factor of 3e19, of the parameters
+from .answer import Option, Plan
+from .limits import Array
+from .optimum import QUICK, Search
+from .source import answer
 
 
-def critical(source: Source, params: float, post: float, interval: float, tolerance: float) -> Plan:
-    """Tokens beyond which more training hurts a model that will be quantised.
+def lowest(search: Search, question: str, interval: float, tolerance: float, most_gap: float | None) -> Plan:
+    """The fewest bits after training that are safe for a model of given size and tokens.
 
-    The minimum over D of L(N, D) + gap(N, D, P_post); in closed form for the law of Kumar et al.
-    (appendix E.1, equation 13) [beta B N^gamma_N exp(P/gamma_post - b) / (gamma_D C_T)]^(1/(gamma_D + beta)).
+    Args:
+        search: choices after training, with size and tokens given.
+        question: in words.
+        interval: level of the intervals.
+        tolerance: of the plan.
+        most_gap: nats a token that quantisation may cost; None asks only that more tokens would not have hurt.
+
+    Raises:
+        LawError: no choice is safe.
     """
-    theta = source.theta
-    count = len(theta)
-    size = np.full(count, params)
-    bits = np.full(count, UNQUANTIZED)
-    low, high = np.full(count, math.log(params) - WINDOW), np.full(count, math.log(params) + WINDOW)
-    x, loss = minimise(lambda x: source.loss(theta, size, np.exp(x), bits, post), low, high, grid=129)
-    tokens = np.exp(x)
-    if not np.isfinite(loss[0]):
-        raise LawError(source.why_not(size, tokens, bits, post))
+    source, tokens = search.source, float(np.asarray(search.limits.tokens))
+    gaps, critical = zip(*(_of(search, k, tokens) for k in range(len(search.choices))), strict=True)
+    gap, beyond = np.stack(gaps), np.stack(critical)  # (choices, 1 + draws)
+    safe = (beyond >= tokens) & np.isfinite(gap)
+    if most_gap is not None:
+        safe &= gap <= most_gap
+    bits = np.array([c.post_bits for c in search.choices])
+    fewest = np.where(safe, bits[:, None], np.inf).min(axis=0)
+    if not np.isfinite(fewest[0]):
+        asked = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
+        raise LawError(f"none of {', '.join(c.name for c in search.choices)} is safe here{asked}; allow more bits")
+    k = int(np.flatnonzero(safe[:, 0] & (bits == fewest[0]))[0])
+    draws = np.arange(gap.shape[1])
+    at = np.array([int(np.argmin(np.where(safe[:, j], bits, np.inf))) for j in draws])
+    where = np.isfinite(fewest)
+    found = {"bits": fewest, "gap": np.where(where, gap[at, draws], np.nan)}
+    found["critical_tokens"] = np.where(where, beyond[at, draws], np.nan)
+    answers = tuple(answer(n, v, source.drawn, interval, None, False) for n, v in found.items())
+    options = tuple(
+        Option(
+            formats=c.name,
+            bits=c.post_bits,
+            params=float(np.asarray(search.limits.params)),
+            tokens=float(beyond[j, 0]),
+            loss=float(gap[j, 0]),
+            near_optimal=bool(safe[j, 0]),
+            chance=float(safe[j, 1:].mean()) if source.drawn else math.nan,
+        )
+        for j, c in enumerate(search.choices)
+    )
     notes = list(source.notes)
-    never = x > high - 1e-6
-    if never[0]:
-        notes.append("more training always helps, as far as was searched")
-    elif lost := int(never[1:].sum()):
-        notes.append(f"in {lost / (count - 1):.0%} of draws more training always helps")
-    limit = loss[0] + tolerance * (loss[0] - source.floor(theta[:1])[0])
-    grid = np.exp(np.linspace(x[0] - 6, x[0] + 6, 1201))
-    many = np.repeat(theta[:1], len(grid), axis=0)
-    losses = source.loss(many, np.full(len(grid), params), grid, np.full(len(grid), UNQUANTIZED), post)
-    near = {"tokens": stretch(grid, losses, limit)}
-    near["tokens_per_param"] = (near["tokens"][0] / params, near["tokens"][1] / params)
-    found = {
-        "tokens": tokens,
-        "tokens_per_param": tokens / params,
-        "loss": loss,
-        "gap": source.gap(theta, size, tokens, bits, post),
-    }
-    answers = [Answer("params", params, given=True)]
-    answers += [
-        answer(name, values, source.drawn, interval, near.get(name), False) for name, values in found.items()
-    ]
-    notes += source.extrapolation(params, float(tokens[0]), None, post)
-    question = (
-        f"How long to train {format_quantity(params, 'params')} that will be quantised to {post:g} bits: "
-        "beyond this many tokens, more training hurts"
+    if source.drawn and not where.all():
+        notes.append(f"in {1 - where.mean():.0%} of draws none of these is safe")
+    notes += source.extrapolation(
+        float(np.asarray(search.limits.params)), tokens, {"post_bits": float(fewest[0])}
     )
     return Plan(
-        question,
-        source.name,
-        tuple(answers),
-        (),
-        interval if source.drawn else math.nan,
-        tolerance,
-        tuple(notes),
+        question=question,
+        law=source.name,
+        answers=answers,
+        options=options,
+        level=interval if source.drawn else math.nan,
+        tolerance=tolerance,
+        notes=tuple(dict.fromkeys(notes)),
+        method=source.method,
+        formats=search.choices[k].name,
+        columns=("params", "critical tokens", "gap", "safe", "safe in"),
     )
+
+
+def _of(search: Search, k: int, tokens: float) -> tuple[Array, Array]:
+    """Gap at the tokens trained on, and critical tokens, of one choice at the estimate and in all draws."""
+    theta = search.source.theta
+    which = np.full(len(theta), k)
+    places = (np.full((len(theta), 1), x) for x in (0.0, float(np.asarray(search.limits.params)), tokens))
+    gap = search.source.gap(theta, search.read(which, *places))
+    return gap, search.without_tokens().best(theta, which, QUICK).tokens

@@ -1,230 +1,213 @@
-"""The planner: minimise a law's loss under a budget, over whatever is left free.
+"""The best size, tokens and bits under limits: one numerical optimiser for every law and every question.
 
-One numerical optimiser answers every question for every law: for each draw of the constants it searches
-bits outside and size inside, and tokens follow from the budget. Closed forms exist for some laws; they
-are used in the tests, against this.
+Whatever is free becomes an axis: bits where they are a number, the size, and tokens where more of them may hurt. For
+each choice of formats and each draw of the constants the lowest loss is searched along all axes at once; tokens that
+always help are what the budget leaves. Closed forms exist for some laws; they are used in the tests, against this.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import LawError
-from ..fitting import Fit
-from ..formats import UNQUANTIZED
-from ..laws import Published
-from ..laws.terms import PARTS
-from ..units import format_quantity
-from .answer import Option, Plan
-from .cost import tokens_for
-from .search import minimise
-from .source import Array, Source, answer, stretch
+from .choice import Choice
+from .limits import Array, Limits, column
+from .search import FINE, QUICK, minimise
+from .source import Source
 
-WINDOW = 35.0  # sizes are searched within exp(+-35), a factor of 1e15, of the square root of the budget
+SIZES = 70.0  # sizes are searched down to exp(-70) of the largest there can be
+AMOUNTS = 90.0  # and tokens likewise; where they are endless, within exp(+-45) of the parameters
+MIDDLE = 35.0  # the largest size considered under a budget: exp(35) times its square root
+SMALLEST = 1.0  # parameter, and token
+LAST = 24  # choices that are optimised in every draw; the rest are compared at the estimate's sizes
 MIN_BITS = 2.0
-FINE = (33, 40)  # points of the grid, and golden-section steps after it
-QUICK = (25, 22)  # for draws: sizes to 1e-4 of their value, bits to 1e-4
-OPTION_BITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+
+Index = NDArray[np.int64]
 
 
-def frontier(
-    law: Fit | Published | str, budgets: Sequence[float], interval: float = 0.90
-) -> dict[str, Array]:
-    """The best params, tokens, bits and loss for each of many budgets, for figures.
+@dataclass(frozen=True)
+class Best:
+    """Optima of several problems (S,); the loss is infinite where there is none."""
 
-    Returns:
-        For each name an array (budgets, 3): the best value, and its interval's ends (NaN without draws).
-    """
-    source = Source.of(law, interval)
-    tail = (1 - interval) / 2
-    fixed = None if source.reads_bits else (UNQUANTIZED, 16.0)
-    out: dict[str, list[list[float]]] = {"bits": [], "params": [], "tokens": [], "loss": []}
-    for flops in budgets:
-        found = Search(source, flops, None, None, fixed, None, 16.0).best(source.theta, QUICK)
-        for name, values in zip(out, found, strict=True):
-            ends = np.nanquantile(values[1:], [tail, 1 - tail]).tolist() if source.drawn else [math.nan] * 2
-            out[name].append([float(values[0]), *ends])
-    return {name: np.array(rows) for name, rows in out.items()}
+    bits: Array
+    params: Array
+    tokens: Array
+    loss: Array
+    choice: Index
+
+    def at(self, rows: Index | slice) -> Best:
+        """Some of them."""
+        return Best(*(getattr(self, name)[rows] for name in ("bits", "params", "tokens", "loss", "choice")))
 
 
 @dataclass(frozen=True)
 class Search:
-    """A budget, and what is given."""
+    """A law, choices of formats, limits, and what is free.
+
+    Attributes:
+        source: the law and its constants.
+        choices: of formats; where bits are searched, one whose columns they replace.
+        limits: what there is to spend.
+        free_bits: `bits` of all parts in training, `post_bits` of the weights after it, or nothing.
+        max_bits: most bits where they are free.
+    """
 
     source: Source
-    flops: float
-    params: float | None
-    tokens: float | None
-    bits: tuple[float, float] | None
-    post: float | None
-    max_bits: float
+    choices: tuple[Choice, ...]
+    limits: Limits
+    free_bits: str = ""
+    max_bits: float = 16.0
 
-    def plan(self, interval: float, tolerance: float) -> Plan:
-        """Find the optimum, its interval and what lies near it."""
-        theta = self.source.theta
-        bits, params, tokens, loss = self.best_of_all()
-        if not np.isfinite(loss[0]):
-            raise LawError(self.source.why_not(params, tokens, bits, self.post))
-        point = (bits[0], params[0], tokens[0])
-        notes = list(self.source.notes)
-        if self.source.drawn and (lost := int((~np.isfinite(loss)).sum())):
-            notes.append(
-                f"{lost} of {len(theta) - 1} draws have no optimum in the law's domain and are left out"
-            )
-        near = self._near(theta[:1], loss[0], point, tolerance)
-        found = {"params": params, "tokens": tokens, "bits": bits, "loss": loss}
-        given = {
-            "params": self.params is not None,
-            "tokens": self.tokens is not None,
-            "bits": self.bits is not None,
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What is searched, in order."""
+        axes = [self.free_bits] if self.free_bits else []
+        limits = self.limits
+        if limits.params is None and limits.tokens is None:
+            axes.append("params")
+        if limits.tokens is None and (limits.endless or self._turns):
+            axes.append("tokens")
+        return tuple(axes)
+
+    @property
+    def _turns(self) -> bool:
+        """Whether more tokens may hurt."""
+        after = self.free_bits == "post_bits" or any(c.post is not None for c in self.choices)
+        return self.source.turns or (after and self.source.law.gap != 0)
+
+    # ---- finding optima
+
+    def best(self, theta: Array, which: Index, rounds: int = FINE, bits: Array | None = None) -> Best:
+        """The optimum of each pair of constants (S, p) and choice (S,), at some bits (S,) where these are not free."""
+        low, high = self._box(len(theta))
+        if bits is not None:
+            low[:, 0] = high[:, 0] = bits
+        at, loss = minimise(lambda x: self._loss(theta, which, x), low, high, rounds)
+        bits, params, tokens = (part[:, 0] for part in self._point(which, at[:, None]))
+        return Best(bits, params, tokens, loss, which)
+
+    def each(self) -> Best:
+        """The best that every choice can do, at the estimate."""
+        which = np.arange(len(self.choices))
+        return self.at_estimate().best(np.repeat(self.source.theta[:1], len(which), axis=0), which)
+
+    def at_estimate(self) -> Search:
+        """The same with the estimate's budget alone, where every draw has its own."""
+        if self.limits.flops is None or not np.ndim(self.limits.flops):
+            return self
+        return replace(self, limits=replace(self.limits, flops=float(np.asarray(self.limits.flops)[0])))
+
+    def in_draws(self, each: Best) -> Best:
+        """The best of all choices in every draw of the constants.
+
+        Where there are many, those that come first in no draw at the estimate's sizes and tokens are passed over: near
+        an optimum, the loss hardly depends on them.
+        """
+        draws = self.source.theta[1:]
+        able = np.flatnonzero(np.isfinite(each.loss))
+        if len(able) > LAST:
+            there = [self._at(each.params[k], each.tokens[k], draws, int(k)) for k in able]
+            wins = np.bincount(np.argmin(there, axis=0), minlength=len(able))
+            able = able[np.sort(np.argsort(-wins)[:LAST])]
+        pairs = np.repeat(able, len(draws))
+        found = self._funded(len(able)).best(np.tile(draws, (len(able), 1)), pairs, QUICK)
+        winner = np.argmin(found.loss.reshape(len(able), -1), axis=0)
+        return found.at(winner * len(draws) + np.arange(len(draws)))
+
+    def _funded(self, choices: int) -> Search:
+        """The same where every draw has a budget of its own, for some choices one after the other."""
+        flops = np.asarray(self.limits.flops if self.limits.flops is not None else 0.0)
+        if not flops.ndim:
+            return self
+        return replace(self, limits=replace(self.limits, flops=np.tile(flops[1:], choices)))
+
+    def _at(self, params: float, tokens: float, theta: Array, k: int) -> Array:
+        """Losses (S,) of one choice at a size and tokens, whatever they cost."""
+        bits, size, data = (np.full((len(theta), 1), x) for x in (self.choices[k].bits, params, tokens))
+        return self.source.loss(theta, self.read(np.full(len(theta), k), bits, size, data))[:, 0]
+
+    def without_tokens(self) -> Search:
+        """The same with tokens free and without end."""
+        return replace(self, limits=replace(self.limits, tokens=None, flops=None, most_tokens=None))
+
+    def profile(self, k: int, name: str, values: Array) -> Best:
+        """The optima of one choice, at the estimate, where one quantity is given each of some values (S,)."""
+        theta, which = np.repeat(self.source.theta[:1], len(values), axis=0), np.full(len(values), k)
+        if name == self.free_bits:
+            return self.at_estimate().best(theta, which, bits=values)
+        given = {"params": self.limits.params, "tokens": self.limits.tokens, name: values}
+        limits = replace(self.limits, params=given["params"], tokens=given["tokens"])
+        return replace(self, limits=limits).at_estimate().best(theta, which)
+
+    # ---- what is minimised
+
+    def _box(self, count: int) -> tuple[Array, Array]:
+        ends = {
+            "bits": (MIN_BITS, self.max_bits),
+            "post_bits": (MIN_BITS, self.max_bits),
+            "params": (-SIZES, 0.0),
+            "tokens": (-AMOUNTS, 0.0),
         }
-        if self.bits is not None:
-            found["bits"] = np.full(len(theta), self.bits[1])
-        if self.post is not None:
-            found["gap"] = self.source.gap(theta, params, tokens, bits, self.post)
-        answers = tuple(
-            answer(name, values, self.source.drawn, interval, near.get(name), given.get(name, False))
-            for name, values in found.items()
-        )
-        if self.bits is None and point[0] > self.max_bits - 1e-3:
-            notes.append(f"the optimum lies at the most bits considered, {self.max_bits:g}")
-        if self.bits is None and point[0] < MIN_BITS + 1e-3:
-            notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
-        middle = 0.5 * math.log(self.flops)
-        if self.params is None and self.tokens is None and abs(math.log(point[1]) - middle) > WINDOW - 0.1:
-            notes.append("the law has no best size: it lies at the edge of what was searched")
-        if self.bits is None and (
-            idle := [what for part, what in PARTS.items() if part not in self.source.law.parts]
-        ):
-            notes.append(
-                f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
-                "the cost counts all parts at the same bits; the best bits may be far too low"
-            )
-        trained_at = None if self.bits is not None and self.bits[0] == UNQUANTIZED else point[0]
-        notes += self.source.extrapolation(point[1], point[2], trained_at, self.post)
-        options = self._options(theta, loss, tolerance) if self.bits is None else ()
-        drawn = self.source.drawn
-        return Plan(
-            self._question(),
-            self.source.name,
-            answers,
-            options,
-            interval if drawn else math.nan,
-            tolerance,
-            tuple(notes),
-        )
+        pairs = np.array([ends[name] for name in self.axes]).reshape(-1, 2)
+        return np.tile(pairs[:, 0], (count, 1)), np.tile(pairs[:, 1], (count, 1))
 
-    def best_of_all(self) -> tuple[Array, Array, Array, Array]:
-        """Bits, params, tokens and loss of the optimum: at the point estimate exactly, in draws quickly."""
-        point = self.best(self.source.theta[:1], FINE)
-        if not self.source.drawn:
-            return point
-        draws = self.best(self.source.theta[1:], QUICK)
-        bits, params, tokens, loss = (np.concatenate(pair) for pair in zip(point, draws, strict=True))
-        return bits, params, tokens, loss
+    def _costs(self, which: Index, bits: Array | None) -> tuple[Array, Array, Array, Array]:
+        """Costs of training and serving, bits a weight and of the cache, at points (S, K)."""
+        own = [
+            np.array([getattr(c, name) for c in self.choices])[which][:, None]
+            for name in ("train", "serve", "bpw", "kv_bits")
+        ]
+        if bits is None:
+            return own[0], own[1], own[2], own[3]
+        if self.free_bits == "bits":
+            return bits / 16, bits / 16, bits, bits
+        return own[0], bits / 16, bits, own[3]
 
-    def best(self, theta: Array, effort: tuple[int, int]) -> tuple[Array, Array, Array, Array]:
-        """Bits, params, tokens and loss of the optimum, for each vector of constants."""
-        count = len(theta)
-        if self.bits is not None:
-            bits = np.full(count, self.bits[0])
+    def _point(self, which: Index, x: Array) -> tuple[Array, Array, Array]:
+        """Bits, size and tokens at places on the axes (S, K, d)."""
+        place = {name: x[..., k] for k, name in enumerate(self.axes)}
+        bits = place.get(self.free_bits)
+        train, serve, bpw, kv_bits = self._costs(which, bits)
+        limits, shape = self.limits, x.shape[:2]
+        largest = limits.log_largest(train, serve, bpw, kv_bits)
+        if limits.params is not None:
+            params = np.broadcast_to(column(limits.params), shape)
+            params = np.where(np.log(params) <= largest + 1e-9, params, np.nan)  # too large to be had
         else:
-            low, high = np.full(count, MIN_BITS), np.full(count, self.max_bits)
-            bits, _ = minimise(lambda p: self.at_bits(theta, p, effort)[1], low, high, *effort)
-        params, loss = self.at_bits(theta, bits, effort)
-        return bits, params, self._tokens(params, bits), loss
+            if limits.flops is not None:
+                largest = np.minimum(largest, MIDDLE + 0.5 * np.log(column(limits.flops)))
+            params = np.exp(np.broadcast_to(largest + place.get("params", 0.0), shape))
+        most = limits.log_most_tokens(params, train, serve)
+        if "tokens" in place:
+            most = np.where(np.isposinf(most), np.log(params) + AMOUNTS / 2, most) + place["tokens"]
+        tokens = np.exp(most)
+        shown = np.broadcast_to(
+            bits if bits is not None else np.array([c.bits for c in self.choices])[which][:, None], shape
+        )
+        return shown, params, np.broadcast_to(tokens, shape)
 
-    def at_bits(self, theta: Array, bits: Array, effort: tuple[int, int]) -> tuple[Array, Array]:
-        """The best size at given bits, and its loss."""
-        if self.params is not None:
-            params = np.full(len(theta), self.params)
-        elif self.tokens is not None:
-            params = tokens_for(self.flops, np.full(len(theta), self.tokens), self._cost_bits(bits))
-        else:
-            middle = 0.5 * math.log(self.flops)
-            ends = np.full(len(theta), middle - WINDOW), np.full(len(theta), middle + WINDOW)
-            x, loss = minimise(lambda x: self._loss(theta, np.exp(x), bits), *ends, *effort)
-            return np.exp(x), loss
-        return params, self._loss(theta, params, bits)
+    def _loss(self, theta: Array, which: Index, x: Array) -> Array:
+        bits, params, tokens = self._point(which, x)
+        loss = self.source.loss(theta, self.read(which, bits, params, tokens))
+        usable = (params >= SMALLEST) & (tokens >= SMALLEST) & np.isfinite(params) & np.isfinite(tokens)
+        return np.where(usable, loss, np.inf)
 
-    def _loss(self, theta: Array, params: Array, bits: Array) -> Array:
-        return self.source.loss(theta, params, self._tokens(params, bits), bits, self.post)
+    def read(self, which: Index, bits: Array, params: Array, tokens: Array) -> dict[str, Array]:
+        """What the law reads at points (S, K) of some choices (S,)."""
+        names = self.choices[0].columns
+        columns = {
+            name: np.array([c.columns[name] for c in self.choices])[which][:, None] for name in names
+        }
+        if self.free_bits == "bits":
+            columns |= {f"{part}_bits": bits for part in self.source.law.parts}
+        elif self.free_bits:
+            columns["post_bits"] = bits
+        unique = tokens if self.limits.unique is None else np.minimum(tokens, self.limits.unique)
+        return columns | {"params": params, "tokens": tokens, "unique_tokens": unique}
 
-    def _tokens(self, params: Array, bits: Array) -> Array:
-        if self.tokens is not None:
-            return np.full(len(params), self.tokens)
-        return tokens_for(self.flops, params, self._cost_bits(bits))
-
-    def _cost_bits(self, bits: Array) -> Array:
-        return bits if self.bits is None else np.full(len(bits), self.bits[1])
-
-    def _near(
-        self, theta: Array, loss: float, point: tuple[float, float, float], tolerance: float
-    ) -> dict[str, tuple[float, float]]:
-        """Ranges of each free quantity over which the best choice of the others stays near-optimal."""
-        limit = loss + tolerance * (loss - float(self.source.floor(theta)[0]))
-        out: dict[str, tuple[float, float]] = {}
-        if self.bits is None:
-            grid = np.linspace(MIN_BITS, self.max_bits, 561)
-            losses = self.at_bits(np.repeat(theta, len(grid), axis=0), grid, FINE)[1]
-            out["bits"] = stretch(grid, losses, limit)
-            if self.params is not None:  # tokens follow from bits
-                tokens = self._tokens(np.full(2, self.params), np.array(out["bits"]))
-                out["tokens"] = (float(tokens.min()), float(tokens.max()))
-        if self.params is None and self.tokens is None:
-            grid = point[1] * np.exp(np.linspace(-4, 4, 401))
-            many = np.repeat(theta, len(grid), axis=0)
-            if self.bits is None:
-                ends = np.full(len(grid), MIN_BITS), np.full(len(grid), self.max_bits)
-                bits, losses = minimise(lambda p: self._loss(many, grid, p), *ends)
-            else:
-                bits = np.full(len(grid), self.bits[0])
-                losses = self._loss(many, grid, bits)
-            out["params"] = stretch(grid, losses, limit)
-            inside = losses <= limit
-            tokens = self._tokens(grid, bits)[inside]
-            out["tokens"] = (float(tokens.min()), float(tokens.max()))
-        return out
-
-    def _options(self, theta: Array, best: Array, tolerance: float) -> tuple[Option, ...]:
-        """The best that each whole number of bits can do, and how often it is the best of them."""
-        choices = [b for b in OPTION_BITS if MIN_BITS <= b <= self.max_bits]
-        results = [self.at_bits(theta, np.full(len(theta), float(b)), QUICK) for b in choices]
-        losses = np.stack([loss for _, loss in results])
-        winner = np.argmin(losses[:, 1:], axis=0) if self.source.drawn else None
-        limit = best[0] + tolerance * (best[0] - self.source.floor(theta[:1])[0])
-        options = []
-        for k, b in enumerate(choices):
-            if not np.isfinite(losses[k, 0]):
-                continue
-            params = results[k][0][:1]
-            options.append(
-                Option(
-                    bits=float(b),
-                    params=float(params[0]),
-                    tokens=float(self._tokens(params, np.array([float(b)]))[0]),
-                    loss=float(losses[k, 0]),
-                    near_optimal=bool(losses[k, 0] <= limit),
-                    chance=math.nan if winner is None else float((winner == k).mean()),
-                )
-            )
-        return tuple(options)
-
-    def _question(self) -> str:
-        given = []
-        if self.params is not None:
-            given.append(format_quantity(self.params, "params"))
-        if self.tokens is not None:
-            given.append(format_quantity(self.tokens, "tokens"))
-        if self.bits is not None and self.post is None:
-            given.append(f"{self.bits[1]:g} bits")
-        if self.post is not None:
-            given.append(
-                f"weights quantised to {self.post:g} bits after training at {self.bits[1] if self.bits else 16:g}"
-            )
-        text = f"The best model for {format_quantity(self.flops, 'flops')}"
-        return f"{text}, given {' and '.join(given)}" if given else text
+    def gap(self, theta: Array, best: Best) -> Array:
+        """What quantisation after training costs at optima (S,)."""
+        places = (part[:, None] for part in (best.bits, best.params, best.tokens))
+        return self.source.gap(theta, self.read(best.choice, *places))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED, law_bits, parse_format
-from ..formats.gaussian import effective_bits
 from ..laws import Law, Published, published
+from ..laws.law import D
+from ..laws.terms import PRECISION
 from ..units import format_quantity
 from .answer import Answer
 
@@ -30,7 +30,7 @@ class Source:
     drawn: bool
     ranges: dict[str, tuple[float, float]]
     notes: tuple[str, ...]
-    formats: Mapping[str, str] = field(default_factory=dict)  # named for training, and for after it
+    method: str = ""
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:
@@ -61,70 +61,23 @@ class Source:
             drawn,
             dict(law.ranges),
             notes,
+            f"{law.method} bootstrap" if law.method in ("residual", "wild", "cluster") else law.method,
         )
 
     def noting(self, note: str) -> Source:
         """The same with one more note."""
         return replace(self, notes=(*self.notes, note))
 
-    def told(self, training: str | None, post: str | None) -> Source:
-        """The same for formats that are named in training and after it: laws read labels, or grids, of them.
+    def loss(self, theta: Array, columns: Mapping[str, Array]) -> Array:
+        """Loss at points (S, K) for each vector of constants (S, p); infinite outside the law's domain."""
+        return self._evaluate("total", theta, columns)
 
-        Raises:
-            ConfigError: a law with constants of other formats, or one that reads what no format's name tells.
-        """
-        named = {part: training for part in self.law.parts} | {"post": post}
-        low = {
-            part: name for part, name in named.items() if name and law_bits(parse_format(name)) < UNQUANTIZED
-        }
-        for column, known in self.law.spec.labels:
-            name = low.get(column.removesuffix("_format"))
-            if name and name not in known:
-                raise ConfigError(
-                    f"{self.name.partition(' (')[0]} has no constants for {column} {name}; it has {', '.join(known)}"
-                )
-        for column in self.law.columns:
-            part, _, kind = column.rpartition("_")
-            known_bits = part in self.law.parts and training is None and self.reads_bits
-            if kind in _UNTOLD and (part in low or known_bits):
-                raise ConfigError(
-                    f"{self.name.partition(' (')[0]} reads {column}, which a plan is not told; plan with it at bf16, "
-                    "or ask its `predict` about each choice"
-                )
-        return replace(self, formats=low)
+    def gap(self, theta: Array, columns: Mapping[str, Array]) -> Array:
+        """Gap at points (S, 1) for each vector of constants (S, p), as (S,)."""
+        return self._evaluate("gap", theta, columns)[:, 0]
 
-    def loss(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
-        """Loss at a point for each vector of constants (S,); infinite outside the law's domain."""
-        return self._evaluate("total", theta, params, tokens, bits, post)
-
-    def gap(self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None) -> Array:
-        """Gap at a point for each vector of constants (S,)."""
-        return self._evaluate("gap", theta, params, tokens, bits, post)
-
-    def _evaluate(
-        self, what: str, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
-    ) -> Array:
-        columns = self._columns(theta, params, tokens, bits, post)
-        rows = {i.column: columns[i.column][:, None] for i in self.law.inputs}
-        return self.law.compiled.guarded(what, theta, rows)[:, 0]
-
-    def _columns(
-        self, theta: Array, params: Array, tokens: Array, bits: Array, post: float | None
-    ) -> dict[str, Array]:
-        columns = {"params": params, "tokens": tokens, "unique_tokens": tokens}
-        columns |= {f"{part}_bits": bits for part in self.law.parts}
-        columns["post_bits"] = np.full(len(theta), UNQUANTIZED if post is None else post)
-        for i in self.law.inputs:
-            head, _, label = i.column.partition("=")
-            part, _, kind = head.rpartition("_")
-            if label and part in self.formats and kind == "format":
-                columns[i.column] = np.full(len(theta), float(self.formats[part] == label))
-            if kind == "capacity" and part in self.formats:
-                columns[i.column] = np.full(len(theta), effective_bits(parse_format(self.formats[part])))
-        for i in self.law.inputs:  # whatever else the law reads is left unquantised
-            if i.column not in columns and i.default is not None:
-                columns[i.column] = np.full(len(theta), i.default)
-        return columns
+    def _evaluate(self, what: str, theta: Array, columns: Mapping[str, Array]) -> Array:
+        return self.law.compiled.guarded(what, theta, {i.column: columns[i.column] for i in self.law.inputs})
 
     def floor(self, theta: Array) -> Array:
         """The irreducible loss of each vector of constants."""
@@ -136,10 +89,17 @@ class Source:
         """Whether the law says what bits in training do, as a function of their number."""
         return self.law.reads_bits
 
-    def why_not(self, params: Array, tokens: Array, bits: Array, post: float | None) -> str:
-        """Say which condition of the law fails at a point."""
-        inputs = self._columns(self.theta[:1], params[:1], tokens[:1], bits[:1], post)
-        rows = {i.column: inputs[i.column] for i in self.law.inputs}
+    @property
+    def turns(self) -> bool:
+        """Whether the loss in training may rise with tokens, as where a penalty of low precision grows with them."""
+        law = self.law
+        return bool(law.spec.own) or any(
+            PRECISION[form].make(part, law).added.has(D) for part, form in law.spec.precision
+        )
+
+    def why_not(self, columns: Mapping[str, Array]) -> str:
+        """Say which condition of the law fails at a point (1, 1)."""
+        rows = {i.column: columns[i.column][0] for i in self.law.inputs}
         for condition, holds in zip(
             self.law.conditions, self.law.compiled.holds(self.theta[0], rows), strict=True
         ):
@@ -147,13 +107,11 @@ class Source:
                 return condition.sentence
         return f"{self.name} gives no finite loss for this question; use more bits, or another law"
 
-    def extrapolation(
-        self, params: float, tokens: float, bits: float | None = None, post: float | None = None
-    ) -> list[str]:
+    def extrapolation(self, params: float, tokens: float, bits: Mapping[str, float]) -> list[str]:
         """Say how far a point lies beyond the rows."""
         notes = []
-        for name, value in [(f"{part}_bits", bits) for part in self.law.parts] + [("post_bits", post)]:
-            if value is not None and name in self.ranges and value < self.ranges[name][0] - 1e-6:
+        for name, value in bits.items():
+            if name in self.ranges and value < self.ranges[name][0] - 1e-6:
                 notes.append(
                     f"{value:.3g} is below the fewest {name} the law was fitted on, {self.ranges[name][0]:g}"
                 )
@@ -165,10 +123,6 @@ class Source:
                         f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
                     )
         return notes
-
-
-#: What a format's name does not tell of its grid, by the end of a column's name.
-_UNTOLD = ("group", "exponent", "mantissa")
 
 
 def plannable(law: Law) -> None:

@@ -17,6 +17,7 @@ class After:
 
     Attributes:
         settings: method and formats of each.
+        low_settings: the same for models that were trained in low precision.
         calibration_tokens: text that some of these look at.
         models: where models are kept; None means nowhere.
         low: whether those that were trained in low precision are kept too.
@@ -26,16 +27,21 @@ class After:
     calibration_tokens: int = 0
     models: Path | None = None
     low: bool = False
+    low_settings: tuple[Setting, ...] = ()
 
     @classmethod
     def of(cls, config: SweepConfig, folder: Path) -> After:
         """What a sweep's configuration asks for; models go below a folder."""
-        settings = tuple(Setting.of(m, f) for f in config.post_formats for m in config.post_methods)
+
+        def settings(formats: tuple[str, ...]) -> tuple[Setting, ...]:
+            return tuple(Setting.of(m, f) for f in formats for m in config.post_methods)
+
         return cls(
-            settings,
+            settings(config.post_formats),
             config.calibration_tokens,
             (folder / "models").absolute() if config.keep_models else None,
             config.keep_low,
+            settings(config.low_post_formats),
         )
 
     def row_id(self, parent: str, setting: Setting) -> str:
@@ -49,7 +55,7 @@ class After:
         Raises:
             DataError: the text is too short.
         """
-        calibrated = any(setting.calibrated for setting in self.settings)
+        calibrated = any(setting.calibrated for setting in self.settings + self.low_settings)
         return spread_windows(text, self.calibration_tokens, seq_len) if calibrated else None
 
     def keep(self, loaded: Loaded) -> None:

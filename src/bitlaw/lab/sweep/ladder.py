@@ -42,6 +42,10 @@ class SweepConfig(TrainingConfig):
         default=(), description="last shares of each budget trained in `late_schemes`"
     )
     post_formats: tuple[str, ...] = Field(default=(), description="weights after training, 16-bit ends only")
+    low_post_formats: tuple[str, ...] = Field(
+        default=(),
+        description="the same of ends of low precision, where these are fewer bits than their weights have",
+    )
     post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
     keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
@@ -76,7 +80,7 @@ class SweepConfig(TrainingConfig):
         parse_tokenizer(name)
         return name
 
-    @field_validator("post_formats")
+    @field_validator("post_formats", "low_post_formats")
     @classmethod
     def _canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         recipes = [Recipe.parse(name, "channel") for name in names]
@@ -112,6 +116,7 @@ class SweepConfig(TrainingConfig):
         "late_schemes",
         "late_cooldowns",
         "post_formats",
+        "low_post_formats",
         "post_methods",
     )
     @classmethod
@@ -142,7 +147,7 @@ class SweepConfig(TrainingConfig):
                 raise ValueError(
                     f"late_cooldowns: {share} is no share of a budget; use values above 0, up to 1"
                 )
-        for name, method in product(self.post_formats, self.post_methods):
+        for name, method in product(self.post_formats + self.low_post_formats, self.post_methods):
             Setting.of(method, name)
         if bool(self.late_schemes) != bool(self.late_cooldowns):
             raise ValueError("late_schemes and late_cooldowns belong together; give both or none")

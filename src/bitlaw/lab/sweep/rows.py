@@ -41,8 +41,16 @@ def row_ids(config: TrunkConfig, branch: Branch, after: After) -> list[str]:
 
 
 def copy_ids(config: TrunkConfig, branch: Branch, after: After, end: str) -> list[str]:
-    """Ids of the rows of an end's quantised copies; one that was trained in low precision has none."""
-    return [] if low(config, branch) else [after.row_id(end, setting) for setting in after.settings]
+    """Ids of the rows of an end's quantised copies."""
+    return [after.row_id(end, setting) for setting in settings_of(config, branch, after)]
+
+
+def settings_of(config: TrunkConfig, branch: Branch, after: After) -> tuple[Setting, ...]:
+    """How an end is quantised after training: what was trained in low precision, only to fewer bits than it has."""
+    if not low(config, branch):
+        return after.settings
+    bits = Scheme.parse(branch.scheme).w.format.bits
+    return tuple(setting for setting in after.low_settings if setting.weights.format.bits < bits)
 
 
 def low(config: TrunkConfig, branch: Branch) -> bool:
@@ -58,7 +66,7 @@ def end_rows(
     evaluation: Windows,
     after: After,
 ) -> list[dict[str, Any]]:
-    """Evaluate an end and, if it was trained in 16 bits, each of its quantised copies; one row each."""
+    """Evaluate an end and each of its quantised copies; one row each."""
     row = trained_row(config, end, corpus, evaluation)
     if end.model is None:
         return [{**row, "status": "diverged", "reason": end.reason}]
@@ -71,10 +79,8 @@ def end_rows(
     scheme, vocab = Scheme.parse(end.branch.scheme), config.shape.vocab
     if after.low or not low(config, end.branch):
         after.keep(Loaded(row["id"], "", end.model, corpus.coder, vocab, config.seq_len, scheme, row))
-    if low(config, end.branch):
-        return [row]
     rows = [row]
-    for setting in after.settings:
+    for setting in settings_of(config, end.branch, after):
         try:
             (outcome,) = try_settings(before, [setting], calibration)
             rows.append(post_row(row, outcome, calibration, after))
@@ -227,7 +233,7 @@ def failed_rows(
     row = failed_row(config, branch, reason, average)
     if row["id"] not in have:
         return [row]
-    copies = [] if low(config, branch) else [failed_copy(row, setting, after) for setting in after.settings]
+    copies = [failed_copy(row, setting, after) for setting in settings_of(config, branch, after)]
     return [copy for copy in copies if copy["id"] not in have]
 
 

@@ -1,0 +1,212 @@
+"""From optima to a plan: intervals from draws, what lies near the optimum, and what has to be said with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import LawError
+from ..formats import UNQUANTIZED
+from ..laws.terms import PARTS
+from .answer import Answer, Option, Plan
+from .choice import POST_BITS, WHOLE_BITS, Choice, tied
+from .limits import Array
+from .optimum import AMOUNTS, MIDDLE, MIN_BITS, Best, Search
+from .source import answer, stretch
+
+#: Further quantities of optima: from a search and its optima (S,) to values (S,).
+Derived = Callable[[Search, Best], Array]
+NEAR = 4.0  # sizes and tokens are compared within exp(+-4) of the best
+
+
+def decide(
+    search: Search,
+    question: str,
+    interval: float,
+    tolerance: float,
+    derived: Mapping[str, Derived],
+) -> Plan:
+    """Find the optimum and all that a plan says of it.
+
+    Args:
+        search: what is asked.
+        question: in words.
+        interval: level of the intervals.
+        tolerance: share of the reducible loss that near-optimal choices may cost.
+        derived: further quantities to answer, by name.
+
+    Raises:
+        LawError: no point that the law speaks of is within the limits.
+    """
+    source = search.source
+    each = search.each()
+    k = int(np.argmin(each.loss))
+    if not np.isfinite(each.loss[k]):
+        raise LawError(_why_not(search, each, k))
+    found = each.at(np.array([k]))
+    drawn = source.drawn
+    if drawn:
+        draws = search.in_draws(each)
+        found = Best(*(np.concatenate(pair) for pair in zip(vars(found).values(), vars(draws).values(), strict=True)))
+    best, choice = found.at(slice(1)), search.choices[k]
+    limit = best.loss[0] + tolerance * (best.loss[0] - source.floor(source.theta[:1])[0])
+    near = _near(search, k, best, limit)
+    answers = _answers(search, found, choice, near, interval, derived)
+    options = _options(search, each, found, limit)
+    notes = [*source.notes, *_notes(search, found, choice)]
+    return Plan(
+        question=question,
+        law=source.name,
+        answers=answers,
+        options=options,
+        level=interval if drawn else math.nan,
+        tolerance=tolerance,
+        notes=tuple(dict.fromkeys(notes)),
+        method=source.method,
+        formats="" if search.free_bits else choice.name,
+    )
+
+
+def _why_not(search: Search, each: Best, k: int) -> str:
+    if np.isfinite(each.params[k]) and each.tokens[k] > 0:
+        places = (part[k : k + 1, None] for part in (each.bits, each.params, each.tokens))
+        return search.source.why_not(search.read(np.array([k]), *places))
+    return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
+
+
+def _near(search: Search, k: int, best: Best, limit: float) -> dict[str, tuple[float, float]]:
+    """Ranges of each free quantity over which the best choice of the others stays near-optimal."""
+    out: dict[str, tuple[float, float]] = {}
+    profiles: list[Best] = []
+    for name in search.axes:
+        if name == search.free_bits:
+            grid = np.linspace(MIN_BITS, search.max_bits, 281)
+        else:
+            middle = float(getattr(best, name)[0])
+            grid = middle * np.exp(np.linspace(-NEAR, NEAR, 321))
+        along = search.profile(k, name, grid)
+        out[name] = stretch(grid, along.loss, limit)
+        profiles.append(along)
+    for name in ("params", "tokens"):  # what follows from the others
+        if name not in out and profiles:
+            values = np.concatenate([getattr(along, name)[along.loss <= limit] for along in profiles])
+            if len(values) and float(values.max()) > float(values.min()) * (1 + 1e-12):
+                out[name] = (float(values.min()), float(values.max()))
+    if search.free_bits and search.free_bits in out:
+        out["bits"] = out.pop(search.free_bits)
+    return out
+
+
+def _answers(
+    search: Search,
+    found: Best,
+    choice: Choice,
+    near: Mapping[str, tuple[float, float]],
+    interval: float,
+    derived: Mapping[str, Derived],
+) -> tuple[Answer, ...]:
+    limits, source = search.limits, search.source
+    quantities: dict[str, Array] = {"params": found.params, "tokens": found.tokens}
+    if search.free_bits or len({c.bits for c in search.choices}) >= 1:
+        quantities["bits"] = found.bits
+    quantities["loss"] = found.loss
+    if choice.post is not None or search.free_bits == "post_bits":
+        quantities["gap"] = search.gap(source.theta[: len(found.loss)], found)
+    quantities |= {name: read(search, found) for name, read in derived.items()}
+    given = {
+        "params": limits.params is not None,
+        "tokens": limits.tokens is not None,
+        "bits": not search.free_bits and len(search.choices) == 1,
+    }
+    return tuple(
+        answer(name, values, source.drawn, interval, near.get(name), given.get(name, False))
+        for name, values in quantities.items()
+    )
+
+
+def _options(search: Search, each: Best, found: Best, limit: float) -> tuple[Option, ...]:
+    """The best that each choice can do, and how often it is the best of them; whole numbers of bits where these are free."""
+    if search.free_bits:
+        search = replace(search, choices=_whole(search), free_bits="")
+        each = search.each()
+        winners = search.in_draws(each).choice if search.source.drawn else None
+    elif len(search.choices) > 1:
+        winners = found.choice[1:] if search.source.drawn else None
+    else:
+        return ()
+    served = search.limits.bytes is not None
+    options = []
+    for k, choice in enumerate(search.choices):
+        if not np.isfinite(each.loss[k]):
+            continue
+        size = each.params[k : k + 1]
+        memory = search.limits.memory(size, np.array([choice.bpw]), np.array([choice.kv_bits]))[0]
+        options.append(
+            Option(
+                formats=choice.name,
+                bits=choice.post_bits if choice.post_bits < UNQUANTIZED else choice.bits,
+                params=float(each.params[k]),
+                tokens=float(each.tokens[k]),
+                loss=float(each.loss[k]),
+                near_optimal=bool(each.loss[k] <= limit),
+                chance=math.nan if winners is None else float((winners == k).mean()),
+                bytes=float(memory) if served else math.nan,
+            )
+        )
+    return tuple(sorted(options, key=lambda o: o.bits if _bits_alone(search) else o.loss))
+
+
+def _bits_alone(search: Search) -> bool:
+    return all(c.name.endswith(" bits") for c in search.choices)
+
+
+def _whole(search: Search) -> tuple[Choice, ...]:
+    (choice,) = search.choices
+    if search.free_bits == "bits":
+        return tied(search.source.law, [float(b) for b in WHOLE_BITS if b <= search.max_bits])
+    return tuple(_after(choice, float(b)) for b in POST_BITS if b <= search.max_bits)
+
+
+def _after(choice: Choice, bits: float) -> Choice:
+    columns = {**choice.columns, "post_bits": bits}
+    return replace(
+        choice, name=f"{bits:g} bits", columns=columns, serve=bits / 16, post_bits=bits, bpw=bits
+    )
+
+
+def _notes(search: Search, found: Best, choice: Choice) -> list[str]:
+    source, limits, best = search.source, search.limits, found.at(slice(1))
+    notes = []
+    lost = int((~np.isfinite(found.loss)).sum())
+    if lost:
+        notes.append(f"{lost} of {len(found.loss) - 1} draws have no optimum in the law's domain and are left out")
+    bits, params, tokens = float(best.bits[0]), float(best.params[0]), float(best.tokens[0])
+    if search.free_bits and bits > search.max_bits - 1e-3:
+        notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
+    if search.free_bits and bits < MIN_BITS + 1e-3:
+        notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
+    if "params" in search.axes and limits.flops is not None:
+        middle = 0.5 * math.log(float(np.min(limits.flops)))
+        if abs(math.log(params) - middle) > MIDDLE - 0.1:
+            notes.append("the law has no best size: it lies at the edge of what was searched")
+    if "tokens" in search.axes and limits.endless:
+        never = np.log(found.tokens / found.params) > AMOUNTS / 2 - 1e-6
+        if never[0]:
+            notes.append("more training always helps, as far as was searched")
+        elif some := int(never[1:].sum()):
+            notes.append(f"in {some / (len(never) - 1):.0%} of draws more training always helps")
+    if search.free_bits == "bits" and (idle := [what for part, what in PARTS.items() if part not in source.law.parts]):
+        notes.append(
+            f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
+            "the cost counts all parts at the same bits; the best bits may be far too low"
+        )
+    if choice.untold:
+        notes.append(f"the law says nothing of {' and '.join(choice.untold)}: they are taken to lose nothing")
+    post = bits if search.free_bits == "post_bits" else choice.post_bits
+    low = {f"{part}_bits": choice.columns.get(f"{part}_bits", UNQUANTIZED) for part in source.law.parts}
+    if search.free_bits == "bits":
+        low = dict.fromkeys(low, bits)
+    return notes + source.extrapolation(params, tokens, {**low, "post_bits": post})

@@ -1,0 +1,129 @@
+"""What there is to spend: how large a model, and on how many tokens, each kind of limit allows.
+
+Sizes are searched below the largest one that memory, the cost of a served token or a budget allow; tokens follow from
+what a budget leaves. Serving T tokens costs 2 N T, training on D of them 6 N D, each times what the formats cost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+NEWTON = 60  # steps at most from a memory limit to the size that fills it; a handful are enough
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values that serving keeps beside the weights.
+
+    By a rule of shape, a model of N parameters is sqrt-like: width = aspect x depth and N = 12 depth width^2, so that a
+    token keeps 2 depth width / sharing numbers. Where a model's own numbers are given, they count.
+
+    Attributes:
+        tokens: context length times sequences at once.
+        aspect: width over depth.
+        sharing: query heads that share one pair of key and value heads.
+        numbers: keys and values of a token, where the model's shape is known: 2 x layers x heads of them x their size.
+    """
+
+    tokens: float = 0.0
+    aspect: float = 128.0
+    sharing: float = 1.0
+    numbers: float | None = None
+
+    def of(self, params: Array) -> tuple[Array, Array]:
+        """Numbers kept by models of some sizes, and their slopes against the logarithm of the size."""
+        if self.numbers is not None:
+            return np.full_like(params, self.tokens * self.numbers), np.zeros_like(params)
+        kept = self.tokens * 2 / self.sharing * self.aspect ** (-1 / 3) * (params / 12) ** (2 / 3)
+        return kept, 2 / 3 * kept
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a question gives and limits; None is no limit. Each may be one number, or one for every draw.
+
+    Attributes:
+        flops: for training, and for serving `served` tokens, in FLOPs of 16 bits.
+        served: tokens served in the model's lifetime.
+        params: size, where it is given.
+        tokens: training tokens, where they are given.
+        unique: distinct training tokens there are; more are repeats.
+        most_params: largest size.
+        most_tokens: most training tokens.
+        bytes: of weights and cache in serving.
+        token_flops: what a served token may cost.
+        cache: what serving keeps beside the weights.
+    """
+
+    flops: ArrayLike | None = None
+    served: float = 0.0
+    params: ArrayLike | None = None
+    tokens: ArrayLike | None = None
+    unique: float | None = None
+    most_params: float | None = None
+    most_tokens: float | None = None
+    bytes: float | None = None
+    token_flops: float | None = None
+    cache: Cache = Cache()
+
+    def memory(self, params: Array, bpw: Array, kv_bits: Array) -> Array:
+        """Bytes of weights, and of the cache."""
+        return (params * bpw + self.cache.of(params)[0] * kv_bits) / 8
+
+    def log_largest(self, train: Array, serve: Array, bpw: Array, kv_bits: Array) -> Array:
+        """Logarithm of the largest size that the limits allow; infinite where none of them says anything."""
+        largest = np.full(np.broadcast_shapes(train.shape, serve.shape, bpw.shape), np.inf)
+        if self.most_params is not None:
+            largest = np.minimum(largest, math.log(self.most_params))
+        if self.token_flops is not None:
+            largest = np.minimum(largest, np.log(self.token_flops / (2 * serve)))
+        if self.bytes is not None:
+            largest = np.minimum(largest, self._log_filling(bpw, kv_bits))
+        if self.flops is not None and self.tokens is not None:
+            whole = 6 * column(self.tokens) * train + 2 * self.served * serve
+            largest = np.minimum(largest, np.log(column(self.flops) / whole))
+        return largest
+
+    def _log_filling(self, bpw: Array, kv_bits: Array) -> Array:
+        """Logarithm of the size whose weights and cache fill the memory."""
+        assert self.bytes is not None
+        x = np.log(8 * self.bytes / bpw)
+        for _ in range(NEWTON):
+            params = np.exp(x)
+            kept, slope = self.cache.of(params)
+            weights = params * bpw
+            over = np.log((weights + kept * kv_bits) / (8 * self.bytes))
+            step = over * (weights + kept * kv_bits) / (weights + slope * kv_bits)
+            x = x - step
+            if not (np.abs(step) > 1e-15 * np.abs(x)).any():
+                break
+        return x
+
+    def log_most_tokens(self, params: Array, train: Array, serve: Array) -> Array:
+        """Logarithm of the most training tokens that models of some sizes can have; infinite without a limit."""
+        if self.tokens is not None:
+            return np.broadcast_to(np.log(column(self.tokens)), params.shape)
+        most = np.full(params.shape, np.inf)
+        if self.flops is not None:
+            left = column(self.flops) - 2 * self.served * serve * params
+            with np.errstate(all="ignore"):  # where serving alone costs too much, no tokens are left
+                most = np.where(left > 0, np.log(left / (6 * params * train)), -np.inf)
+        if self.most_tokens is not None:
+            most = np.minimum(most, math.log(self.most_tokens))
+        return most
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing limits the tokens."""
+        return self.flops is None and self.tokens is None and self.most_tokens is None
+
+
+def column(value: ArrayLike) -> Array:
+    """A number, or one for every draw, to stand beside draws by points (S, K)."""
+    array = np.asarray(value, dtype=float)
+    return array[:, None] if array.ndim else array

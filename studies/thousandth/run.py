@@ -1,0 +1,68 @@
+"""The thousandth study, a piece at a time: stored rows come from `rows.parquet`, and go back there as they come.
+
+    python studies/thousandth/run.py            # goes on until it is done, or stopped by Ctrl-C or SIGTERM
+    python studies/thousandth/run.py --export   # only writes what the store holds to rows.parquet and rows.csv
+
+The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores takes
+more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep work`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from bitlaw import Store, read_runs, write_runs
+
+HERE = Path(__file__).parent
+SWEEPS = ("small", "large")
+
+
+def folder(sweep: str) -> Path:
+    return Path(f"sweep-thousandth-{sweep}")
+
+
+def restore(store: Path) -> None:
+    """Put the rows that were published into a store that lacks them; ids that are there are left as they are."""
+    rows = HERE / "rows.parquet"
+    if rows.exists():
+        Store(store).add(read_runs(rows).frame.to_dicts())
+
+
+def export() -> None:
+    """Write all rows of both stores, those of one trunk together."""
+    frames = [read_runs(folder(s)).frame for s in SWEEPS if (folder(s) / "runs.sqlite").exists()]
+    if not frames:
+        return
+    rows = {row["id"]: row for frame in frames for row in frame.to_dicts()}
+    ordered = sorted(rows.values(), key=lambda r: (r["params"], r["trunk"], r["tokens"], r["id"]))
+    from bitlaw import Runs
+
+    for name in ("rows.parquet", "rows.csv"):
+        write_runs(Runs.from_rows(ordered), HERE / name)
+    print(f"{len(ordered)} rows of {len({r['trunk'] for r in ordered})} trunks")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--export", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", choices=SWEEPS)
+    asked = parser.parse_args()
+    if asked.export:
+        export()
+        return
+    for sweep in [asked.only] if asked.only else SWEEPS:
+        restore(folder(sweep) / "runs.sqlite")
+        command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", "package:rfc"]
+        command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
+        done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
+        export()
+        if done.returncode:
+            sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
