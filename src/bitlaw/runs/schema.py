@@ -221,7 +221,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _error("next", "on every token"),
     _error("bracket", "on brackets that close one opened in the same window"),
-    _error("copy", "on bytes that followed the same eight, not all alike, earlier in the window"),
+    _error("copy", "on bytes that followed the same eight earlier in the window, four of the nine different"),
     _error("word", "on letters of words after the third"),
     _error("keyword", "on bytes after the second of long words that are frequent in calibration text"),
     Column("chance", "number", "accuracy of guessing on these tasks", "share", low=0, high=0.999),
