@@ -190,5 +190,8 @@ def test_ends_of_low_precision_are_quantised_to_fewer_bits_than_they_have(tmp_pa
     made = [(r["w_format"], r["a_format"], r["post_format"], r["method"]) for r in rows if r["parent"]]
     expected = [("bf16", "bf16", 4), ("int3", "bf16", 2), *(("bf16", "int4", b) for b in (2, 3, 4))]
     assert sorted(made) == sorted((w, a, f"int{b}", m) for w, a, b in expected for m in ("rtn", "gptq"))
-    assert all(r["gap"] > 0 for r in rows if r["post_format"] == "int2")
+    losses = {r["id"]: r["loss"] for r in rows}
+    assert all(
+        r["gap"] == pytest.approx(r["loss"] - losses[r["parent"]], abs=1e-12) for r in rows if r["parent"]
+    )
     assert not any(undone(c, after, store.statuses()) for c in configs)
