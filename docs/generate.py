@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/cli.md, docs/formats.md, docs/laws.md and docs/schema.md.
+"""Write the pages that are made from the code: cli.md, formats.md, hardware.md, laws.md and schema.md in docs/.
 
     python docs/generate.py
 
@@ -21,6 +21,7 @@ from bitlaw.formats.listing import listing
 from bitlaw.laws import BESIDE, INCOMPLETE, LAWS, PUBLISHED, chain, compatible
 from bitlaw.laws.spec import BASE
 from bitlaw.laws.terms import GAP, PRECISION, TARGETS, TRAINED_PARTS, WHOLE, Form
+from bitlaw.planning.hardware import UNITS, profiles
 from bitlaw.runs import COLUMNS
 
 HERE = Path(__file__).parent
@@ -170,6 +171,60 @@ def formats() -> str:
     return "\n".join([NOTE, "# Number formats\n", text, table(header, rows)])
 
 
+def hardware() -> str:
+    """Every hardware profile with its figures and where they are from."""
+
+    def scaled(value: float | None, scale: float) -> str:
+        return "" if value is None else f"{value / scale:,.4g}"
+
+    rows, origins, faster = [], [], []
+    for h in profiles().values():
+        rates = h.peak.known()
+        held = [scaled(h.memory, 1e9), scaled(h.bandwidth, 1e9)]
+        rows.append(
+            [f"`{h.name}`", *held, *(scaled(rates.get(unit), 1e12) for unit in UNITS), scaled(h.price, 1)]
+        )
+        price = f"{h.price_source}, {h.price_date}" if h.price else ""
+        origins.append([f"`{h.name}`", h.label, f"{h.source}, {h.date}", price, h.note])
+        faster += [[f"`{h.name}`", m.what, m.formats, m.over, f"{m.factor:g}", m.source] for m in h.measured]
+    text = (
+        "Rates are peaks of dense matrix products in TFLOP/s, by the format of both operands, never the figures with "
+        "sparsity, which are twice as large; memory in GB, its bandwidth in GB/s, prices in USD for one device and "
+        "hour. An empty cell is one for which we know no source. `bf16` stands for 16-bit floats, `fp8` for E4M3 and "
+        "E5M2, `fp4` for E2M1, MXFP4 and NVFP4.\n"
+    )
+    rule = (
+        "Products run on the narrowest unit that holds every operand exactly but for its scales: integers of up to 4 "
+        "and 8 bits on `int4` and `int8`, floats that fit into E2M1 on `fp4`, into E4M3 or E5M2 on `fp8`; all of them, "
+        "and any mix of integers and floats, on `bf16`. So weights of 4 bits with activations of 16 run at the rate of "
+        "16. Where a unit does not exist, or its rate is not known, the next wider is taken, and plans say so.\n"
+    )
+    own = (
+        "Your own file, named in place of a profile, holds tables in the form of "
+        "`src/bitlaw/planning/hardware.toml`:\n\n"
+        '```toml\n[my-card]\nlabel = "what it is"\nmemory = 24e9\nbandwidth = 1e12\nsource = "where from"\n'
+        'date = "2026-11"\n[my-card.peak]\nbf16 = 150e12\nint8 = 300e12\n```\n'
+    )
+    return "\n".join(
+        [
+            NOTE,
+            "# Hardware\n",
+            text,
+            table(["hardware", "GB", "GB/s", *UNITS, "USD/h"], rows),
+            "## Which unit\n",
+            rule,
+            "## Measured speed-ups\n",
+            "Of real work, which gains less than peaks promise; `Hardware.with_speedups` puts such factors in their "
+            "place.\n",
+            table(["hardware", "what", "in", "over", "factor", "source"], faster),
+            "## Sources\n",
+            table(["hardware", "what it is", "figures", "price", "note"], origins),
+            "## Your own\n",
+            own,
+        ]
+    )
+
+
 def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """A command with its name, then those below it."""
     yield name, command
@@ -216,5 +271,6 @@ def cli() -> str:
 if __name__ == "__main__":
     (HERE / "cli.md").write_text(cli())
     (HERE / "formats.md").write_text(formats())
+    (HERE / "hardware.md").write_text(hardware())
     (HERE / "laws.md").write_text(laws())
     (HERE / "schema.md").write_text(schema())

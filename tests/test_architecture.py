@@ -24,7 +24,7 @@ LAW_HALF = {
     "runs": {"errors", "files", "units", "formats", "shapes"},
     "laws": {"errors", "files", "units", "formats", "shapes"},
     "fitting": {"errors", "files", "units", "formats", "shapes", "runs", "laws"},
-    "planning": {"errors", "units", "formats", "shapes", "runs", "laws", "fitting"},
+    "planning": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting"},
     "calibration": {"errors"},
     "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
 }

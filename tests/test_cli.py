@@ -124,6 +124,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "plan",
         "report",
         "formats",
+        "hardware",
         "quantize",
         "train",
         *(verb.__name__ for verb in VERBS),

@@ -98,7 +98,7 @@ def test_make_targets_in_the_readme_exist():
         assert f"\n{target}:" in makefile
 
 
-@pytest.mark.parametrize("page", ["cli", "formats", "laws", "schema"])
+@pytest.mark.parametrize("page", ["cli", "formats", "hardware", "laws", "schema"])
 def test_generated_pages_are_what_the_code_says(page):
     import runpy
 

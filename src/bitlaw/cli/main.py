@@ -14,6 +14,7 @@ from ..errors import BitlawError, ConfigError
 from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
 from .corpus import corpus_app
 from .formats import formats
+from .hardware import hardware
 from .judge import VERBS
 from .look import laws_app, runs_app
 from .quantize import quantize
@@ -232,7 +233,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, formats, quantize, train):
+for verb in (*VERBS, formats, hardware, quantize, train):
     app.command()(verb)
 
 

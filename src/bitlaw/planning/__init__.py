@@ -1,7 +1,26 @@
-"""From a law to a decision: sizes, tokens and bits under a budget, and how sure it is."""
+"""From a law to a decision: sizes, tokens and bits under a budget, how sure it is, and what it costs on hardware."""
 
 from .answer import Answer, Option, Plan
 from .ask import plan
-frontier = None
+from .cost import Achieved, TrainCost, achieved_from, bit_flops, train_cost
+from .hardware import Hardware, hardware
+from .optimum import frontier
+from .serve import Cache, Serving, serve
 
-__all__ = ["Answer", "Option", "Plan", "frontier", "plan"]
+__all__ = [
+    "Achieved",
+    "Answer",
+    "Cache",
+    "Hardware",
+    "Option",
+    "Plan",
+    "Serving",
+    "TrainCost",
+    "achieved_from",
+    "bit_flops",
+    "frontier",
+    "hardware",
+    "plan",
+    "serve",
+    "train_cost",
+]

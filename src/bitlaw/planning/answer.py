@@ -87,6 +87,7 @@ class Plan:
         formats: the best choice, in words.
         others: the same answer by other laws and objectives that fit about as well.
         training: the training configuration as TOML, where there is one.
+        columns: what the options' params, tokens, loss, near_optimal and chance are here.
     """
 
     question: str
@@ -100,6 +101,7 @@ class Plan:
     formats: str = ""
     others: tuple[Other, ...] = ()
     training: str = ""
+    columns: tuple[str, str, str, str, str] = ("params", "tokens", "loss", "near-optimal", "best in")
 
     def __getitem__(self, name: str) -> Answer:
         for a in self.answers:
@@ -163,14 +165,15 @@ def answers_table(plan: Plan) -> Table:
 
 def options_table(plan: Plan) -> Table:
     """Choices of formats side by side."""
-    table = Table(title="Formats compared, each at its best", title_justify="left")
+    table = Table(title="Formats compared" + (", each at its best" if plan.columns[2] == "loss" else ""), title_justify="left")
     table.add_column("formats")
-    for name in ("params", "tokens", "loss", "near-optimal"):
+    *names, chance = plan.columns
+    for name in names:
         table.add_column(name, justify="right")
     chances = not all(math.isnan(o.chance) for o in plan.options)
     served = not all(math.isnan(o.bytes) for o in plan.options)
     if chances:
-        table.add_column("best in", justify="right")
+        table.add_column(chance, justify="right")
     if served:
         table.add_column("served bytes", justify="right")
     for o in plan.options[:SHOWN]:

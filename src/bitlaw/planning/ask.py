@@ -14,7 +14,7 @@ from ..units import format_quantity, parse_quantity
 from .answer import Plan
 from .choice import by_bits, chosen, tied
 from .decide import Derived, decide
-from .limits import Cache, Limits
+from .limits import Limits
 from .optimum import Search
 from .source import Source
 
@@ -52,7 +52,7 @@ def plan(
         unique=None if unique_tokens is None else parse_quantity(unique_tokens, "tokens"),
         most_params=None if max_params is None else parse_quantity(max_params, "params"),
         bytes=None if memory is None else parse_quantity(memory, "bytes"),
-        cache=Cache(tokens=0.0 if context is None else parse_quantity(context, "tokens")),
+        cached=0.0 if context is None else parse_quantity(context, "tokens"),
     )
     free = ""
     if bits is None and quantize_to is None and source.reads_bits and flops is not None:

@@ -12,35 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .serve import ASPECT, Cache
+
 Array = NDArray[np.float64]
 NEWTON = 60  # steps at most from a memory limit to the size that fills it; a handful are enough
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Keys and values that serving keeps beside the weights.
-
-    By a rule of shape, a model of N parameters is sqrt-like: width = aspect x depth and N = 12 depth width^2, so that a
-    token keeps 2 depth width / sharing numbers. Where a model's own numbers are given, they count.
-
-    Attributes:
-        tokens: context length times sequences at once.
-        aspect: width over depth.
-        sharing: query heads that share one pair of key and value heads.
-        numbers: keys and values of a token, where the model's shape is known: 2 x layers x heads of them x their size.
-    """
-
-    tokens: float = 0.0
-    aspect: float = 128.0
-    sharing: float = 1.0
-    numbers: float | None = None
-
-    def of(self, params: Array) -> tuple[Array, Array]:
-        """Numbers kept by models of some sizes, and their slopes against the logarithm of the size."""
-        if self.numbers is not None:
-            return np.full_like(params, self.tokens * self.numbers), np.zeros_like(params)
-        kept = self.tokens * 2 / self.sharing * self.aspect ** (-1 / 3) * (params / 12) ** (2 / 3)
-        return kept, 2 / 3 * kept
 
 
 @dataclass(frozen=True)
@@ -57,7 +32,8 @@ class Limits:
         most_tokens: most training tokens.
         bytes: of weights and cache in serving.
         token_flops: what a served token may cost.
-        cache: what serving keeps beside the weights.
+        cached: tokens whose keys and values serving keeps: context length times sequences at once.
+        cache: the model's numbers of them; None goes by the size, N = 12 layers width^2 and width = 128 layers.
     """
 
     flops: ArrayLike | None = None
@@ -69,11 +45,19 @@ class Limits:
     most_tokens: float | None = None
     bytes: float | None = None
     token_flops: float | None = None
-    cache: Cache = Cache()
+    cached: float = 0.0
+    cache: Cache | None = None
 
     def memory(self, params: Array, bpw: Array, kv_bits: Array) -> Array:
         """Bytes of weights, and of the cache."""
-        return (params * bpw + self.cache.of(params)[0] * kv_bits) / 8
+        return (params * bpw + self._kept(params)[0] * kv_bits) / 8
+
+    def _kept(self, params: Array) -> tuple[Array, Array]:
+        """Numbers cached by models of some sizes, and their slopes against the logarithm of the size."""
+        if self.cache is not None:
+            return np.full_like(params, self.cached * self.cache.numbers), np.zeros_like(params)
+        kept = self.cached * 2 * ASPECT ** (-1 / 3) * (params / 12) ** (2 / 3)  # 2 layers width
+        return kept, 2 / 3 * kept
 
     def log_largest(self, train: Array, serve: Array, bpw: Array, kv_bits: Array) -> Array:
         """Logarithm of the largest size that the limits allow; infinite where none of them says anything."""
@@ -95,7 +79,7 @@ class Limits:
         x = np.log(8 * self.bytes / bpw)
         for _ in range(NEWTON):
             params = np.exp(x)
-            kept, slope = self.cache.of(params)
+            kept, slope = self._kept(params)
             weights = params * bpw
             over = np.log((weights + kept * kv_bits) / (8 * self.bytes))
             step = over * (weights + kept * kv_bits) / (weights + slope * kv_bits)
