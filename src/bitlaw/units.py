@@ -76,7 +76,12 @@ def format_quantity(value: float, unit: str = "") -> str:
 
     >>> format_quantity(1.69e9, "params"), format_quantity(1e22, "flops"), format_quantity(204_800, "tokens")
     ('1.69B params', '1e+22 flops', '205k tokens')
+    >>> format_quantity(16e9, "bytes")
+    '16 GB'
     """
+    if unit == "bytes" and abs(value) >= 999.5:
+        number = format_quantity(value)
+        return f"{number[:-1]} {number[-1].replace('B', 'G')}B"
     tail = f" {unit}" if unit else ""
     if unit == "flops":
         return f"{value:.3g}{tail}"

@@ -2,7 +2,7 @@
 
 from .answer import Answer, Option, Plan
 from .ask import plan
-from .cost import Achieved, TrainCost, achieved_from, bit_flops, train_cost
+from .cost import Achieved, achieved_from, bit_flops, train_seconds, train_work
 from .hardware import Hardware, hardware
 from .optimum import frontier
 from .serve import Cache, Serving, serve
@@ -15,12 +15,12 @@ __all__ = [
     "Option",
     "Plan",
     "Serving",
-    "TrainCost",
     "achieved_from",
     "bit_flops",
     "frontier",
     "hardware",
     "plan",
     "serve",
-    "train_cost",
+    "train_seconds",
+    "train_work",
 ]

@@ -165,7 +165,10 @@ def answers_table(plan: Plan) -> Table:
 
 def options_table(plan: Plan) -> Table:
     """Choices of formats side by side."""
-    table = Table(title="Formats compared" + (", each at its best" if plan.columns[2] == "loss" else ""), title_justify="left")
+    table = Table(
+        title="Formats compared" + (", each at its best" if plan.columns[2] == "loss" else ""),
+        title_justify="left",
+    )
     table.add_column("formats")
     *names, chance = plan.columns
     for name in names:
@@ -191,7 +194,7 @@ def options_table(plan: Plan) -> Table:
 
 def others_table(plan: Plan) -> Table:
     """The same answer by other laws; their spread is the honest uncertainty."""
-    table = Table(title="The same question by laws and objectives that fit about as well", title_justify="left")
+    table = Table(title="The same question by other laws and objectives", title_justify="left")
     table.add_column("law")
     names = [a.name for a in plan.answers if not a.given and any(a.name in o.values for o in plan.others)]
     if plan.formats:
@@ -210,7 +213,7 @@ def quantity(name: str, value: float) -> str:
         return "-"
     if math.isinf(value):
         return "without end" if value > 0 else "-"
-    if name in ("params", "tokens", "steps", "batch_tokens", "critical_batch"):
+    if name == "params" or name.endswith(("tokens", "steps", "batch")):
         return format_quantity(value)
     if name in ("loss", "gap"):
         return f"{value:.4f}"

@@ -2,65 +2,217 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from ..errors import ConfigError, LawError
+from ..errors import ConfigError
 from ..fitting import Fit
-from ..formats import UNQUANTIZED
 from ..laws import Published
-from ..units import format_quantity, parse_quantity
 from .answer import Plan
-from .choice import by_bits, chosen, tied
-from .decide import Derived, decide
-from .limits import Limits
+from .choice import Choice, Formats, chosen, tied
+from .decide import decide
+from .gap import lowest
+from .hardware import Hardware
+from .normal import judge
 from .optimum import Search
+from .question import Quantity, Question
+from .rivals import by_named, by_rivals
 from .source import Source
+from .target import budget_for
+from .when import how_long, is_trajectory
 
-Formats: TypeAlias = str | int | Sequence[str | int]
+#: Formats that hardware may have units for, among which a plan on it chooses.
+NATIVE = ("bf16", "e4m3", "int8", "nvfp4", "mxfp4", "int4")
 
 
 def plan(
     law: Fit | Published | str,
     *,
-    budget: str | float | None = None,
-    params: str | float | None = None,
-    tokens: str | float | None = None,
+    budget: Quantity = None,
+    hours: float | None = None,
+    money: float | None = None,
+    loss: float | None = None,
+    params: Quantity = None,
+    tokens: Quantity = None,
     bits: Formats | None = None,
     quantize_to: Formats | None = None,
-    max_params: str | float | None = None,
-    unique_tokens: str | float | None = None,
-    memory: str | float | None = None,
-    context: str | float | None = None,
-    served: str | float | None = None,
+    max_params: Quantity = None,
+    max_tokens: Quantity = None,
+    unique_tokens: Quantity = None,
+    batch_tokens: Quantity = None,
+    memory: Quantity = None,
+    token_flops: Quantity = None,
+    speed: float | None = None,
+    served: Quantity = None,
+    context: Quantity = None,
+    sequences: float = 1.0,
+    cache: tuple[int, int, int] | None = None,
+    kv: str | int | None = None,
+    hardware: Hardware | str | None = None,
+    devices: float = 1.0,
+    achieved: float | Any | None = None,
+    throughput: float | None = None,
+    speedups: Mapping[str, float] | None = None,
+    max_gap: float | None = None,
+    measured_gap: float | None = None,
+    runs: Any = None,
+    others: Sequence[Fit | Published | str] = (),
     max_bits: float = 16.0,
     interval: float = 0.90,
     tolerance: float = 0.01,
 ) -> Plan:
-    source = Source.of(law, interval)
-    if not 0 < tolerance < 1:
-        raise ConfigError(f"tolerance must lie between 0 and 1, not {tolerance}; try 0.01")
-    flops = None if budget is None else parse_quantity(budget, "flops")
-    size = None if params is None else parse_quantity(params, "params")
-    data = None if tokens is None else parse_quantity(tokens, "tokens")
-    limits = Limits(
-        flops=flops,
-        served=0.0 if served is None else parse_quantity(served, "tokens"),
-        params=size,
-        tokens=data,
-        unique=None if unique_tokens is None else parse_quantity(unique_tokens, "tokens"),
-        most_params=None if max_params is None else parse_quantity(max_params, "params"),
-        bytes=None if memory is None else parse_quantity(memory, "bytes"),
-        cached=0.0 if context is None else parse_quantity(context, "tokens"),
+    """Answer how many parameters, tokens and bits, for training, for serving, or for both.
+
+    What there is to spend, what is given, and what formats there are to choose among make the question; the rest is
+    answered. So, for example:
+
+    * `budget` alone: the best (N, D, bits) under C = (6/16) N D P, all parts at P bits.
+    * `budget` with `params`, `tokens`, `bits`, `max_params` or `unique_tokens`: the best of the rest.
+    * `budget` with `bits="each"`: bits of weights, activations, keys and values, each by itself.
+    * `params` with `quantize_to`: the tokens beyond which more training hurts the quantised model.
+    * `params`, `tokens` and `quantize_to="lowest"`: the fewest bits that are safe.
+    * `memory` (with `context`, `sequences`), `speed` or `token_flops`: the best model that can be served so.
+    * `budget` with `served`: training and serving counted together, in formats of their own with `bits="any"` and
+      `quantize_to="any"`.
+    * `loss`: the cheapest way to a loss; with a law of the trajectory, steps and batch too.
+    * `params`, `tokens`, formats and `measured_gap`: whether a gap that was measured is normal.
+
+    Args:
+        law: a fit, published constants, or the name of published constants.
+        budget: training cost, and serving cost of `served` tokens, like "1e22 flops" of 16-bit arithmetic.
+        hours: budget as time of all devices; needs `hardware`.
+        money: budget in USD; needs `hardware` of known price.
+        loss: to be reached, in nats a token, instead of a budget.
+        params: model size, like "8B".
+        tokens: training tokens, like "200B".
+        bits: formats in training: "int8" or 8 (all parts), "w4a8", "w=nvfp4, a=e4m3", a list to choose among, "any" or
+            "each"; "bf16" or 16 means unquantised.
+        quantize_to: weights after training: "int4", "int4 group128", a list, "any", or "lowest".
+        max_params: largest size.
+        max_tokens: most training tokens.
+        unique_tokens: distinct tokens there are; a law of repeated data may repeat them, others may not.
+        batch_tokens: tokens a step, for laws of the trajectory.
+        memory: bytes for weights and cache in serving, like "16 GB".
+        token_flops: what a served token may cost, in FLOPs of 16 bits.
+        speed: tokens a second of all sequences that serving must reach; needs `hardware`.
+        served: tokens served in the model's lifetime.
+        context: tokens of a sequence whose keys and values are cached.
+        sequences: served at once.
+        cache: (layers, heads of keys and values, their width), where the model's are known; else by a rule of its size.
+        kv: format of cached keys and values, where it is not that of training.
+        hardware: a name of `bitlaw hardware`, or a TOML file of one's own. Costs are then by its rates, not by bits.
+        devices: how many.
+        achieved: share of the peak that runs reach, like 0.4; or rows (anything `read_runs` reads) that tell it.
+        throughput: tokens a second that were measured at `params` and `bits` on all devices, instead.
+        speedups: measured, over 16 bits, in place of the hardware's rates, like {"fp8": 1.4}.
+        max_gap: with `quantize_to="lowest"`, nats a token that quantisation may cost.
+        measured_gap: loss in low precision less loss in 16 bits, nats a token.
+        runs: the rows of a fit: laws and objectives that fit them about as well are asked too.
+        others: further laws to ask.
+        max_bits: most bits considered where bits are free.
+        interval: level of the intervals, for laws with draws.
+        tolerance: share of the reducible loss (L - E) that counts as near-optimal.
+
+    Returns:
+        The decision with intervals, near-optimal choices, and what other laws say.
+
+    Raises:
+        ConfigError: a question that is contradictory, incomplete or cannot be read.
+        LawError: a question outside the law's domain, or that nothing within the limits answers.
+
+    >>> answer = plan("kumar-2024", budget="1e22 flops")
+    >>> round(answer["bits"].value, 2)
+    7.0
+    """
+    given = {name: value for name, value in locals().items() if name not in ("law", "runs", "others")}
+    source, question = Source.of(law, interval), Question.read(**given)
+    found = _answer(source, question)
+
+    def ask(other: Fit | Published) -> Plan:
+        return _answer(Source.of(other, interval).at_estimate(), question)
+
+    told = by_named(others, ask)
+    if runs is not None:
+        if not isinstance(law, Fit):
+            raise ConfigError(
+                "runs are of a fit; published constants have none here: name other laws with others"
+            )
+        told += by_rivals(law, runs, ask)
+    return replace(found, others=found.others + told) if told else found
+
+
+def _answer(source: Source, asked: Question) -> Plan:
+    """Put a question to one law."""
+    if is_trajectory(source):
+        return how_long(source, asked)
+    if asked.measured_gap is not None:
+        return judge(source, asked)
+    if asked.quantize_to == "lowest":
+        return lowest(source, asked)
+    choices, free, notes = _choices(source, asked)
+    asked = asked.timed(choices)
+    search = Search(
+        source.noting(*notes),
+        choices,
+        asked.limits(repeats="unique_tokens" in source.law.columns),
+        free,
+        asked.max_bits,
     )
-    free = ""
-    if bits is None and quantize_to is None and source.reads_bits and flops is not None:
-        choices, free = tied(source.law, [16.0]), "bits"
-    elif quantize_to == "any" and not isinstance(bits, list | tuple) and bits not in ("any", "each"):
-        choices, free = chosen(source.law, bits, 8), "post_bits"
-    else:
-        choices = chosen(source.law, bits, quantize_to)
-    search = Search(source, choices, limits, free, max_bits)
-    derived: dict[str, Derived] = {"tokens_per_param": lambda s, b: b.tokens / b.params}
-    return decide(search, "?", interval, tolerance, derived)
+    _check(asked, search)
+    if asked.loss is not None:
+        search = search.with_budget(budget_for(search, asked.loss))
+    return decide(search, asked)
+
+
+def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, list[str]]:
+    """The formats to choose among, which bits are free, and what has to be said of them."""
+    law, bits, post = source.law, asked.bits, asked.quantize_to
+    told = dict.fromkeys(name for _, labels in law.spec.labels for name in labels)
+    one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
+    notes: list[str] = []
+    if asked.machine is None and bits is None and post is None and source.reads_bits:
+        return tied(law, [16.0]), "bits", notes
+    if asked.machine is None and one and post == "any" and "post_bits" in law.columns:
+        return chosen(law, bits, 8, asked.kv), "post_bits", notes
+    if bits is None and post is None and source.reads_bits:  # costs go by hardware's own formats
+        native = [name for name in NATIVE if asked.machine is not None and asked.machine.has(name)]
+        notes.append(f"formats considered: {', '.join(native)}; name others with bits")
+        bits = native
+    elif bits is None and post is None:
+        assumed = (
+            f"training at 16 bits is assumed: the law has constants for {', '.join(told)}; name one with bits"
+        )
+        plain = "the law has no precision terms, so training at 16 bits is assumed"
+        notes.append(assumed if law.parts and told else plain)
+    elif bits is not None and not law.parts:
+        notes.append("the law has no precision terms: bits count in the cost, and lose nothing by it")
+    return chosen(law, bits, post, asked.kv, asked.pace), "", notes
+
+
+def _check(asked: Question, search: Search) -> None:
+    """Refuse what leaves nothing to choose, or what nothing limits.
+
+    Raises:
+        ConfigError: a question that is contradictory or incomplete.
+    """
+    limits = search.limits
+    given = limits.params is not None, limits.tokens is not None
+    if limits.flops is not None and all(given):
+        raise ConfigError("a budget with both params and tokens leaves nothing to choose; drop one of them")
+    if asked.loss is not None:
+        if limits.flops is not None or limits.tokens is not None:
+            raise ConfigError(
+                "a loss to be reached takes the place of budget and tokens; drop these, or the loss"
+            )
+        return
+    if asked.served and limits.flops is None:
+        raise ConfigError(
+            "tokens served cost as training does; give the budget of both, or the loss to be reached"
+        )
+    sized = limits.flops or limits.bytes or limits.token_flops or limits.most_params or given[0]
+    if not sized or (limits.endless and not search.turns):
+        raise ConfigError(
+            "say what there is to spend (budget, hours or money), how many tokens, or which size will be quantised to "
+            "what (params with quantize_to): without end, larger and longer is always better"
+        )

@@ -14,6 +14,7 @@ from ..formats import UNQUANTIZED, Format, Native, Recipe, Scheme, law_bits, par
 from ..laws import Law
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Runs
+from .cost import train_work
 
 #: What matrix products cost in formats of their operands, in those of 16 bits.
 Pace: TypeAlias = Callable[[Format, Format], float]
@@ -22,6 +23,8 @@ Formats: TypeAlias = str | int | Sequence[str | int]
 
 WHOLE_BITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # of all parts, compared where bits are free
 PART_BITS = (3, 4, 5, 6, 7, 8, 10, 12)  # of each part, where each is free, beside none
+#: What a law reads besides formats.
+SIZES = ("params", "tokens", "unique_tokens", "steps", "batch_tokens")
 POST_BITS = (2, 3, 4, 5, 6, 7, 8)  # of weights after training
 _PARTS = re.compile(r"((kv|w|a)\d+)+")
 MATRIX = (4096, 4096)  # whose scales bits a weight are counted with
@@ -107,8 +110,8 @@ def chosen(
     Args:
         law: the law that will read them.
         bits: formats in training: of all parts, like "int8", 8, "bf16" or "int4 group128"; of each, like "w4a8" or
-            "w=nvfp4, a=e4m3"; several of these; "any" for whole numbers of bits, or all formats that the law has constants for; "each"
-            for every number of bits of each part by itself. None is unquantised.
+            "w=nvfp4, a=e4m3"; several of these; "any" for whole numbers of bits, or all formats that the law has
+            constants for; "each" for every number of bits of each part by itself. None is unquantised.
         post: weights after training, like "int4" or "int4 group128"; several; "any". None leaves them as trained.
         kv: format of keys and values in serving, where it differs.
         pace: what products cost.
@@ -166,7 +169,9 @@ def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
     if law.gap == 0:
         raise ConfigError(f"{law.name} says nothing about quantisation after training; use a law with a gap")
     found: list[Recipe | None] = []
-    for name in _several("quantize_to", dict(law.spec.labels).get("post_format", POST_BITS) if post == "any" else post):
+    for name in _several(
+        "quantize_to", dict(law.spec.labels).get("post_format", POST_BITS) if post == "any" else post
+    ):
         first, _, rest = str(name).strip().partition(" ")
         recipe = Recipe.parse(f"{parse_format(first).name} {rest}", "channel")
         if not recipe.quantized:
@@ -178,7 +183,9 @@ def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
 def _several(what: str, names: Formats) -> Sequence[str | int]:
     several = [names] if isinstance(names, str | int) else list(names)
     if not several:
-        raise ConfigError(f"{what}: an empty list leaves nothing to choose; name formats, like ['int4', 'int8']")
+        raise ConfigError(
+            f"{what}: an empty list leaves nothing to choose; name formats, like ['int4', 'int8']"
+        )
     return several
 
 
@@ -186,22 +193,27 @@ def _several(what: str, names: Formats) -> Sequence[str | int]:
 
 
 def _choice(
-    law: Law, trained: _Named, after: Recipe | None, columns: Mapping[str, float], kv: Format | None, pace: Pace
+    law: Law,
+    trained: _Named,
+    after: Recipe | None,
+    columns: Mapping[str, float],
+    kv: Format | None,
+    pace: Pace,
 ) -> Choice:
     scheme = trained.scheme
     forward = pace(scheme.w.format, scheme.a.format)
     if trained.of_all is not None or (pace is by_bits and not scheme.grad_a.quantized):
-        backward = forward  # the papers count one number of bits for every product
-    else:  # gradients meet weights for the inputs' gradient, and activations for the weights'
-        backward = (pace(scheme.grad_a.format, scheme.w.format) + pace(scheme.grad_a.format, scheme.a.format)) / 2
+        train = forward  # the papers count one number of bits for every product
+    else:
+        work = train_work(1.0, 1.0, scheme)
+        train = sum(flops * pace(*pair) for pair, flops in work.items()) / sum(work.values())
     served = scheme.w if after is None else after
     # By bits, weights alone count in serving, as in the paper's inference cost N P_post (appendix E.3).
     serve = served.format.bits / 16 if pace is by_bits else pace(served.format, scheme.a.format)
-    told = trained.name if trained.name != "bf16" or after is None else "trained in bf16"
     return Choice(
-        name=told if after is None else f"{told}, then {str(after).replace(' channel', '')}",
+        name=trained.name if after is None else f"{trained.name}, then {str(after).replace(' channel', '')}",
         columns=columns,
-        train=forward / 3 + 2 * backward / 3,
+        train=train,
         serve=serve,
         bits=float(scheme.w.format.bits),
         post_bits=UNQUANTIZED if after is None else law_bits(after.format),
@@ -250,7 +262,7 @@ def _columns(law: Law, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, floa
     table = Runs.from_rows([{"params": 1.0, "tokens": 1.0, "loss": 1.0, **row} for row in rows])
     columns: dict[str, list[float]] = {}
     for item in law.inputs:
-        if item.column in ("params", "tokens", "unique_tokens"):
+        if item.column in SIZES:
             continue
         try:
             found = table.quantity(item.column).fill_null(math.nan).to_list()

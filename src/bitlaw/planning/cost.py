@@ -6,7 +6,6 @@ rates of real units, on which bits that no unit takes gain nothing, and by the s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -19,7 +18,6 @@ from ..errors import ConfigError, DataError
 from ..formats import Format, Recipe, Scheme, parse_format
 from ..runs import Runs
 from ..shapes import Shape
-from ..units import format_quantity
 from .hardware import Hardware
 
 Number = TypeVar("Number", float, NDArray[np.float64])
@@ -227,88 +225,6 @@ def achieved_from(
         )
         raise DataError(f"no row tells what share of the peak it reached: {why}")
     return Achieved(float(np.median(possible)), min(possible), max(possible), len(possible))
-
-
-@dataclass(frozen=True)
-class TrainCost:
-    """What a training run takes.
-
-    Attributes:
-        seconds: on all devices at once.
-        dollars: NaN where the price is not known.
-        flops: of all matrix products.
-        devices: how many.
-        notes: what the figures rest on.
-    """
-
-    seconds: float
-    dollars: float
-    flops: float
-    devices: float
-    notes: tuple[str, ...]
-
-    @property
-    def device_hours(self) -> float:
-        """Hours of one device that are paid for."""
-        return self.seconds * self.devices / 3600
-
-
-def train_cost(
-    hardware: Hardware,
-    size: float | Shape,
-    tokens: float,
-    scheme: Scheme | str = "16",
-    *,
-    seq_len: int = 0,
-    achieved: float | Achieved | None = None,
-    throughput: float | None = None,
-    devices: float = 1,
-) -> TrainCost:
-    """What it takes to train a model: time, money, and what both rest on.
-
-    Args:
-        hardware: a profile.
-        size: parameters N, or a shape.
-        tokens: training tokens D.
-        scheme: how each part is held in training.
-        seq_len: tokens of a sequence, for a shape.
-        achieved: share of the peak; where not given, the peak itself, which makes the time a lower bound.
-        throughput: measured tokens a second of all devices at this size and scheme, in place of rates.
-        devices: how many work at once.
-
-    Raises:
-        ConfigError: an impossible number, a scheme that cannot be read, or operands without a known rate.
-
-    >>> from bitlaw.planning import hardware
-    >>> cost = train_cost(hardware("h100"), 8e9, 1e12, "w=e4m3, a=e4m3, grad_a=e5m2", achieved=0.4, devices=64)
-    >>> round(cost.seconds / 86400, 1), round(cost.dollars, -3)
-    (11.0, 67000.0)
-    """
-    for name, value in (("tokens", tokens), ("devices", devices)):
-        _some(name, value)
-    if not isinstance(size, Shape):
-        _some("params", size)
-    work = train_work(size, tokens, scheme, seq_len)
-    notes = []
-    if throughput is not None:
-        seconds = tokens / _some("throughput", throughput)
-        notes.append(f"time from a measured {format_quantity(throughput, 'tokens')} a second")
-    else:
-        share = achieved.share if isinstance(achieved, Achieved) else 1.0 if achieved is None else achieved
-        seconds = train_seconds(hardware, work, share, devices)
-        notes += dict.fromkeys(note for pair in work if (note := hardware.rate(*pair).note))
-        notes.append(
-            f"time at the peak rates of {hardware.name}, which no run reaches: a lower bound"
-            if achieved is None
-            else f"time at {achieved if isinstance(achieved, Achieved) else f'{share:.0%} of the peak'}"
-        )
-    dollars = hardware.dollars(seconds, devices)
-    notes.append(
-        f"what {hardware.name} costs is not known"
-        if math.isnan(dollars)
-        else f"{hardware.price:g} USD an hour: {hardware.price_source} ({hardware.price_date})"
-    )
-    return TrainCost(seconds, dollars, sum(work.values()), devices, tuple(notes))
 
 
 def _length(seq_len: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,35 +13,27 @@ from ..formats import UNQUANTIZED
 from ..laws.terms import PARTS
 from .answer import Answer, Option, Plan
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
+from .derive import derived
 from .limits import Array
 from .optimum import AMOUNTS, MIDDLE, MIN_BITS, Best, Search
+from .question import Question
 from .source import answer, stretch
+from .training import training_toml
 
-#: Further quantities of optima: from a search and its optima (S,) to values (S,).
-Derived = Callable[[Search, Best], Array]
 NEAR = 4.0  # sizes and tokens are compared within exp(+-4) of the best
 
 
-def decide(
-    search: Search,
-    question: str,
-    interval: float,
-    tolerance: float,
-    derived: Mapping[str, Derived],
-) -> Plan:
+def decide(search: Search, asked: Question) -> Plan:
     """Find the optimum and all that a plan says of it.
 
     Args:
-        search: what is asked.
-        question: in words.
-        interval: level of the intervals.
-        tolerance: share of the reducible loss that near-optimal choices may cost.
-        derived: further quantities to answer, by name.
+        search: the law, the choices and the limits.
+        asked: the question.
 
     Raises:
         LawError: no point that the law speaks of is within the limits.
     """
-    source = search.source
+    source, interval, tolerance = search.source, asked.interval, asked.tolerance
     each = search.each()
     k = int(np.argmin(each.loss))
     if not np.isfinite(each.loss[k]):
@@ -50,15 +42,17 @@ def decide(
     drawn = source.drawn
     if drawn:
         draws = search.in_draws(each)
-        found = Best(*(np.concatenate(pair) for pair in zip(vars(found).values(), vars(draws).values(), strict=True)))
+        found = Best(
+            *(np.concatenate(pair) for pair in zip(vars(found).values(), vars(draws).values(), strict=True))
+        )
     best, choice = found.at(slice(1)), search.choices[k]
     limit = best.loss[0] + tolerance * (best.loss[0] - source.floor(source.theta[:1])[0])
     near = _near(search, k, best, limit)
-    answers = _answers(search, found, choice, near, interval, derived)
+    answers = _answers(search, found, choice, near, asked)
     options = _options(search, each, found, limit)
-    notes = [*source.notes, *_notes(search, found, choice)]
+    notes = [*source.notes, *_notes(search, found, choice), *asked.notes(choice)]
     return Plan(
-        question=question,
+        question=asked.words,
         law=source.name,
         answers=answers,
         options=options,
@@ -67,7 +61,18 @@ def decide(
         notes=tuple(dict.fromkeys(notes)),
         method=source.method,
         formats="" if search.free_bits else choice.name,
+        training=_training(search, each, asked.words),
     )
+
+
+def _training(search: Search, each: Best, question: str) -> str:
+    """The configuration of the best model; of whole numbers of bits, where these were free."""
+    if search.free_bits:
+        search = replace(search, choices=_whole(search), free_bits="")
+        each = search.each()
+    k = int(np.argmin(each.loss))
+    choice = search.choices[k]
+    return training_toml(question, float(each.params[k]), float(each.tokens[k]), choice.scheme, choice.post)
 
 
 def _why_not(search: Search, each: Best, k: int) -> str:
@@ -105,30 +110,27 @@ def _answers(
     found: Best,
     choice: Choice,
     near: Mapping[str, tuple[float, float]],
-    interval: float,
-    derived: Mapping[str, Derived],
+    asked: Question,
 ) -> tuple[Answer, ...]:
     limits, source = search.limits, search.source
     quantities: dict[str, Array] = {"params": found.params, "tokens": found.tokens}
-    if search.free_bits or len({c.bits for c in search.choices}) >= 1:
-        quantities["bits"] = found.bits
-    quantities["loss"] = found.loss
+    quantities |= {"bits": found.bits, "loss": found.loss}
     if choice.post is not None or search.free_bits == "post_bits":
         quantities["gap"] = search.gap(source.theta[: len(found.loss)], found)
-    quantities |= {name: read(search, found) for name, read in derived.items()}
+    quantities |= {name: read(found) for name, read in derived(search, asked).items()}
     given = {
         "params": limits.params is not None,
         "tokens": limits.tokens is not None,
         "bits": not search.free_bits and len(search.choices) == 1,
     }
     return tuple(
-        answer(name, values, source.drawn, interval, near.get(name), given.get(name, False))
+        answer(name, values, source.drawn, asked.interval, near.get(name), given.get(name, False))
         for name, values in quantities.items()
     )
 
 
 def _options(search: Search, each: Best, found: Best, limit: float) -> tuple[Option, ...]:
-    """The best that each choice can do, and how often it is the best of them; whole numbers of bits where these are free."""
+    """The best that each choice, or each whole number of free bits, can do, and how often it is the best of them."""
     if search.free_bits:
         search = replace(search, choices=_whole(search), free_bits="")
         each = search.each()
@@ -172,9 +174,7 @@ def _whole(search: Search) -> tuple[Choice, ...]:
 
 def _after(choice: Choice, bits: float) -> Choice:
     columns = {**choice.columns, "post_bits": bits}
-    return replace(
-        choice, name=f"{bits:g} bits", columns=columns, serve=bits / 16, post_bits=bits, bpw=bits
-    )
+    return replace(choice, name=f"{bits:g} bits", columns=columns, serve=bits / 16, post_bits=bits, bpw=bits)
 
 
 def _notes(search: Search, found: Best, choice: Choice) -> list[str]:
@@ -182,7 +182,9 @@ def _notes(search: Search, found: Best, choice: Choice) -> list[str]:
     notes = []
     lost = int((~np.isfinite(found.loss)).sum())
     if lost:
-        notes.append(f"{lost} of {len(found.loss) - 1} draws have no optimum in the law's domain and are left out")
+        notes.append(
+            f"{lost} of {len(found.loss) - 1} draws have no optimum in the law's domain and are left out"
+        )
     bits, params, tokens = float(best.bits[0]), float(best.params[0]), float(best.tokens[0])
     if search.free_bits and bits > search.max_bits - 1e-3:
         notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
@@ -198,7 +200,9 @@ def _notes(search: Search, found: Best, choice: Choice) -> list[str]:
             notes.append("more training always helps, as far as was searched")
         elif some := int(never[1:].sum()):
             notes.append(f"in {some / (len(never) - 1):.0%} of draws more training always helps")
-    if search.free_bits == "bits" and (idle := [what for part, what in PARTS.items() if part not in source.law.parts]):
+    if search.free_bits == "bits" and (
+        idle := [what for part, what in PARTS.items() if part not in source.law.parts]
+    ):
         notes.append(
             f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
             "the cost counts all parts at the same bits; the best bits may be far too low"

@@ -12,26 +12,32 @@ import numpy as np
 
 from ..errors import LawError
 from .answer import Option, Plan
-from .limits import Array
-from .optimum import QUICK, Search
-from .source import answer
+from .choice import chosen
+from .limits import Array, Limits
+from .optimum import Search
+from .question import Question
+from .search import QUICK
+from .source import Source, answer
 
 
-def lowest(search: Search, question: str, interval: float, tolerance: float, most_gap: float | None) -> Plan:
+def lowest(source: Source, asked: Question) -> Plan:
     """The fewest bits after training that are safe for a model of given size and tokens.
 
+    Safe is what the model has not yet been trained too long for and, where a largest gap is given, what costs no more.
+
     Args:
-        search: choices after training, with size and tokens given.
-        question: in words.
-        interval: level of the intervals.
-        tolerance: of the plan.
-        most_gap: nats a token that quantisation may cost; None asks only that more tokens would not have hurt.
+        source: the law.
+        asked: the question, with params and tokens.
 
     Raises:
+        ConfigError: params or tokens are missing, or the law says nothing of quantisation after training.
         LawError: no choice is safe.
     """
-    source, tokens = search.source, float(np.asarray(search.limits.tokens))
-    gaps, critical = zip(*(_of(search, k, tokens) for k in range(len(search.choices))), strict=True)
+    params, tokens = asked.model("the fewest safe bits are")
+    most_gap, interval = asked.max_gap, asked.interval
+    choices = chosen(source.law, asked.bits, "any", asked.kv, asked.pace)
+    search = Search(source, choices, Limits(params=params, tokens=tokens))
+    gaps, critical = zip(*(_of(search, k, params, tokens) for k in range(len(search.choices))), strict=True)
     gap, beyond = np.stack(gaps), np.stack(critical)  # (choices, 1 + draws)
     safe = (beyond >= tokens) & np.isfinite(gap)
     if most_gap is not None:
@@ -39,8 +45,10 @@ def lowest(search: Search, question: str, interval: float, tolerance: float, mos
     bits = np.array([c.post_bits for c in search.choices])
     fewest = np.where(safe, bits[:, None], np.inf).min(axis=0)
     if not np.isfinite(fewest[0]):
-        asked = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
-        raise LawError(f"none of {', '.join(c.name for c in search.choices)} is safe here{asked}; allow more bits")
+        within = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
+        raise LawError(
+            f"none of {', '.join(c.name for c in search.choices)} is safe here{within}; allow more bits"
+        )
     k = int(np.flatnonzero(safe[:, 0] & (bits == fewest[0]))[0])
     draws = np.arange(gap.shape[1])
     at = np.array([int(np.argmin(np.where(safe[:, j], bits, np.inf))) for j in draws])
@@ -52,7 +60,7 @@ def lowest(search: Search, question: str, interval: float, tolerance: float, mos
         Option(
             formats=c.name,
             bits=c.post_bits,
-            params=float(np.asarray(search.limits.params)),
+            params=params,
             tokens=float(beyond[j, 0]),
             loss=float(gap[j, 0]),
             near_optimal=bool(safe[j, 0]),
@@ -63,16 +71,14 @@ def lowest(search: Search, question: str, interval: float, tolerance: float, mos
     notes = list(source.notes)
     if source.drawn and not where.all():
         notes.append(f"in {1 - where.mean():.0%} of draws none of these is safe")
-    notes += source.extrapolation(
-        float(np.asarray(search.limits.params)), tokens, {"post_bits": float(fewest[0])}
-    )
+    notes += source.extrapolation(params, tokens, {"post_bits": float(fewest[0])})
     return Plan(
-        question=question,
+        question=asked.words,
         law=source.name,
         answers=answers,
         options=options,
         level=interval if source.drawn else math.nan,
-        tolerance=tolerance,
+        tolerance=asked.tolerance,
         notes=tuple(dict.fromkeys(notes)),
         method=source.method,
         formats=search.choices[k].name,
@@ -80,10 +86,10 @@ def lowest(search: Search, question: str, interval: float, tolerance: float, mos
     )
 
 
-def _of(search: Search, k: int, tokens: float) -> tuple[Array, Array]:
+def _of(search: Search, k: int, params: float, tokens: float) -> tuple[Array, Array]:
     """Gap at the tokens trained on, and critical tokens, of one choice at the estimate and in all draws."""
     theta = search.source.theta
     which = np.full(len(theta), k)
-    places = (np.full((len(theta), 1), x) for x in (0.0, float(np.asarray(search.limits.params)), tokens))
+    places = (np.full((len(theta), 1), x) for x in (0.0, params, tokens))
     gap = search.source.gap(theta, search.read(which, *places))
     return gap, search.without_tokens().best(theta, which, QUICK).tokens

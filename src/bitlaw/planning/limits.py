@@ -69,9 +69,20 @@ class Limits:
         if self.bytes is not None:
             largest = np.minimum(largest, self._log_filling(bpw, kv_bits))
         if self.flops is not None and self.tokens is not None:
-            whole = 6 * column(self.tokens) * train + 2 * self.served * serve
-            largest = np.minimum(largest, np.log(column(self.flops) / whole))
+            largest = np.minimum(largest, self._log_spending(self.tokens, train, serve))
         return largest
+
+    def log_least(self, train: Array, serve: Array) -> Array:
+        """Logarithm of the size that spends the budget on the most tokens there are; a smaller one leaves some of it."""
+        if self.flops is None or self.most_tokens is None:
+            return np.full(np.broadcast_shapes(train.shape, serve.shape), -np.inf)
+        return self._log_spending(self.most_tokens, train, serve)
+
+    def _log_spending(self, tokens: ArrayLike, train: Array, serve: Array) -> Array:
+        """Logarithm of the size that spends the budget on some training tokens."""
+        assert self.flops is not None
+        whole = 6 * column(tokens) * train + 2 * self.served * serve
+        return np.log(column(self.flops) / whole)
 
     def _log_filling(self, bpw: Array, kv_bits: Array) -> Array:
         """Logarithm of the size whose weights and cache fill the memory."""

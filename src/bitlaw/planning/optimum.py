@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from .limits import Array, Limits, column
 from .search import FINE, QUICK, minimise
 from .source import Source
 
-SIZES = 70.0  # sizes are searched down to exp(-70) of the largest there can be
+SIZES = (
+    70.0  # sizes are searched down to exp(-70) of the largest there can be, or to the least that makes sense
+)
 AMOUNTS = 90.0  # and tokens likewise; where they are endless, within exp(+-45) of the parameters
 MIDDLE = 35.0  # the largest size considered under a budget: exp(35) times its square root
 SMALLEST = 1.0  # parameter, and token
-LAST = 24  # choices that are optimised in every draw; the rest are compared at the estimate's sizes
+LAST = 12  # choices that are optimised in every draw; the rest are compared at the estimate's sizes
 MIN_BITS = 2.0
 
 Index = NDArray[np.int64]
@@ -39,10 +42,11 @@ class Best:
     tokens: Array
     loss: Array
     choice: Index
+    place: Array  # on the axes that were searched (S, d)
 
     def at(self, rows: Index | slice) -> Best:
         """Some of them."""
-        return Best(*(getattr(self, name)[rows] for name in ("bits", "params", "tokens", "loss", "choice")))
+        return Best(*(part[rows] for part in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -63,50 +67,70 @@ class Search:
     free_bits: str = ""
     max_bits: float = 16.0
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """What is searched, in order."""
         axes = [self.free_bits] if self.free_bits else []
         limits = self.limits
         if limits.params is None and limits.tokens is None:
             axes.append("params")
-        if limits.tokens is None and (limits.endless or self._turns):
+        if limits.tokens is None and (limits.endless or self.turns):
             axes.append("tokens")
         return tuple(axes)
 
-    @property
-    def _turns(self) -> bool:
+    @cached_property
+    def turns(self) -> bool:
         """Whether more tokens may hurt."""
         after = self.free_bits == "post_bits" or any(c.post is not None for c in self.choices)
         return self.source.turns or (after and self.source.law.gap != 0)
 
     # ---- finding optima
 
-    def best(self, theta: Array, which: Index, rounds: int = FINE, bits: Array | None = None) -> Best:
-        """The optimum of each pair of constants (S, p) and choice (S,), at some bits (S,) where these are not free."""
+    def best(
+        self,
+        theta: Array,
+        which: Index,
+        rounds: int = FINE,
+        bits: Array | None = None,
+        start: Array | None = None,
+        reach: float = 1.0,
+    ) -> Best:
+        """The optimum of each pair of constants (S, p) and choice (S,).
+
+        Args:
+            theta: constants.
+            which: choices.
+            rounds, start, reach: as `minimise` takes them.
+            bits: at which free bits are held (S,).
+        """
         low, high = self._box(len(theta))
         if bits is not None:
             low[:, 0] = high[:, 0] = bits
-        at, loss = minimise(lambda x: self._loss(theta, which, x), low, high, rounds)
+        at, loss = minimise(lambda x: self._loss(theta, which, x), low, high, rounds, start, reach)
         bits, params, tokens = (part[:, 0] for part in self._point(which, at[:, None]))
-        return Best(bits, params, tokens, loss, which)
+        return Best(bits, params, tokens, loss, which, at)
 
     def each(self) -> Best:
         """The best that every choice can do, at the estimate."""
         which = np.arange(len(self.choices))
         return self.at_estimate().best(np.repeat(self.source.theta[:1], len(which), axis=0), which)
 
+    def with_budget(self, flops: float | Array) -> Search:
+        """The same with a budget, or one for the estimate and each draw."""
+        return replace(self, limits=replace(self.limits, flops=flops))
+
     def at_estimate(self) -> Search:
         """The same with the estimate's budget alone, where every draw has its own."""
         if self.limits.flops is None or not np.ndim(self.limits.flops):
             return self
-        return replace(self, limits=replace(self.limits, flops=float(np.asarray(self.limits.flops)[0])))
+        return self.with_budget(float(np.asarray(self.limits.flops)[0]))
 
     def in_draws(self, each: Best) -> Best:
         """The best of all choices in every draw of the constants.
 
-        Where there are many, those that come first in no draw at the estimate's sizes and tokens are passed over: near
-        an optimum, the loss hardly depends on them.
+        Draws begin where the estimate ends, with a step as wide as the grid's. Where there are many choices, those that
+        come first in no draw at the estimate's sizes and tokens are passed over: near an optimum, the loss hardly
+        depends on them.
         """
         draws = self.source.theta[1:]
         able = np.flatnonzero(np.isfinite(each.loss))
@@ -114,8 +138,8 @@ class Search:
             there = [self._at(each.params[k], each.tokens[k], draws, int(k)) for k in able]
             wins = np.bincount(np.argmin(there, axis=0), minlength=len(able))
             able = able[np.sort(np.argsort(-wins)[:LAST])]
-        pairs = np.repeat(able, len(draws))
-        found = self._funded(len(able)).best(np.tile(draws, (len(able), 1)), pairs, QUICK)
+        pairs, start = np.repeat(able, len(draws)), np.repeat(each.place[able], len(draws), axis=0)
+        found = self._funded(len(able)).best(np.tile(draws, (len(able), 1)), pairs, QUICK, start=start)
         winner = np.argmin(found.loss.reshape(len(able), -1), axis=0)
         return found.at(winner * len(draws) + np.arange(len(draws)))
 
@@ -124,7 +148,7 @@ class Search:
         flops = np.asarray(self.limits.flops if self.limits.flops is not None else 0.0)
         if not flops.ndim:
             return self
-        return replace(self, limits=replace(self.limits, flops=np.tile(flops[1:], choices)))
+        return self.with_budget(np.tile(flops[1:], choices))
 
     def _at(self, params: float, tokens: float, theta: Array, k: int) -> Array:
         """Losses (S,) of one choice at a size and tokens, whatever they cost."""
@@ -150,38 +174,41 @@ class Search:
         ends = {
             "bits": (MIN_BITS, self.max_bits),
             "post_bits": (MIN_BITS, self.max_bits),
-            "params": (-SIZES, 0.0),
+            "params": (0.0, 1.0),
             "tokens": (-AMOUNTS, 0.0),
         }
         pairs = np.array([ends[name] for name in self.axes]).reshape(-1, 2)
         return np.tile(pairs[:, 0], (count, 1)), np.tile(pairs[:, 1], (count, 1))
 
-    def _costs(self, which: Index, bits: Array | None) -> tuple[Array, Array, Array, Array]:
-        """Costs of training and serving, bits a weight and of the cache, at points (S, K)."""
+    def costs(self, which: Index, bits: Array | None) -> tuple[Array, Array, Array, Array]:
+        """What a FLOP of training and of serving costs, bits of a weight and of the cache, at points (S, K)."""
         own = [
             np.array([getattr(c, name) for c in self.choices])[which][:, None]
             for name in ("train", "serve", "bpw", "kv_bits")
         ]
-        if bits is None:
-            return own[0], own[1], own[2], own[3]
-        if self.free_bits == "bits":
+        if bits is not None and self.free_bits == "bits":
             return bits / 16, bits / 16, bits, bits
-        return own[0], bits / 16, bits, own[3]
+        if bits is not None and self.free_bits:
+            return own[0], bits / 16, bits, own[3]
+        return own[0], own[1], own[2], own[3]
 
     def _point(self, which: Index, x: Array) -> tuple[Array, Array, Array]:
         """Bits, size and tokens at places on the axes (S, K, d)."""
         place = {name: x[..., k] for k, name in enumerate(self.axes)}
         bits = place.get(self.free_bits)
-        train, serve, bpw, kv_bits = self._costs(which, bits)
+        train, serve, bpw, kv_bits = self.costs(which, bits)
         limits, shape = self.limits, x.shape[:2]
         largest = limits.log_largest(train, serve, bpw, kv_bits)
         if limits.params is not None:
             params = np.broadcast_to(column(limits.params), shape)
             params = np.where(np.log(params) <= largest + 1e-9, params, np.nan)  # too large to be had
-        else:
+        elif "params" in place:
             if limits.flops is not None:
                 largest = np.minimum(largest, MIDDLE + 0.5 * np.log(column(limits.flops)))
-            params = np.exp(np.broadcast_to(largest + place.get("params", 0.0), shape))
+            least = np.clip(limits.log_least(train, serve), largest - SIZES, largest)
+            params = np.exp(np.broadcast_to(largest + (least - largest) * place["params"], shape))
+        else:
+            params = np.exp(np.broadcast_to(largest, shape))
         most = limits.log_most_tokens(params, train, serve)
         if "tokens" in place:
             most = np.where(np.isposinf(most), np.log(params) + AMOUNTS / 2, most) + place["tokens"]
@@ -200,9 +227,7 @@ class Search:
     def read(self, which: Index, bits: Array, params: Array, tokens: Array) -> dict[str, Array]:
         """What the law reads at points (S, K) of some choices (S,)."""
         names = self.choices[0].columns
-        columns = {
-            name: np.array([c.columns[name] for c in self.choices])[which][:, None] for name in names
-        }
+        columns = {name: np.array([c.columns[name] for c in self.choices])[which][:, None] for name in names}
         if self.free_bits == "bits":
             columns |= {f"{part}_bits": bits for part in self.source.law.parts}
         elif self.free_bits:

@@ -9,25 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-FINE = 48  # rounds for an estimate: to rounding, or nearly
-QUICK = 20  # rounds for draws: a ten-thousandth of a first step, or better
+FINE = 64  # rounds for an estimate: to rounding, or nearly
+QUICK = 32  # rounds for draws
 GRID = {0: 1, 1: 33, 2: 17, 3: 9}  # points an axis of the first look
 CHUNK = 2_000_000  # values a call, so that memory stays small
 
 
 def minimise(
-    function: Callable[[Array], Array], low: Array, high: Array, rounds: int = FINE
+    function: Callable[[Array], Array],
+    low: Array,
+    high: Array,
+    rounds: int = FINE,
+    start: Array | None = None,
+    reach: float = 1.0,
 ) -> tuple[Array, Array]:
     """Minimise functions of up to three variables in boxes, all at once.
 
-    A grid finds the valley. Then, round by round, every function is read at the 3^d points one step around the best
-    so far, and at the bottom of the parabola through them; where that finds nothing lower, the step is halved.
+    A grid finds the valley, unless it is known. Then, round by round, every function is read at the 3^d points one step
+    around the best so far, and at the bottom of the parabola through them; where that finds nothing lower, the step is
+    halved.
 
     Args:
         function: takes points (S, K, d), K for each function, and returns values (S, K); infinite where undefined.
         low: lower corners (S, d).
         high: upper corners (S, d).
         rounds: after the grid.
+        start: points in the valleys (S, d), in place of the grid.
+        reach: first step from there, in steps of the grid.
 
     Returns:
         Where each minimum is (S, d), and its value (S,).
@@ -39,9 +47,13 @@ def minimise(
     """
     count, d = low.shape
     each = GRID[d]
-    shares = np.array(list(product(np.linspace(0, 1, each), repeat=d))).reshape(each**d, d)
-    best, value = _lowest(function, low[:, None] + (high - low)[:, None] * shares, count)
-    step = (high - low) / max(each - 1, 1)
+    if start is None or d == 0:
+        shares = np.array(list(product(np.linspace(0, 1, each), repeat=d))).reshape(each**d, d)
+        best, value = _lowest(function, low[:, None] + (high - low)[:, None] * shares, count)
+        reach = 1.0
+    else:
+        best, value = start, np.full(count, np.inf)
+    step = reach * (high - low) / max(each - 1, 1)
     if d == 0:
         return best, value
     around = np.array(list(product((-1.0, 0.0, 1.0), repeat=d)))
@@ -75,13 +87,13 @@ def _lowest(function: Callable[[Array], Array], points: Array, count: int) -> tu
 
 def _bottom(values: Array, d: int) -> Array:
     """Where the parabola through the values (S, 3^d) has its bottom, in steps; zero where it has none nearby."""
-    f = values.reshape([len(values)] + [3] * d)
+    weights = 3 ** np.arange(d)[::-1]
 
     def at(*moves: tuple[int, int]) -> Array:
-        place = [1] * d
+        place = np.ones(d, dtype=int)
         for axis, move in moves:
             place[axis] += move
-        return f[(slice(None), *place)]
+        return values[:, int(place @ weights)]
 
     slope = np.empty((len(values), d))
     bend = np.empty((len(values), d, d))
@@ -90,11 +102,13 @@ def _bottom(values: Array, d: int) -> Array:
             slope[:, i] = (at((i, 1)) - at((i, -1))) / 2
             bend[:, i, i] = at((i, 1)) - 2 * at() + at((i, -1))
             for j in range(i):
-                corners = at((i, 1), (j, 1)) - at((i, 1), (j, -1)) - at((i, -1), (j, 1)) + at((i, -1), (j, -1))
+                corners = (
+                    at((i, 1), (j, 1)) - at((i, 1), (j, -1)) - at((i, -1), (j, 1)) + at((i, -1), (j, -1))
+                )
                 bend[:, i, j] = bend[:, j, i] = corners / 4
-        known = np.isfinite(bend).all(axis=(1, 2)) & np.isfinite(slope).all(axis=1)
+        known = np.asarray(np.isfinite(bend).all(axis=(1, 2)) & np.isfinite(slope).all(axis=1))
         bend = np.where(known[:, None, None], bend, np.eye(d))
-        least: Array = np.linalg.eigvalsh(bend)[:, 0]
+        least = np.asarray(np.linalg.eigvalsh(bend), dtype=float)[:, 0]
         upward = np.asarray(least > 1e-12 * np.abs(bend).max(axis=(1, 2)))
         bend = np.where(upward[:, None, None], bend, np.eye(d))
         move = -np.linalg.solve(bend, slope[..., None])[..., 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Source:
-    """A law with its constants: the point estimate first, then the draws."""
+    """A law with its constants: the point estimate first, then the draws, and the noise of single runs."""
 
     name: str
     law: Law
@@ -31,6 +32,8 @@ class Source:
     ranges: dict[str, tuple[float, float]]
     notes: tuple[str, ...]
     method: str = ""
+    noise: Mapping[str, float] = field(default_factory=dict)
+    df: int = 0
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:
@@ -43,7 +46,8 @@ class Source:
             raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
         if isinstance(law, str):
             law = published(law)
-        plannable(law.law)
+        if {"steps", "batch_tokens"} - set(law.law.columns):
+            plannable(law.law)
         if isinstance(law, Published):
             theta = law.law.vector(law.values)[None]
             note = f"published constants carry no intervals; fitted on {law.regime}"
@@ -62,11 +66,17 @@ class Source:
             dict(law.ranges),
             notes,
             f"{law.method} bootstrap" if law.method in ("residual", "wild", "cluster") else law.method,
+            law.noise,
+            law.df,
         )
 
-    def noting(self, note: str) -> Source:
-        """The same with one more note."""
-        return replace(self, notes=(*self.notes, note))
+    def noting(self, *notes: str) -> Source:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def at_estimate(self) -> Source:
+        """The same without draws."""
+        return replace(self, theta=self.theta[:1], drawn=False)
 
     def loss(self, theta: Array, columns: Mapping[str, Array]) -> Array:
         """Loss at points (S, K) for each vector of constants (S, p); infinite outside the law's domain."""
@@ -89,7 +99,7 @@ class Source:
         """Whether the law says what bits in training do, as a function of their number."""
         return self.law.reads_bits
 
-    @property
+    @cached_property
     def turns(self) -> bool:
         """Whether the loss in training may rise with tokens, as where a penalty of low precision grows with them."""
         law = self.law

@@ -7,17 +7,19 @@ tokens, the model is then the one that this budget would choose.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ..errors import LawError
 from .limits import Array
-from .optimum import FINE, QUICK, Search
+from .optimum import LAST, Index, Search
+from .search import FINE, QUICK
 
 LEAST, MOST = np.log(1e3), np.log(1e45)  # budgets considered, FLOPs
 ROUNDS = 60  # at most; a power law needs four or five
 CLOSE = 1e-9  # of the logarithm of the budget
+REACHED = 1e-6  # of the logarithm of what is reducible
+STEEP = 6.0  # a first guess of how much budget, in logarithms, a loss takes
+NEARBY = 0.1  # of a step of the grid: how far the best model moves from one budget to the next
 
 
 def budget_for(search: Search, loss: float) -> Array:
@@ -33,50 +35,52 @@ def budget_for(search: Search, loss: float) -> Array:
     Raises:
         LawError: the loss is not reached at the estimate.
     """
-    theta = search.source.theta
-    point = _root(search, theta[:1], loss, FINE)
+    theta, choices = search.source.theta, np.arange(len(search.choices))
+    point = _root(search, theta[:1], loss, choices, np.log(1e20), FINE)
     if not np.isfinite(point[0]):
         floor = float(search.source.floor(theta[:1])[0])
         raise LawError(
             f"no budget reaches a loss of {loss:g} within these limits: the law's own floor is {floor:.4g}; ask for a "
             "higher loss, or raise a limit"
         )
-    return np.concatenate([point, _root(search, theta[1:], loss, QUICK)]) if search.source.drawn else point
+    if not search.source.drawn:
+        return point
+    best = search.with_budget(float(point[0])).each().loss
+    able = choices[np.argsort(best)[:LAST]]
+    return np.concatenate([point, _root(search, theta[1:], loss, able, float(np.log(point[0])), QUICK)])
 
 
-def _root(search: Search, theta: Array, loss: float, rounds: int) -> Array:
-    floor = search.source.floor(theta)
+def _root(search: Search, theta: Array, loss: float, able: Index, near: float, rounds: int) -> Array:
+    """The budget of each vector of constants, looked for from the logarithm of one that is near."""
+    floor, count = search.source.floor(theta), len(theta)
+    many, pairs = np.tile(theta, (len(able), 1)), np.repeat(able, count)
+    start: Array | None = None
 
     def height(x: Array) -> Array:
         """How far above the loss asked for the best model of a budget is, in logarithms of what is reducible."""
-        found = _lowest(search, theta, np.exp(x), rounds)
+        nonlocal start
+        reach, effort = (1.0, rounds) if start is None else (NEARBY, rounds // 2)
+        found = search.with_budget(np.tile(np.exp(x), len(able))).best(
+            many, pairs, effort, start=start, reach=reach
+        )
+        start = found.place
+        lowest = found.loss.reshape(len(able), count).min(axis=0)
         with np.errstate(all="ignore"):
-            return np.where(np.isfinite(found), np.log((found - floor) / (loss - floor)), np.inf)
+            return np.where(np.isfinite(lowest), np.log((lowest - floor) / (loss - floor)), np.inf)
 
-    low, high = np.full(len(theta), LEAST), np.full(len(theta), MOST)
-    able = (loss > floor) & (height(high) <= 0)
-    x = np.full(len(theta), np.log(1e20))
+    low, high = np.full(count, LEAST), np.full(count, MOST)
+    before = np.full(count, near)
+    was = height(before)
+    x = np.clip(before + was * STEEP, LEAST, MOST)
     y = height(x)
-    before, was = x + 1.0, height(x + 1.0)
     for _ in range(ROUNDS):
-        low, high = np.where(y > 0, np.maximum(low, x), low), np.where(y <= 0, np.minimum(high, x), high)
+        low = np.maximum(np.where(was > 0, np.maximum(low, before), low), np.where(y > 0, x, low))
+        high = np.minimum(np.where(was <= 0, np.minimum(high, before), high), np.where(y <= 0, x, high))
         with np.errstate(all="ignore"):
             secant = x - y * (x - before) / (y - was)
-        inside = np.isfinite(secant) & (secant > low) & (secant < high)
-        new = np.where(inside, secant, (low + high) / 2)
-        if (np.abs(new - x)[able] < CLOSE).all():
-            x = new
+        new = np.where((secant > low) & (secant < high), secant, (low + high) / 2)
+        if (np.abs(new - x)[loss > floor] < CLOSE).all():
             break
         before, was, x = x, y, new
         y = height(x)
-    return np.where(able, np.exp(x), np.nan)
-
-
-def _lowest(search: Search, theta: Array, flops: Array, rounds: int) -> Array:
-    """The best loss over all choices for each vector of constants and its budget."""
-    count, choices = len(theta), len(search.choices)
-    funded = replace(search, limits=replace(search.limits, flops=np.tile(flops, choices)))
-    pairs = np.repeat(np.arange(choices), count)
-    losses = funded.best(np.tile(theta, (choices, 1)), pairs, rounds).loss
-    lowest: Array = losses.reshape(choices, count).min(axis=0)
-    return lowest
+    return np.where((loss > floor) & (np.abs(y) < REACHED), np.exp(x), np.nan)

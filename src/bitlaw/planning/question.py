@@ -1,0 +1,272 @@
+"""A question to the planner, read and checked: quantities as numbers, hardware as a machine, and all of it in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from ..errors import ConfigError
+from ..runs import read_runs
+from ..units import format_quantity, parse_quantity
+from .choice import Choice, Formats, Pace, by_bits
+from .cost import achieved_from
+from .hardware import Hardware, hardware
+from .limits import Limits
+from .machine import Machine
+from .serve import Cache
+
+Quantity: TypeAlias = str | float | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `plan` was asked; the names are those of its arguments, None where it was not said."""
+
+    flops: float | None
+    loss: float | None
+    params: float | None
+    tokens: float | None
+    bits: Formats | None
+    quantize_to: Formats | None
+    max_params: float | None
+    max_tokens: float | None
+    unique_tokens: float | None
+    batch_tokens: float | None
+    bytes: float | None
+    token_flops: float | None
+    speed: float | None
+    served: float
+    context: float | None
+    sequences: float
+    cache: Cache | None
+    kv: str | int | None
+    machine: Machine | None
+    throughput: float | None
+    max_gap: float | None
+    measured_gap: float | None
+    max_bits: float
+    interval: float
+    tolerance: float
+
+    @classmethod
+    def read(cls, **asked: Any) -> Question:
+        """Read the arguments of `plan`.
+
+        Raises:
+            ConfigError: what cannot be read, or contradicts itself.
+        """
+
+        def quantity(name: str, unit: str) -> float | None:
+            value = asked[name]
+            return None if value is None else parse_quantity(value, unit)
+
+        def positive(name: str) -> float | None:
+            value = asked[name]
+            if value is None:
+                return None
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e60:
+                raise ConfigError(f"{name} must be a positive number, not {value!r}")
+            return float(value)
+
+        if not 0 < asked["tolerance"] < 1:
+            raise ConfigError(f"tolerance must lie between 0 and 1, not {asked['tolerance']}; try 0.01")
+        machine = _machine(asked)
+        return cls(
+            flops=_budget(quantity("budget", "flops"), positive("hours"), positive("money"), machine),
+            loss=positive("loss"),
+            params=quantity("params", "params"),
+            tokens=quantity("tokens", "tokens"),
+            bits=asked["bits"],
+            quantize_to=asked["quantize_to"],
+            max_params=quantity("max_params", "params"),
+            max_tokens=quantity("max_tokens", "tokens"),
+            unique_tokens=quantity("unique_tokens", "tokens"),
+            batch_tokens=quantity("batch_tokens", "tokens"),
+            bytes=quantity("memory", "bytes"),
+            token_flops=quantity("token_flops", "flops"),
+            speed=positive("speed"),
+            served=quantity("served", "tokens") or 0.0,
+            context=quantity("context", "tokens"),
+            sequences=positive("sequences") or 1.0,
+            cache=None if asked["cache"] is None else Cache(*asked["cache"]),
+            kv=asked["kv"],
+            machine=machine,
+            throughput=quantity("throughput", "tokens"),
+            max_gap=positive("max_gap"),
+            measured_gap=_number(asked["measured_gap"], "measured_gap"),
+            max_bits=positive("max_bits") or 16.0,
+            interval=asked["interval"],
+            tolerance=asked["tolerance"],
+        )
+
+    def timed(self, choices: tuple[Choice, ...]) -> Question:
+        """The same with the share of the peak that a measured throughput means.
+
+        Raises:
+            ConfigError: a throughput without hardware, size or one choice of formats, or beyond the peak.
+        """
+        if self.throughput is None:
+            return self
+        if self.machine is None or self.params is None or len(choices) > 1:
+            raise ConfigError(
+                "throughput was measured at one size and choice of formats; give params, and bits"
+            )
+        flops = 6 * self.params * choices[0].train * self.throughput
+        return replace(self, machine=replace(self.machine, achieved=flops / self.machine.peak))
+
+    @property
+    def pace(self) -> Pace:
+        """What products cost: by bits, or by the rates of hardware."""
+        return by_bits if self.machine is None else self.machine.pace
+
+    def model(self, what: str) -> tuple[float, float]:
+        """Size and tokens of the model that is asked about.
+
+        Raises:
+            ConfigError: one of them is missing.
+        """
+        if self.params is None or self.tokens is None:
+            raise ConfigError(f"{what} of a model; give its params and tokens")
+        return self.params, self.tokens
+
+    def limits(self, repeats: bool) -> Limits:
+        """What there is to spend.
+
+        Args:
+            repeats: whether the law knows what repeated tokens are worth.
+
+        Raises:
+            ConfigError: a limit that needs hardware, or a bandwidth that is not known.
+        """
+        most_tokens = [x for x in (self.max_tokens, None if repeats else self.unique_tokens) if x is not None]
+        held, each = [self.bytes] if self.bytes else [], [self.token_flops] if self.token_flops else []
+        if self.speed is not None:
+            if self.machine is None or self.machine.hardware.bandwidth is None:
+                raise ConfigError(
+                    "speed needs hardware whose bandwidth is known; name it, like hardware='h100'"
+                )
+            read = self.machine.hardware.bandwidth * self.machine.devices
+            held.append(self.sequences * read / self.speed)  # what may be read in a step
+            each.append(self.machine.flops_per_second / self.speed)
+        return Limits(
+            flops=self.flops,
+            served=self.served,
+            params=self.params,
+            tokens=self.tokens,
+            unique=self.unique_tokens if repeats else None,
+            most_params=self.max_params,
+            most_tokens=min(most_tokens, default=None),
+            bytes=min(held, default=None),
+            token_flops=min(each, default=None),
+            cached=(self.context or 0.0) * self.sequences,
+            cache=self.cache,
+        )
+
+    def notes(self, choice: Choice) -> list[str]:
+        """What has to be said of the costs."""
+        notes = [] if self.machine is None else self.machine.notes(choice)
+        if self.context and self.cache is None:
+            notes.append(
+                "keys and values go by the size, N = 12 layers width^2 and width = 128 layers, none of them grouped; "
+                "give cache=(layers, heads, their width) where the model's are known"
+            )
+        if self.kv is not None:
+            notes.append("the cost of quantising keys and values after training is in no law here")
+        return notes
+
+    @property
+    def words(self) -> str:
+        """The question in words."""
+        given = []
+        for value, unit in ((self.params, "params"), (self.tokens, "tokens")):
+            if value is not None:
+                given.append(format_quantity(value, unit))
+        if self.bits is not None and self.bits not in ("any", "each"):
+            given.append(_names(self.bits))
+        for value, before, unit in (
+            (self.max_params, "at most ", "params"),
+            (self.max_tokens, "at most ", "tokens"),
+            (self.unique_tokens, "a pool of ", "tokens"),
+        ):
+            if value is not None:
+                given.append(f"{before}{format_quantity(value, unit)}")
+        served = []
+        if self.bytes is not None:
+            served.append(f"within {format_quantity(self.bytes, 'bytes')}")
+        if self.context is not None:
+            served.append(f"with {format_quantity(self.context * self.sequences, 'tokens')} cached")
+        if self.speed is not None:
+            served.append(f"at {format_quantity(self.speed, 'tokens')} a second")
+        if self.token_flops is not None:
+            served.append(f"for {self.token_flops:.3g} FLOPs a token")
+        if self.served:
+            served.append(f"for {format_quantity(self.served, 'tokens')} in all")
+        post = self.quantize_to
+        after = (
+            ""
+            if post is None
+            else ", quantised after training" + ("" if post == "any" else f" to {_names(post)}")
+        )
+        if self.measured_gap is not None:
+            return (
+                f"Is a gap of {self.measured_gap:g} nats a token normal, given {' and '.join(given)}{after}?"
+            )
+        if post == "lowest":
+            return f"The fewest bits that a model can be quantised to, given {' and '.join(given)}"
+        if self.loss is not None:
+            text = f"The cheapest way to a loss of {self.loss:g}"
+        elif self.flops is not None:
+            text = f"The best model for {format_quantity(self.flops, 'flops')}"
+        elif self.params is not None and self.tokens is None and after:
+            text = "How long to train: beyond this many tokens, more training hurts"
+        else:
+            text = "The best model"
+        text += f", given {' and '.join(given)}" if given else ""
+        text += after + (f", served {', '.join(served)}" if served else "")
+        if self.machine is not None:
+            text += f", on {self.machine.devices:g} x {self.machine.hardware.name}"
+        return text
+
+
+def _names(formats: Formats) -> str:
+    if isinstance(formats, str | int):
+        return f"{formats} bits" if str(formats).isdigit() else str(formats)
+    return " or ".join(map(str, formats))
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{name} must be a number, in nats a token, not {value!r}")
+    return float(value)
+
+
+def _machine(asked: Mapping[str, Any]) -> Machine | None:
+    named = asked["hardware"]
+    if named is None:
+        for name in ("hours", "money", "achieved", "throughput", "speedups", "speed"):
+            if asked[name] is not None:
+                raise ConfigError(f"{name} is of some hardware; name it, like hardware='h100'")
+        return None
+    profile = named if isinstance(named, Hardware) else hardware(named)
+    if asked["speedups"] is not None:
+        profile = profile.with_speedups(asked["speedups"])
+    achieved = asked["achieved"]
+    if achieved is not None and not isinstance(achieved, int | float):
+        achieved = achieved_from(read_runs(achieved), profile)
+    return Machine(profile, asked["devices"], achieved)
+
+
+def _budget(
+    flops: float | None, hours: float | None, money: float | None, machine: Machine | None
+) -> float | None:
+    ways = [x for x in (flops, hours, money) if x is not None]
+    if len(ways) > 1:
+        raise ConfigError("budget, hours and money are three ways to say one thing; give one of them")
+    if machine is None or flops is not None or not ways:
+        return flops
+    seconds = hours * 3600 if hours is not None else machine.affords(money or 0.0)
+    return seconds * machine.flops_per_second

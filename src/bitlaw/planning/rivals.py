@@ -1,0 +1,56 @@
+"""The same question by other laws and objectives that fit about as well: their spread is the honest uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+from ..errors import BitlawError
+from ..fitting import Fit, compare, fit
+from ..fitting.objective import Objective
+from ..laws import LAWS, Published, published
+from ..runs import read_runs
+from .answer import Other, Plan
+from .source import why_not_plannable
+
+
+def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other, ...]:
+    """Ask the laws that predict held-out rows as well as the best, and the fitted law under every objective.
+
+    Args:
+        fitted: the fit that was asked.
+        runs: the rows it was fitted to.
+        ask: puts the question to a fit.
+
+    Returns:
+        Their answers; laws that cannot answer are left out.
+    """
+    table = read_runs(runs)
+    found = []
+    for objective in get_args(Objective):
+        if objective != fitted.objective:
+            found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
+    for entry in compare(table).entries:  # the largest size held out
+        if not entry.beaten and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
+            found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
+    others = []
+    for name, law, objective, error in found:
+        try:
+            other = fit(law, table, objective=objective, draws=0)
+            others.append(replace(_other(name, ask(other)), held_out=error))
+        except BitlawError:
+            continue
+    return tuple(others)
+
+
+def by_named(
+    laws: Sequence[Fit | Published | str], ask: Callable[[Fit | Published], Plan]
+) -> tuple[Other, ...]:
+    """Ask laws that were named."""
+    asked = [published(law) if isinstance(law, str) else law for law in laws]
+    return tuple(_other(law.law.name if isinstance(law, Fit) else law.name, ask(law)) for law in asked)
+
+
+def _other(name: str, plan: Plan) -> Other:
+    return Other(name, {a.name: a.value for a in plan.answers if not a.given}, plan.formats)
