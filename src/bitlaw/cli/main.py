@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import BitlawError, ConfigError
+from ..errors import BitlawError
 from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
 from .corpus import corpus_app
 from .formats import formats
 from .hardware import hardware
 from .judge import VERBS
 from .look import laws_app, runs_app
+from .plan import plan
 from .quantize import quantize
 from .sweep import sweep_app
 from .task import task_app
@@ -160,46 +161,6 @@ def fit(
 
 
 @app.command()
-def plan(
-    law: Annotated[str | None, typer.Option(help="Published constants, like kumar-2024.")] = None,
-    fit: Annotated[Path | None, typer.Option(help="A fit that `bitlaw fit --save` wrote.")] = None,
-    budget: Annotated[str | None, typer.Option(help='Training cost, like 1e22 or "1e22 flops".')] = None,
-    params: Annotated[str | None, typer.Option(help="Given model size, like 8B.")] = None,
-    tokens: Annotated[str | None, typer.Option(help="Given training tokens, like 200B.")] = None,
-    bits: Annotated[str | None, typer.Option(help="Given training format, like int8 or bf16.")] = None,
-    quantize_to: Annotated[str | None, typer.Option(help="Weights after training, like int4.")] = None,
-    interval: IntervalOption = 0.9,
-    json_: JsonFlag = False,
-) -> None:
-    """Answer: how many parameters, tokens and bits?
-
-    * `bitlaw plan --law kumar-2024 --budget 1e22`: the best model for a budget
-    * `bitlaw plan --law kumar-2024 --budget 1e22 --bits int8`: the same, trained in 8 bits
-    * `bitlaw plan --fit fit.json --params 8B --quantize-to int4`: tokens beyond which training hurts
-    """
-    from ..fitting import load_fit
-    from ..laws import published
-    from ..planning import plan as answer
-
-    if (law is None) == (fit is None):
-        raise ConfigError("name either --law (published constants, like kumar-2024) or --fit (a saved fit)")
-    source = load_fit(fit) if fit is not None else published(law or "")
-    result = answer(
-        source,
-        budget=budget,
-        params=params,
-        tokens=tokens,
-        bits=bits,
-        quantize_to=quantize_to,
-        interval=interval,
-    )
-    if json_:
-        print_json(result.as_json())
-    else:
-        print(result)
-
-
-@app.command()
 def report(
     runs: RunsArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
@@ -233,7 +194,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, formats, hardware, quantize, train):
     app.command()(verb)
 
 

@@ -116,7 +116,9 @@ class Plan:
             ConfigError: a plan that names no model to be trained.
         """
         if not self.training:
-            raise ConfigError("this plan names no model to be trained, so there is no configuration of one")
+            raise ConfigError(
+                "there is no configuration: the plan has no model to be trained, or one beyond the lab's 4k to 10B"
+            )
         return self.training
 
     def as_json(self) -> dict[str, Any]:
@@ -196,13 +198,17 @@ def others_table(plan: Plan) -> Table:
     """The same answer by other laws; their spread is the honest uncertainty."""
     table = Table(title="The same question by other laws and objectives", title_justify="left")
     table.add_column("law")
+    told = not all(math.isnan(o.held_out) for o in plan.others)
     names = [a.name for a in plan.answers if not a.given and any(a.name in o.values for o in plan.others)]
     if plan.formats:
         table.add_column("formats")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
+    if told:
+        table.add_column("held-out error", justify="right")
     for o in plan.others:
         cells = [quantity(name, o.values.get(name, math.nan)) for name in names]
+        cells += [("-" if math.isnan(o.held_out) else f"{o.held_out:.2%}")] if told else []
         table.add_row(o.law, *([o.formats] if plan.formats else []), *cells)
     return table
 

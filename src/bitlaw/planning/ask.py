@@ -52,7 +52,7 @@ def plan(
     hardware: Hardware | str | None = None,
     devices: float = 1.0,
     achieved: float | Any | None = None,
-    throughput: float | None = None,
+    throughput: Quantity = None,
     speedups: Mapping[str, float] | None = None,
     max_gap: float | None = None,
     measured_gap: float | None = None,

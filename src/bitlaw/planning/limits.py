@@ -73,7 +73,7 @@ class Limits:
         return largest
 
     def log_least(self, train: Array, serve: Array) -> Array:
-        """Logarithm of the size that spends the budget on the most tokens there are; a smaller one leaves some of it."""
+        """Logarithm of the size that spends the budget on the most tokens there are; a smaller one leaves some over."""
         if self.flops is None or self.most_tokens is None:
             return np.full(np.broadcast_shapes(train.shape, serve.shape), -np.inf)
         return self._log_spending(self.most_tokens, train, serve)

@@ -100,8 +100,10 @@ class Search:
         Args:
             theta: constants.
             which: choices.
-            rounds, start, reach: as `minimise` takes them.
+            rounds: as `minimise` takes it.
             bits: at which free bits are held (S,).
+            start: as `minimise` takes it.
+            reach: as `minimise` takes it.
         """
         low, high = self._box(len(theta))
         if bits is not None:

@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from ..errors import BitlawError
-from ..fitting import Fit, compare, fit
+from ..fitting import Fit, compare, fit, largest
 from ..fitting.objective import Objective
 from ..laws import LAWS, Published, published
 from ..runs import read_runs
 from .answer import Other, Plan
 from .source import why_not_plannable
 
+ABOUT = 1.5  # times the best law's error on held-out rows: about as well, if not clearly worse
+
 
 def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other, ...]:
-    """Ask the laws that predict held-out rows as well as the best, and the fitted law under every objective.
+    """Ask the laws that predict the largest size about as well as the best, and the fitted law under every objective.
 
     Args:
         fitted: the fit that was asked.
@@ -31,8 +33,10 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other
     for objective in get_args(Objective):
         if objective != fitted.objective:
             found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
-    for entry in compare(table).entries:  # the largest size held out
-        if not entry.beaten and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
+    ranked = compare(table, hold_out=largest()).entries
+    for entry in ranked:
+        as_well = not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
+        if as_well and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
             found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
     others = []
     for name, law, objective, error in found:

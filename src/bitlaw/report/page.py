@@ -240,8 +240,10 @@ def _plan(plan: Plan) -> str:
     ]
     options = ""
     if plan.options:
-        best = ", ".join(f"{o.bits:g}" for o in plan.options if o.near_optimal)
-        options = f"<p>Near-optimal whole numbers of bits: <strong>{best or 'none'}</strong>.</p>"
+        best = ", ".join(o.formats for o in plan.options if o.near_optimal)
+        options = (
+            f"<p>Formats that are {_text(plan.columns[3])}: <strong>{_text(best) or 'none'}</strong>.</p>"
+        )
     return (
         f'<div class="answer"><p><strong>{_text(plan.question)}</strong></p>{_table(header, rows)}{options}'
         f'<p class="soft">{_text(". ".join(plan.notes))}{"." if plan.notes else ""}</p></div>'
