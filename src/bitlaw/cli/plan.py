@@ -26,7 +26,7 @@ def plan(
         str | None,
         _option(
             SURE,
-            "The fit's rows (a file, a folder, postgresql://me@db/runs): laws and objectives that fit as well are asked.",
+            "The fit's rows (file, folder, postgresql://me@db/runs): laws and objectives that fit as well are asked.",
         ),
     ] = None,
     other: Annotated[

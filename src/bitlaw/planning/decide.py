@@ -10,13 +10,13 @@ import numpy as np
 
 from ..errors import LawError
 from ..formats import UNQUANTIZED
-from ..laws.terms import PARTS
 from .answer import Answer, Option, Plan
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
 from .derive import derived
 from .limits import Array
-from .optimum import AMOUNTS, MIDDLE, MIN_BITS, Best, Search
+from .optimum import MIN_BITS, Best, Search
 from .question import Question
+from .remarks import remarks
 from .source import answer, stretch
 from .training import training_toml
 
@@ -50,7 +50,7 @@ def decide(search: Search, asked: Question) -> Plan:
     near = _near(search, k, best, limit)
     answers = _answers(search, found, choice, near, asked)
     options = _options(search, each, found, limit)
-    notes = [*source.notes, *_notes(search, found, choice), *asked.notes(choice)]
+    notes = [*source.notes, *remarks(search, found, choice), *asked.notes(choice)]
     return Plan(
         question=asked.words,
         law=source.name,
@@ -175,42 +175,3 @@ def _whole(search: Search) -> tuple[Choice, ...]:
 def _after(choice: Choice, bits: float) -> Choice:
     columns = {**choice.columns, "post_bits": bits}
     return replace(choice, name=f"{bits:g} bits", columns=columns, serve=bits / 16, post_bits=bits, bpw=bits)
-
-
-def _notes(search: Search, found: Best, choice: Choice) -> list[str]:
-    source, limits, best = search.source, search.limits, found.at(slice(1))
-    notes = []
-    lost = int((~np.isfinite(found.loss)).sum())
-    if lost:
-        notes.append(
-            f"{lost} of {len(found.loss) - 1} draws have no optimum in the law's domain and are left out"
-        )
-    bits, params, tokens = float(best.bits[0]), float(best.params[0]), float(best.tokens[0])
-    if search.free_bits and bits > search.max_bits - 1e-3:
-        notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
-    if search.free_bits and bits < MIN_BITS + 1e-3:
-        notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
-    if "params" in search.axes and limits.flops is not None:
-        middle = 0.5 * math.log(float(np.min(limits.flops)))
-        if abs(math.log(params) - middle) > MIDDLE - 0.1:
-            notes.append("the law has no best size: it lies at the edge of what was searched")
-    if "tokens" in search.axes and limits.endless:
-        never = np.log(found.tokens / found.params) > AMOUNTS / 2 - 1e-6
-        if never[0]:
-            notes.append("more training always helps, as far as was searched")
-        elif some := int(never[1:].sum()):
-            notes.append(f"in {some / (len(never) - 1):.0%} of draws more training always helps")
-    if search.free_bits == "bits" and (
-        idle := [what for part, what in PARTS.items() if part not in source.law.parts]
-    ):
-        notes.append(
-            f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
-            "the cost counts all parts at the same bits; the best bits may be far too low"
-        )
-    if choice.untold:
-        notes.append(f"the law says nothing of {' and '.join(choice.untold)}: they are taken to lose nothing")
-    post = bits if search.free_bits == "post_bits" else choice.post_bits
-    low = {f"{part}_bits": choice.columns.get(f"{part}_bits", UNQUANTIZED) for part in source.law.parts}
-    if search.free_bits == "bits":
-        low = dict.fromkeys(low, bits)
-    return notes + source.extrapolation(params, tokens, {**low, "post_bits": post})

@@ -167,6 +167,11 @@ class Question:
     def notes(self, choice: Choice) -> list[str]:
         """What has to be said of the costs."""
         notes = [] if self.machine is None else self.machine.notes(choice)
+        if self.bytes is not None:
+            notes.append(
+                "bytes are of the N parameters that the law counts, scales included; embeddings and head come on top where "
+                "it does not count them"
+            )
         if self.context and self.cache is None:
             notes.append(
                 "keys and values go by the size, N = 12 layers width^2 and width = 128 layers, none of them grouped; "

@@ -1,0 +1,96 @@
+"""What has to be said with an optimum: where it lies, what the law knows of it, what bits of each part are worth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..formats import UNQUANTIZED
+from ..laws.terms import PARTS, TRAINED_PARTS
+from .choice import Choice
+from .optimum import AMOUNTS, MIDDLE, MIN_BITS, Best, Search
+
+
+def remarks(search: Search, found: Best, choice: Choice) -> list[str]:
+    """Warnings and remarks, in sentences.
+
+    Args:
+        search: what was asked.
+        found: the optimum at the estimate, and in every draw.
+        choice: the best one.
+    """
+    best = found.at(slice(1))
+    columns = {name: float(v[0, 0]) for name, v in search.read(best.choice, *_places(best)).items()}
+    bits = {name: columns[name] for name in columns if name.endswith("_bits")}
+    params, tokens = float(best.params[0]), float(best.tokens[0])
+    return [
+        *_at_an_edge(search, best),
+        *_in_draws(search, found),
+        *_silent(search, choice),
+        *_worth(search, best),
+        *search.source.extrapolation(params, tokens, bits),
+    ]
+
+
+def _places(best: Best) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return best.bits[:, None], best.params[:, None], best.tokens[:, None]
+
+
+def _at_an_edge(search: Search, best: Best) -> list[str]:
+    bits, notes = float(best.bits[0]), []
+    if search.free_bits and bits > search.max_bits - 1e-3:
+        notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
+    if search.free_bits and bits < MIN_BITS + 1e-3:
+        notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
+    if "params" in search.axes and search.limits.flops is not None:
+        middle = 0.5 * math.log(float(np.min(search.limits.flops)))
+        if abs(math.log(float(best.params[0])) - middle) > MIDDLE - 0.1:
+            notes.append("the law has no best size: it lies at the edge of what was searched")
+    return notes
+
+
+def _in_draws(search: Search, found: Best) -> list[str]:
+    count, notes = len(found.loss) - 1, []
+    if lost := int((~np.isfinite(found.loss)).sum()):
+        notes.append(f"{lost} of {count} draws have no optimum in the law's domain and are left out")
+    if "tokens" in search.axes and search.limits.endless:
+        never = np.log(found.tokens / found.params) > AMOUNTS / 2 - 1e-6
+        if never[0]:
+            notes.append("more training always helps, as far as was searched")
+        elif some := int(never[1:].sum()):
+            notes.append(f"in {some / count:.0%} of draws more training always helps")
+    return notes
+
+
+def _silent(search: Search, choice: Choice) -> list[str]:
+    """What the law says nothing of."""
+    notes = []
+    idle = [what for part, what in PARTS.items() if part not in search.source.law.parts]
+    if search.free_bits == "bits" and idle:
+        notes.append(
+            f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
+            "the cost counts all parts at the same bits; the best bits may be far too low"
+        )
+    if choice.untold:
+        notes.append(f"the law says nothing of {' and '.join(choice.untold)}: they are taken to lose nothing")
+    return notes
+
+
+def _worth(search: Search, best: Best) -> list[str]:
+    """What one bit fewer of each part costs at the optimum's size and tokens: which part should keep its bits."""
+    source = search.source
+    if not source.reads_bits or not (search.free_bits == "bits" or len(search.choices) > 1):
+        return []
+    columns = search.read(best.choice, *_places(best))
+    costs = {}
+    for part in source.law.parts:
+        bits = columns.get(f"{part}_bits", np.full((1, 1), UNQUANTIZED))
+        if float(bits[0, 0]) < UNQUANTIZED:
+            lower = source.loss(source.theta[:1], columns | {f"{part}_bits": bits - 1})[0, 0]
+            costs[TRAINED_PARTS[part]] = float(lower - best.loss[0])
+    if len(costs) < 2:
+        return []
+    ranked = sorted(costs.items(), key=lambda item: -item[1])
+    words = [f"{cost:.4f} of {what}" if cost < math.inf else f"too much of {what}" for what, cost in ranked]
+    return [f"one bit fewer costs, in nats a token at this size and these tokens, {', '.join(words)}"]
