@@ -169,7 +169,7 @@ class Question:
         notes = [] if self.machine is None else self.machine.notes(choice)
         if self.bytes is not None:
             notes.append(
-                "bytes are of the N parameters that the law counts, scales included; embeddings and head come on top where "
+                "bytes are of the N parameters that the law counts, with scales; embeddings and head come on top where "
                 "it does not count them"
             )
         if self.context and self.cache is None:
