@@ -25,6 +25,7 @@ class Question:
     """What `plan` was asked; the names are those of its arguments, None where it was not said."""
 
     flops: float | None
+    seconds: float | None
     loss: float | None
     params: float | None
     tokens: float | None
@@ -73,8 +74,13 @@ class Question:
         if not 0 < asked["tolerance"] < 1:
             raise ConfigError(f"tolerance must lie between 0 and 1, not {asked['tolerance']}; try 0.01")
         machine = _machine(asked)
+        flops, hours, money = quantity("budget", "flops"), positive("hours"), positive("money")
+        if sum(x is not None for x in (flops, hours, money)) > 1:
+            raise ConfigError("budget, hours and money are three ways to say one thing; give one of them")
+        seconds = None if machine is None else machine.seconds(hours, money)
         return cls(
-            flops=_budget(quantity("budget", "flops"), positive("hours"), positive("money"), machine),
+            flops=flops if machine is None or seconds is None else seconds * machine.flops_per_second,
+            seconds=seconds,
             loss=positive("loss"),
             params=quantity("params", "params"),
             tokens=quantity("tokens", "tokens"),
@@ -113,8 +119,12 @@ class Question:
             raise ConfigError(
                 "throughput was measured at one size and choice of formats; give params, and bits"
             )
+        if self.machine.achieved is not None:
+            raise ConfigError("achieved and throughput are two ways to say one thing; give one of them")
         flops = 6 * self.params * choices[0].train * self.throughput
-        return replace(self, machine=replace(self.machine, achieved=flops / self.machine.peak))
+        machine = replace(self.machine, achieved=flops / self.machine.peak)
+        spent = self.flops if self.seconds is None else self.seconds * machine.flops_per_second
+        return replace(self, machine=machine, flops=spent)
 
     @property
     def pace(self) -> Pace:
@@ -258,15 +268,3 @@ def _machine(asked: Mapping[str, Any]) -> Machine | None:
     if achieved is not None and not isinstance(achieved, int | float):
         achieved = achieved_from(read_runs(achieved), profile)
     return Machine(profile, asked["devices"], achieved)
-
-
-def _budget(
-    flops: float | None, hours: float | None, money: float | None, machine: Machine | None
-) -> float | None:
-    ways = [x for x in (flops, hours, money) if x is not None]
-    if len(ways) > 1:
-        raise ConfigError("budget, hours and money are three ways to say one thing; give one of them")
-    if machine is None or flops is not None or not ways:
-        return flops
-    seconds = hours * 3600 if hours is not None else machine.affords(money or 0.0)
-    return seconds * machine.flops_per_second
