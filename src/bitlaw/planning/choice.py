@@ -128,7 +128,7 @@ def chosen(
     if len(pairs) > 1:  # weights are quantised only to fewer bits than they have
         pairs = [(t, a) for t, a in pairs if a is None or a.format.bits < t.scheme.w.format.bits] or pairs
     rows = [_row(law, t, a) for t, a in pairs]
-    served_kv = None if kv is None else parse_format(kv)
+    served_kv = None if kv is None else parse_format(_checked("kv", kv))
     found = [
         _choice(law, t, a, columns, served_kv, pace)
         for (t, a), columns in zip(pairs, _columns(law, rows), strict=True)
@@ -181,12 +181,18 @@ def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
 
 
 def _several(what: str, names: Formats) -> Sequence[str | int]:
-    several = [names] if isinstance(names, str | int) else list(names)
+    several = [names] if isinstance(names, str | int) or not isinstance(names, Sequence) else list(names)
     if not several:
         raise ConfigError(
             f"{what}: an empty list leaves nothing to choose; name formats, like ['int4', 'int8']"
         )
-    return several
+    return [_checked(what, name) for name in several]
+
+
+def _checked(what: str, name: Any) -> str | int:
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise ConfigError(f"{what}: {name!r} is no format; name one like 'int4', or a whole number of bits")
+    return name
 
 
 # ---- what it costs

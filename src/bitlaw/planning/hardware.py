@@ -173,13 +173,15 @@ class Hardware(BaseModel):
         >>> faster.rate("e4m3").flops / faster.rate("bf16").flops, faster.rate("int8").units
         (1.4, 'bf16')
         """
+        if not isinstance(speedups, Mapping):
+            raise ConfigError(f"speedups are named by format, like {{'fp8': 1.4}}, not {speedups!r}")
         narrow = [unit for unit in UNITS if unit not in _FLOATS]
         base = self.rate("bf16").flops
         peak: dict[str, float] = {u: flops for u, flops in self.peak.known().items() if u in _FLOATS}
         for unit, factor in speedups.items():
             if unit not in narrow:
                 raise ConfigError(
-                    f"no speed-up over 16 bits can be given for {unit!r}; {nearest(unit, narrow)}"
+                    f"no speed-up over 16 bits can be given for {unit!r}; {nearest(str(unit), narrow)}"
                 )
             if not (isinstance(factor, (int, float)) and 0 < factor < 1e6):
                 raise ConfigError(
@@ -241,6 +243,8 @@ def hardware(name: str | os.PathLike[str] | Hardware) -> Hardware:
     """
     if isinstance(name, Hardware):
         return name
+    if not isinstance(name, str | os.PathLike):
+        raise ConfigError(f"hardware is named by text, like 'h100', or a .toml file, not {name!r}")
     path, _, wanted = os.fspath(name).partition("#")
     if not path.endswith(".toml"):
         known = profiles()

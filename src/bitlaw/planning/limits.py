@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .serve import ASPECT, Cache
 
 Array = NDArray[np.float64]
+TINY = 1e-300  # bits for weights where the cache leaves none: no model is that small
 NEWTON = 60  # steps at most from a memory limit to the size that fills it; a handful are enough
 
 
@@ -87,6 +88,9 @@ class Limits:
     def _log_filling(self, bpw: Array, kv_bits: Array) -> Array:
         """Logarithm of the size whose weights and cache fill the memory."""
         assert self.bytes is not None
+        if self.cache is not None:  # of the same size whatever the model's
+            left = 8 * self.bytes - self.cached * self.cache.numbers * kv_bits
+            return np.log(np.maximum(left, TINY) / bpw)
         x = np.log(8 * self.bytes / bpw)
         for _ in range(NEWTON):
             params = np.exp(x)

@@ -66,12 +66,14 @@ class Machine:
         """What some time costs; NaN where the price is not known."""
         return self.hardware.dollars(seconds, self.devices)
 
-    def affords(self, money: float) -> float:
-        """Seconds that some money buys.
+    def seconds(self, hours: float | None, money: float | None) -> float | None:
+        """Time of all devices in some hours, or that some money buys; None where neither is given.
 
         Raises:
             ConfigError: the price is not known.
         """
+        if money is None:
+            return None if hours is None else 3600 * hours
         an_hour = self.dollars(3600)
         if math.isnan(an_hour):
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -12,12 +12,13 @@ from ..runs import read_runs
 from ..units import format_quantity, parse_quantity
 from .choice import Choice, Formats, Pace, by_bits
 from .cost import achieved_from
-from .hardware import Hardware, hardware
+from .hardware import hardware
 from .limits import Limits
 from .machine import Machine
 from .serve import Cache
 
 Quantity: TypeAlias = str | float | None
+LEAST_BITS, MOST_BITS = 2.0, 64.0  # that max_bits may be
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Question:
     """What `plan` was asked; the names are those of its arguments, None where it was not said."""
 
     flops: float | None
+    seconds: float | None
     loss: float | None
     params: float | None
     tokens: float | None
@@ -70,11 +72,21 @@ class Question:
                 raise ConfigError(f"{name} must be a positive number, not {value!r}")
             return float(value)
 
-        if not 0 < asked["tolerance"] < 1:
+        tolerance, max_bits = positive("tolerance"), positive("max_bits")
+        if tolerance is None or tolerance >= 1:
             raise ConfigError(f"tolerance must lie between 0 and 1, not {asked['tolerance']}; try 0.01")
-        machine = _machine(asked)
+        if max_bits is None or not LEAST_BITS <= max_bits <= MOST_BITS:
+            raise ConfigError(
+                f"max_bits must lie between {LEAST_BITS:g} and {MOST_BITS:g}, not {asked['max_bits']}; try 16"
+            )
+        machine = _machine(asked, positive("devices") or 1.0)
+        flops, hours, money = quantity("budget", "flops"), positive("hours"), positive("money")
+        if sum(x is not None for x in (flops, hours, money)) > 1:
+            raise ConfigError("budget, hours and money are three ways to say one thing; give one of them")
+        seconds = None if machine is None else machine.seconds(hours, money)
         return cls(
-            flops=_budget(quantity("budget", "flops"), positive("hours"), positive("money"), machine),
+            flops=flops if machine is None or seconds is None else seconds * machine.flops_per_second,
+            seconds=seconds,
             loss=positive("loss"),
             params=quantity("params", "params"),
             tokens=quantity("tokens", "tokens"),
@@ -90,15 +102,15 @@ class Question:
             served=quantity("served", "tokens") or 0.0,
             context=quantity("context", "tokens"),
             sequences=positive("sequences") or 1.0,
-            cache=None if asked["cache"] is None else Cache(*asked["cache"]),
+            cache=_cache(asked["cache"]),
             kv=asked["kv"],
             machine=machine,
             throughput=quantity("throughput", "tokens"),
             max_gap=positive("max_gap"),
             measured_gap=_number(asked["measured_gap"], "measured_gap"),
-            max_bits=positive("max_bits") or 16.0,
+            max_bits=max_bits,
             interval=asked["interval"],
-            tolerance=asked["tolerance"],
+            tolerance=tolerance,
         )
 
     def timed(self, choices: tuple[Choice, ...]) -> Question:
@@ -113,8 +125,12 @@ class Question:
             raise ConfigError(
                 "throughput was measured at one size and choice of formats; give params, and bits"
             )
+        if self.machine.achieved is not None:
+            raise ConfigError("achieved and throughput are two ways to say one thing; give one of them")
         flops = 6 * self.params * choices[0].train * self.throughput
-        return replace(self, machine=replace(self.machine, achieved=flops / self.machine.peak))
+        machine = replace(self.machine, achieved=flops / self.machine.peak)
+        spent = self.flops if self.seconds is None else self.seconds * machine.flops_per_second
+        return replace(self, machine=machine, flops=spent)
 
     @property
     def pace(self) -> Pace:
@@ -249,29 +265,31 @@ def _number(value: Any, name: str) -> float | None:
     return float(value)
 
 
-def _machine(asked: Mapping[str, Any]) -> Machine | None:
+def _cache(numbers: Any) -> Cache | None:
+    if numbers is None:
+        return None
+    named = list(numbers) if isinstance(numbers, Sequence) else []
+    if len(named) != 3 or not all(isinstance(n, int) and 0 < n < 1e9 for n in named):
+        raise ConfigError(
+            f"cache is three whole numbers, layers, heads of keys and values and their width, not {numbers!r}; "
+            "try (32, 8, 128)"
+        )
+    return Cache(*named)
+
+
+def _machine(asked: Mapping[str, Any], devices: float) -> Machine | None:
     named = asked["hardware"]
     if named is None:
         for name in ("hours", "money", "achieved", "throughput", "speedups", "speed"):
             if asked[name] is not None:
                 raise ConfigError(f"{name} is of some hardware; name it, like hardware='h100'")
+        if devices != 1:
+            raise ConfigError("devices are of some hardware; name it, like hardware='h100'")
         return None
-    profile = named if isinstance(named, Hardware) else hardware(named)
+    profile = hardware(named)
     if asked["speedups"] is not None:
         profile = profile.with_speedups(asked["speedups"])
     achieved = asked["achieved"]
     if achieved is not None and not isinstance(achieved, int | float):
         achieved = achieved_from(read_runs(achieved), profile)
-    return Machine(profile, asked["devices"], achieved)
-
-
-def _budget(
-    flops: float | None, hours: float | None, money: float | None, machine: Machine | None
-) -> float | None:
-    ways = [x for x in (flops, hours, money) if x is not None]
-    if len(ways) > 1:
-        raise ConfigError("budget, hours and money are three ways to say one thing; give one of them")
-    if machine is None or flops is not None or not ways:
-        return flops
-    seconds = hours * 3600 if hours is not None else machine.affords(money or 0.0)
-    return seconds * machine.flops_per_second
+    return Machine(profile, devices, achieved)

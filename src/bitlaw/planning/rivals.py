@@ -52,8 +52,10 @@ def by_named(
     laws: Sequence[Fit | Published | str], ask: Callable[[Fit | Published], Plan]
 ) -> tuple[Other, ...]:
     """Ask laws that were named."""
-    asked = [published(law) if isinstance(law, str) else law for law in laws]
-    return tuple(_other(law.law.name if isinstance(law, Fit) else law.name, ask(law)) for law in asked)
+    several = laws if isinstance(laws, Sequence) and not isinstance(laws, str) else [laws]
+    asked = [published(law) if isinstance(law, str) else law for law in several]
+    plans = [(law, ask(law)) for law in asked]
+    return tuple(_other(law.law.name if isinstance(law, Fit) else law.name, plan) for law, plan in plans)
 
 
 def _other(name: str, plan: Plan) -> Other:

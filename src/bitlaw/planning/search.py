@@ -12,6 +12,7 @@ Array = NDArray[np.float64]
 FINE = 64  # rounds for an estimate: to rounding, or nearly
 QUICK = 32  # rounds for draws
 GRID = {0: 1, 1: 33, 2: 17, 3: 9}  # points an axis of the first look
+FAR = 4.0  # steps to the bottom of a parabola, at most
 CHUNK = 2_000_000  # values a call, so that memory stays small
 
 
@@ -69,9 +70,11 @@ def minimise(
         k = np.where(values[rows, k] < values[:, middle], k, middle)  # equal values do not move it
         moved = np.abs(points[rows, k] - best)
         best, value = points[rows, k], values[rows, k]
-        # A step to a neighbour keeps its length, a step to the parabola's bottom takes the bottom's distance.
+        # A step to a neighbour keeps its length, a step to the parabola's bottom takes the bottom's distance: longer
+        # steps too, or a slanted valley, at first too narrow for them, would never be followed to its end.
+        least, most = step / 8, np.where((k == middle)[:, None], step / 2, 2 * step)
         near = (k == middle) | (k == len(around))
-        step = np.where(near[:, None], np.clip(2 * moved, step / 8, step / 2), step)
+        step = np.where(near[:, None], np.clip(2 * moved, least, most), step)
     return best, value
 
 
@@ -86,7 +89,7 @@ def _lowest(function: Callable[[Array], Array], points: Array, count: int) -> tu
 
 
 def _bottom(values: Array, d: int) -> Array:
-    """Where the parabola through the values (S, 3^d) has its bottom, in steps; zero where it has none nearby."""
+    """Where the parabola through the values (S, 3^d) has its bottom, in steps, four at most; zero where it has none."""
     weights = 3 ** np.arange(d)[::-1]
 
     def at(*moves: tuple[int, int]) -> Array:
@@ -112,5 +115,6 @@ def _bottom(values: Array, d: int) -> Array:
         upward = np.asarray(least > 1e-12 * np.abs(bend).max(axis=(1, 2)))
         bend = np.where(upward[:, None, None], bend, np.eye(d))
         move = -np.linalg.solve(bend, slope[..., None])[..., 0]
-    usable = known & upward & (np.abs(move) <= 4).all(axis=1)
+        move *= np.minimum(1.0, FAR / np.abs(move).max(axis=1, keepdims=True))
+    usable = known & upward & np.isfinite(move).all(axis=1)
     return np.where(usable[:, None], move, 0.0)

@@ -42,10 +42,14 @@ class Source:
         Raises:
             ConfigError: an impossible level, or unknown constants.
         """
-        if not 0 < interval < 1:
+        if not isinstance(interval, int | float) or not 0 < interval < 1:
             raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
         if isinstance(law, str):
             law = published(law)
+        if not isinstance(law, Fit | Published):
+            raise ConfigError(
+                f"plans are made with a fit, or with published constants or their name, not {law!r}"
+            )
         if {"steps", "batch_tokens"} - set(law.law.columns):
             plannable(law.law)
         if isinstance(law, Published):
