@@ -111,6 +111,8 @@ def plan(
     * `bitlaw plan --law kaplan-2020-trajectory --params 1B --loss 2.5 --batch-tokens 500k`: steps and tokens
     * `bitlaw plan --fit fit.json --params 1B --tokens 20B --bits w4 --measured-gap 0.06`: is my gap normal
     """
+    from rich.console import Console
+
     from ..files import whole
     from ..fitting import load_fit
     from ..laws import published
@@ -118,40 +120,42 @@ def plan(
 
     if (law is None) == (fit is None):
         raise ConfigError("name either --law (published constants, like kumar-2024) or --fit (a saved fit)")
-    result = answer(
-        load_fit(fit) if fit is not None else published(law or ""),
-        budget=budget,
-        hours=hours,
-        money=money,
-        loss=loss,
-        params=params,
-        tokens=tokens,
-        bits=_one_or_more(bits),
-        quantize_to=_one_or_more(quantize_to),
-        max_params=max_params,
-        max_tokens=max_tokens,
-        unique_tokens=unique_tokens,
-        batch_tokens=batch_tokens,
-        memory=memory,
-        token_flops=token_flops,
-        speed=speed,
-        served=served,
-        context=context,
-        sequences=sequences,
-        cache=None if cache is None else _numbers(cache),
-        kv=kv,
-        hardware=hardware,
-        devices=devices,
-        achieved=None if achieved is None else _share(achieved),
-        throughput=throughput,
-        speedups=None if not speedup else dict(map(_factor, speedup)),
-        max_gap=max_gap,
-        measured_gap=measured_gap,
-        runs=runs,
-        others=other or (),
-        interval=interval,
-        tolerance=tolerance,
-    )
+    asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
+    with Console(stderr=True).status(asking):
+        result = answer(
+            load_fit(fit) if fit is not None else published(law or ""),
+            budget=budget,
+            hours=hours,
+            money=money,
+            loss=loss,
+            params=params,
+            tokens=tokens,
+            bits=_one_or_more(bits),
+            quantize_to=_one_or_more(quantize_to),
+            max_params=max_params,
+            max_tokens=max_tokens,
+            unique_tokens=unique_tokens,
+            batch_tokens=batch_tokens,
+            memory=memory,
+            token_flops=token_flops,
+            speed=speed,
+            served=served,
+            context=context,
+            sequences=sequences,
+            cache=None if cache is None else _numbers(cache),
+            kv=kv,
+            hardware=hardware,
+            devices=devices,
+            achieved=None if achieved is None else _share(achieved),
+            throughput=throughput,
+            speedups=None if not speedup else dict(map(_factor, speedup)),
+            max_gap=max_gap,
+            measured_gap=measured_gap,
+            runs=runs,
+            others=other or (),
+            interval=interval,
+            tolerance=tolerance,
+        )
     if toml is not None:
         text = result.to_toml()
         with whole(toml) as temporary:
