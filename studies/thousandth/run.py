@@ -10,11 +10,13 @@ more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep wo
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
-from bitlaw import Store, read_runs, write_runs
+from bitlaw import Runs, Store, read_runs, write_runs
 
 HERE = Path(__file__).parent
 SWEEPS = ("small", "large")
@@ -38,11 +40,18 @@ def export() -> None:
         return
     rows = {row["id"]: row for frame in frames for row in frame.to_dicts()}
     ordered = sorted(rows.values(), key=lambda r: (r["params"], r["trunk"], r["tokens"], r["id"]))
-    from bitlaw import Runs
-
     for name in ("rows.parquet", "rows.csv"):
         write_runs(Runs.from_rows(ordered), HERE / name)
     print(f"{len(ordered)} rows of {len({r['trunk'] for r in ordered})} trunks")
+
+
+def note_hours(sweep: str) -> None:
+    """Add the CPU hours of all that was just run to `hours.csv`, evaluation and steps that were made twice included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with (HERE / "hours.csv").open("a", encoding="utf-8") as lines:
+        lines.write(
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M},{sweep},{(used.ru_utime + used.ru_stime) / 3600:.3f}\n"
+        )
 
 
 def main() -> None:
@@ -60,6 +69,7 @@ def main() -> None:
         command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
         done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
         export()
+        note_hours(sweep)
         if done.returncode:
             sys.exit(done.returncode)
 
