@@ -374,6 +374,7 @@ def test_recipes_survive_their_text(text):
     ("text", "words"),
     [
         ("", "unknown format"),
+        ("fp8", "several formats; name one of e4m3, e5m2"),
         ("int4 chanel", "did you mean 'channel'"),
         ("int4 group", "group"),
         ("int4 group1", "2 to"),

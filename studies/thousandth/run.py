@@ -3,8 +3,8 @@
     python studies/thousandth/run.py            # goes on until it is done, or stopped by Ctrl-C or SIGTERM
     python studies/thousandth/run.py --export   # only writes what the store holds to rows.parquet and rows.csv
 
-The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores takes
-more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep work`).
+The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores
+takes more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep work`).
 """
 
 from __future__ import annotations

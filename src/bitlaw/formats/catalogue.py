@@ -91,6 +91,13 @@ FAMILIES = (
 #: with its sign has six bits and not five.
 KUMAR_FLOATS = {3: "e2m0", 4: "e3m0", 5: "e3m1", 6: "e3m2", 7: "e4m2", 8: "e5m2", 12: "e5m6"}
 
+#: What people call them where they do not say which.
+SEVERAL = {
+    "fp8": ("e4m3", "e5m2", "mxfp8_e4m3"),
+    "fp6": ("e2m3", "e3m2", "mxfp6_e2m3"),
+    "fp4": ("e2m1", "mxfp4", "nvfp4"),
+}
+
 
 def parse_format(name: str | int | Format) -> Format:
     """Read a format's name; a bare number of bits means a symmetric integer.
@@ -109,6 +116,8 @@ def parse_format(name: str | int | Format) -> Format:
         text = name.strip().lower()
         if text in NAMED:
             return NAMED[text].format
+        if text in SEVERAL:
+            raise ConfigError(f"{name!r} is several formats; name one of {', '.join(SEVERAL[text])}")
         if re.fullmatch("[0-9]{1,2}", text):
             return integer(int(text))
         for family in FAMILIES:

@@ -56,7 +56,7 @@ class Source:
             theta = law.law.vector(law.values)[None]
             note = f"published constants carry no intervals; fitted on {law.regime}"
             name = f"{law.name} ({law.source})"
-            return cls(name, law.law, theta, False, dict(law.fitted), (note,))
+            return cls(name, law.law.named(law.name), theta, False, dict(law.fitted), (note,))
         point = law.law.vector(law.values)[None]
         drawn = law.df > 0
         weak = [e.parameter.name for e in law.estimates if e.status in ("at bound", "not identified")]
