@@ -17,6 +17,7 @@ from bitlaw.lab.dynamics import linearise, second_moments
 from bitlaw.lab.model import Transformer
 from bitlaw.lab.precision import apply_scheme
 from bitlaw.planning import Record, read_record, recovery
+from bitlaw.planning.descent import Part
 from bitlaw.planning.recovery import flow
 from bitlaw.shapes import Shape
 
@@ -368,3 +369,33 @@ def test_a_record_of_wrong_numbers_is_refused(what):
         G = G.astype(int)
     with pytest.raises(DataError):
         Record(f, y, G, "cross-entropy", trained=3)
+
+
+def error_at(width, seed):
+    """|log(foretold / real)| of steps to 0.5 of the first loss, of a network as torch draws it."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 5)
+    )
+    x = torch.randn(60, 16)
+    y = (x @ torch.randn(16, 5)).argmax(-1)
+    found = linearise(model, x, y, directions=300)  # one each output: nothing is missing
+    record = Record(
+        *(t.numpy() for t in (found.outputs, found.targets, found.factor)), "cross-entropy", trained=60
+    )
+    curvature = Part(record, slice(0, 60), 300).curvature()
+    rate = 0.5 / float(np.linalg.eigvalsh(curvature)[-1])
+    target = 0.5 * F.cross_entropy(model(x), y).item()
+    foretold = recovery(record, learning_rate=rate, target=target, draws=0, steps=3000).steps
+    optimizer = torch.optim.SGD(model.parameters(), rate)
+    real = np.argmax(real_curve(model, x, y, "cross-entropy", 400, optimizer) <= target)
+    assert real > 0
+    return abs(math.log(foretold / real))
+
+
+@pytest.mark.slow
+def test_the_wider_the_network_the_nearer_to_a_straight_line():
+    errors = {width: [error_at(width, seed) for seed in range(6)] for width in (32, 128, 512)}
+    means = [float(np.mean(errors[width])) for width in (32, 128, 512)]
+    assert means[0] > 1.5 * means[1] > 2.25 * means[2]
+    assert means[2] < 0.5
