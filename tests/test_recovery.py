@@ -262,6 +262,16 @@ def test_what_is_not_reached_is_censored(tmp_path):
     assert str(answer).startswith("more than 30 steps (90%: more than 30 to more than 30) from a loss of")
 
 
+def test_too_few_examples_are_learnt_by_heart_and_that_is_said(tmp_path):
+    model, x, y = problem("mse", examples=60, features=12)
+    with torch.no_grad():
+        y = x[:, :3] + y
+    for trained, told in ((10, True), (50, False)):
+        record = kept(tmp_path, linearise(model, x, y, loss="mse", trained=trained), str(trained))
+        answer = recovery(record, learning_rate=0.1, target=0.01, steps=3000, draws=0, lazy=math.inf)
+        assert any("by heart" in note for note in answer.notes) == told
+
+
 @pytest.mark.parametrize(
     ("how", "error", "says"),
     [

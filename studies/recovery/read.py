@@ -52,7 +52,7 @@ def median(frame: pl.DataFrame) -> float:
 
 def ways(frame: pl.DataFrame) -> None:
     """A line for each way back and share of the gap."""
-    for key, some in frame.group_by(["way", "share", "data", "back"], maintain_order=True):
+    for key, some in frame.group_by(["way", "share", "data", "windows", "back"], maintain_order=True):
         both = some.filter(pl.col("foretold").is_finite() & pl.col("real").is_finite() & (pl.col("real") > 0))
         ratio = both["foretold"].to_numpy() / both["real"].to_numpy()
         only = [
@@ -118,7 +118,7 @@ def main() -> None:
         ("all", frame),
         *((f"{k[0]}", p) for k, p in frame.group_by("format", maintain_order=True)),
     ):
-        stream = some.filter(pl.col("data") == "stream", pl.col("way") == "sgd", pl.col("share") == 0.5)
+        stream = some.filter(way="sgd", data="stream", share=0.5, windows=256)
         for back in (0.25, 0.5, 0.75):
             part = stream.filter(back=back)
             print(

@@ -35,7 +35,7 @@ class Record:
         factor: G (W, T, C, K); in rising order of refinement, so that its first columns are a coarser record.
         loss: `cross-entropy`, the mean over predictions, or `mse`, the mean over outputs.
         optimizer: `sgd`, or `adam` where G holds the root of Adam's scale of each weight.
-        trained: examples that train; if all do, they are measured too.
+        trained: examples that train; if all do, which 0 stands for, they are measured too.
         reference: loss that is to be reached again; NaN means unknown.
         exact: whether no direction is missing.
         drift: relative change of J^T r over a few real steps.

@@ -20,6 +20,7 @@ from .record import Array, Record
 #: Most of the relative change of J^T r on the way to the target. If it grows evenly along the way and all of it counts,
 #: the time is wrong by half of it, and 20 % is the error that the paper claims.
 LAZY = 0.4
+BY_HEART = 0.05  # of what was gained, lost again by the end
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def recovery(
         leading=leading(record),
         half=half,
         curve=tuple(curve),
-        notes=tuple(_notes(record, first, half, low, high, steps)),
+        notes=tuple(_notes(record, curve, first, half, low, high, steps)),
     )
 
 
@@ -336,10 +337,18 @@ def _goal(record: Record, target: float | None, within: float | None, start: flo
     return target
 
 
-def _notes(record: Record, first: float, half: float, low: float, high: float, steps: int) -> list[str]:
+def _notes(
+    record: Record, curve: list[float], first: float, half: float, low: float, high: float, steps: int
+) -> list[str]:
     notes = []
     if math.isinf(first):
         notes.append(f"the target is not reached in {steps:,} steps")
+        lowest = min(curve)
+        if curve[-1] - lowest > BY_HEART * (curve[0] - lowest):
+            notes.append(
+                f"the measured loss turns up again after {curve.index(lowest):,} steps: the examples that train are "
+                "learnt by heart, so linearise on more of them if training has more"
+            )
     if not math.isnan(half) and half != first and not abs(half - first) <= 0.1 * first:
         told = f"{half:,.0f}" if math.isfinite(half) else f"more than {steps:,}"
         notes.append(
