@@ -129,8 +129,16 @@ def main() -> None:
     inside = (with_interval["low"] <= with_interval["real"]) & (
         with_interval["real"] <= with_interval["high"]
     )
-    print(f"90 % intervals hold the real steps in {inside.sum()} of {len(with_interval)}")
+    for count in (96, 256):
+        part = with_interval.filter(windows=count)
+        ends = (part["high"] / part["low"].clip(1)).median() if len(part) else math.nan
+        print(
+            f"{count} windows: 90 % intervals hold the real steps in "
+            f"{inside.filter(with_interval['windows'] == count).sum()} of {len(part)}, median high over low {ends:.1f}"
+        )
     lazy(frame)
+    print("256 windows alone:")
+    lazy(frame.filter(way="sgd", windows=256))
     cost = frame.filter(pl.col("real").is_finite() & (pl.col("real") > 0))
     ratio = (cost["linearise_s"] + cost["simulate_s"]) / (cost["real"] * cost["step_s"])
     deep = cost.filter(pl.col("real") >= 100)

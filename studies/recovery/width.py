@@ -27,8 +27,8 @@ from bitlaw.lab.dynamics import linearise
 from bitlaw.planning import read_record, recovery
 from bitlaw.planning.descent import Part
 
-WIDTHS = (64, 128, 256, 512, 1024)
-SEEDS = range(5)
+WIDTHS = (64, 256, 1024)
+SEEDS = range(4)
 BEGIN = ("fresh", "trained")
 LEFT = (0.75, 0.5, 0.25, 0.1)  # of the first loss
 WAYS = ((0.5, 0.0), (0.05, 0.9))  # share of 1 / largest curvature, momentum
