@@ -27,7 +27,7 @@ from bitlaw.lab.dynamics import linearise
 from bitlaw.planning import read_record, recovery
 from bitlaw.planning.descent import Part
 
-WIDTHS = (64, 256, 1024)
+WIDTHS = (64, 192, 576)
 SEEDS = range(4)
 BEGIN = ("fresh", "trained")
 LEFT = (0.75, 0.5, 0.25, 0.1)  # of the first loss
@@ -120,17 +120,22 @@ def rows(corpus: Corpus, begin: str, width: int, seed: int) -> list[dict[str, ob
                 "momentum": momentum,
                 "left": left,
             }
-            out.append(how | {"foretold": answer.steps, "real": real[left], "drift": round(answer.drift, 4)})
+            out.append(
+                how | {"foretold": answer.steps, "real": float(real[left]), "drift": round(answer.drift, 4)}
+            )
     return out
 
 
 def main() -> None:
     """Measure, and print error by width."""
     torch.set_num_threads(1)
-    if not TABLE.exists():
-        corpus = read_corpus(None)
-        found = [row for place in product(BEGIN, WIDTHS, SEEDS) for row in rows(corpus, *place)]
-        pl.DataFrame(found).write_csv(TABLE)
+    done = pl.read_csv(TABLE).to_dicts() if TABLE.exists() else []
+    have = {(row["seed"], row["begin"], row["width"]) for row in done}
+    corpus = read_corpus(None)
+    for seed, begin, width in product(SEEDS, BEGIN, WIDTHS):
+        if (seed, begin, width) not in have:
+            done += rows(corpus, begin, width, seed)
+            pl.DataFrame(done, infer_schema_length=None).write_csv(TABLE)
     frame = pl.read_csv(TABLE)
     for begin, left, width in product(BEGIN, LEFT, WIDTHS):
         some = frame.filter(begin=begin, left=left, width=width)

@@ -165,8 +165,8 @@ def recovery(
     drift = record.drift * distance / record.moved if record.moved > 0 else 0.0
     if not drift <= lazy:
         raise LawError(
-            f"features move: the gradient's directions change by {drift:.0%} on the way to the target, and {lazy:.0%} "
-            "is allowed, so a straight line says nothing; ask for a target nearer the start"
+            f"features move: the gradient changes by {drift:.0%} on the way to the target, and {lazy:.0%} is allowed; "
+            "ask for a target nearer the start, or raise lazy to see what a straight line says"
         )
     half = math.nan
     if not record.exact and directions > 1:
