@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
+from read import area, right
 from scipy.stats import t as student
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from bitlaw.lab.corpus import Corpus, read_corpus
 from bitlaw.lab.dynamics import linearise
 from bitlaw.planning import read_record, recovery
 from bitlaw.planning.descent import Part
+from bitlaw.planning.recovery import LAZY
 
 WIDTHS = (64, 192, 576)
 SEEDS = range(4)
@@ -141,8 +143,8 @@ def main() -> None:
         some = frame.filter(begin=begin, left=left, width=width)
         both = some.filter(pl.col("foretold").is_finite() & pl.col("real").is_finite())
         logs = np.log(both["foretold"].to_numpy() / both["real"].to_numpy())
-        if not len(both):
-            print(f"{begin}, {left} L0, width {width}: reached by both in none of {len(some)}")
+        if both["seed"].n_unique() < 2:
+            print(f"{begin}, {left} L0, width {width}: reached by both in {len(both)} of {len(some)}")
             continue
         seeds = np.array(
             [np.abs(logs[both["seed"].to_numpy() == s]).mean() for s in both["seed"].unique().to_list()]
@@ -153,6 +155,11 @@ def main() -> None:
             f"{len(seeds)} networks), median ratio {np.exp(np.median(logs)):.3f}, {len(both)} of {len(some)} reached "
             f"by both, drift {some['drift'].median():.2f}"
         )
+    wrong, refused = ~right(frame, 1.2), frame["drift"].to_numpy() > LAZY
+    print(
+        f"refused {refused.sum()} of {len(frame)}, {(refused & wrong).sum()} of them wrong; of the others "
+        f"{(~refused & wrong).sum()} wrong; area under drift {area(frame['drift'].to_numpy(), wrong):.3f}"
+    )
 
 
 if __name__ == "__main__":
