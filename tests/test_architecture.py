@@ -36,7 +36,8 @@ LAB = {
     "train": {"precision", "corpus", "model"},
     "quantize": {"precision", "corpus", "model", "train"},
     "tasks": {"precision", "corpus", "model", "train"},
-    "sweep": {"precision", "corpus", "model", "train", "quantize", "tasks"},
+    "dynamics": {"precision", "corpus", "model", "train"},
+    "sweep": {"precision", "corpus", "model", "train", "quantize", "tasks", "dynamics"},
 }
 
 

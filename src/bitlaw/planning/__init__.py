@@ -1,10 +1,12 @@
-"""From a law to a decision: sizes, tokens and bits under a budget, how sure it is, and what it costs on hardware."""
+"""From a law to a decision: sizes, tokens and bits under a budget, how sure it is, what it costs, how long it takes."""
 
 from .answer import Answer, Option, Plan
 from .ask import plan
 from .cost import Achieved, achieved_from, bit_flops, train_seconds, train_work
 from .hardware import Hardware, hardware
 from .optimum import frontier
+from .record import Record, read_record
+from .recovery import Recovery, recovery
 from .serve import Cache, Serving, serve
 
 __all__ = [
@@ -14,12 +16,16 @@ __all__ = [
     "Hardware",
     "Option",
     "Plan",
+    "Record",
+    "Recovery",
     "Serving",
     "achieved_from",
     "bit_flops",
     "frontier",
     "hardware",
     "plan",
+    "read_record",
+    "recovery",
     "serve",
     "train_seconds",
     "train_work",
