@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -19,6 +19,8 @@ from .serve import Cache
 
 Quantity: TypeAlias = str | float | None
 LEAST_BITS, MOST_BITS = 2.0, 64.0  # that max_bits may be
+#: What arguments are where nothing was said, if not None.
+UNSAID = {"sequences": 1.0, "devices": 1.0, "max_bits": 16.0, "interval": 0.9, "tolerance": 0.01}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Question:
     max_bits: float
     interval: float
     tolerance: float
+    said: tuple[str, ...]
 
     @classmethod
     def read(cls, **asked: Any) -> Question:
@@ -111,7 +114,34 @@ class Question:
             max_bits=max_bits,
             interval=asked["interval"],
             tolerance=tolerance,
-        )
+            said=tuple(name for name, value in asked.items() if _said(name, value)),
+        ).possible()
+
+    def possible(self) -> Question:
+        """The same, where what is given lies within its own limits.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        for name, given, most in (
+            ("params", self.params, self.max_params),
+            ("tokens", self.tokens, self.max_tokens),
+        ):
+            if given is not None and most is not None and given > most:
+                raise ConfigError(
+                    f"{format_quantity(given, name)} are more than max_{name}, {format_quantity(most)}; drop one of them"
+                )
+        return self
+
+    def only(self, what: str, reads: Collection[str]) -> None:
+        """Refuse what plays no part in a question, which may have been meant otherwise.
+
+        Raises:
+            ConfigError: such an argument was given.
+        """
+        for name in self.said:
+            if name not in reads:
+                raise ConfigError(f"{name} plays no part in {what}; drop it")
 
     def timed(self, choices: tuple[Choice, ...]) -> Question:
         """The same with the share of the peak that a measured throughput means.
@@ -258,6 +288,10 @@ def _number(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a number, in nats a token, not {value!r}")
     return float(value)
+
+
+def _said(name: str, value: Any) -> bool:
+    return value is not None and not (isinstance(value, int | float) and value == UNSAID.get(name))
 
 
 def _cache(numbers: Any) -> Cache | None:
