@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..laws import Published
+from ..laws import Law, Published
 from ..units import format_quantity
 from .answer import Plan
 from .choice import Choice, Formats, chosen, tied
@@ -199,8 +199,10 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
     notes: list[str] = []
     if asked.machine is None and bits is None and post is None and source.reads_bits:
-        return tied(law, [16.0]), "bits", notes
-    if asked.machine is None and one and post == "any" and "post_bits" in law.columns:
+        if asked.kv is None:
+            return tied(law, [16.0]), "bits", notes
+        bits = "any"  # keys and values have a format of their own, so that bits are not all the same
+    if asked.machine is None and one and post == "any" and _reads_post_bits(law):
         return chosen(law, bits, 8, asked.kv), "post_bits", notes
     if bits is None and post is None and source.reads_bits:  # costs go by hardware's own formats
         native = [name for name in NATIVE if asked.machine is not None and asked.machine.has(name)]
@@ -215,6 +217,10 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     elif bits is not None and not law.parts:
         notes.append("the law has no precision terms: bits count in the cost, and lose nothing by it")
     return chosen(law, bits, post, asked.kv, asked.pace), "", notes
+
+
+def _reads_post_bits(law: Law) -> bool:
+    return "post_bits" in law.columns and "post_format" not in dict(law.spec.labels)
 
 
 def _check(asked: Question, search: Search) -> None:
