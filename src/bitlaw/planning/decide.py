@@ -38,7 +38,7 @@ def decide(search: Search, asked: Question) -> Plan:
     each = search.each()
     k = int(np.argmin(each.loss))
     if not np.isfinite(each.loss[k]):
-        raise LawError(_why_not(search))
+        raise LawError(why_not(search))
     found = each.at(np.array([k]))
     drawn = source.drawn
     if drawn:
@@ -76,7 +76,7 @@ def _training(search: Search, each: Best, question: str) -> str:
     return training_toml(question, float(each.params[k]), float(each.tokens[k]), choice.scheme, choice.post)
 
 
-def _why_not(search: Search) -> str:
+def why_not(search: Search) -> str:
     """What the law says against every choice, or that the limits leave no room for any."""
     bits = np.array([search.max_bits if search.free_bits else c.bits for c in search.choices])
     said = []

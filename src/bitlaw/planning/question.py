@@ -129,7 +129,7 @@ class Question:
         ):
             if given is not None and most is not None and given > most:
                 raise ConfigError(
-                    f"{format_quantity(given, name)} are more than max_{name}, {format_quantity(most)}; drop one of them"
+                    f"{name} is {format_quantity(given)}, but max_{name} {format_quantity(most)}; drop one of them"
                 )
         return self
 

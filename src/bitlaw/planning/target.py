@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import LawError
+from .decide import why_not
 from .limits import Array
 from .optimum import LAST, Index, Search
 from .search import FINE, QUICK
@@ -38,10 +39,16 @@ def budget_for(search: Search, loss: float) -> Array:
     theta, choices = search.source.theta, np.arange(len(search.choices))
     point = _root(search, theta[:1], loss, choices, np.log(1e20), FINE)
     if not np.isfinite(point[0]):
-        floor = float(search.source.floor(theta[:1])[0])
+        lowest = float(search.with_budget(float(np.exp(MOST))).each().loss.min())
+        if not np.isfinite(lowest):
+            raise LawError(why_not(search))
+        if lowest < loss:
+            raise LawError(
+                f"every model within these limits goes below a loss of {loss:g}; ask for a lower loss, or lower a limit"
+            )
         raise LawError(
-            f"no budget reaches a loss of {loss:g} within these limits: the law's own floor is {floor:.4g}; ask for a "
-            "higher loss, or raise a limit"
+            f"no budget reaches a loss of {loss:g} within these limits, which end at {lowest:.4g}; ask for a higher "
+            "loss, or raise a limit"
         )
     if not search.source.drawn:
         return point
