@@ -64,8 +64,10 @@ class Question:
         """
 
         def quantity(name: str, unit: str) -> float | None:
-            value = asked[name]
-            return None if value is None else parse_quantity(value, unit)
+            try:
+                return None if asked[name] is None else parse_quantity(asked[name], unit)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
 
         def positive(name: str) -> float | None:
             value = asked[name]
