@@ -66,12 +66,14 @@ def _root(search: Search, theta: Array, loss: float, able: Index, near: float, r
     def height(x: Array) -> Array:
         """How far above the loss asked for the best model of a budget is, in logarithms of what is reducible."""
         nonlocal start
+        funded = search.with_budget(np.tile(np.exp(x), len(able)))
         reach, effort = (1.0, rounds) if start is None else (NEARBY, rounds // 2)
-        found = search.with_budget(np.tile(np.exp(x), len(able))).best(
-            many, pairs, effort, start=start, reach=reach
-        )
-        start = found.place
+        found = funded.best(many, pairs, effort, start=start, reach=reach)
         lowest = found.loss.reshape(len(able), count).min(axis=0)
+        if not np.isfinite(lowest).all():  # what was best before, this budget cannot pay
+            found = funded.best(many, pairs, rounds)
+            lowest = found.loss.reshape(len(able), count).min(axis=0)
+        start = found.place
         with np.errstate(all="ignore"):
             return np.where(np.isfinite(lowest), np.log((lowest - floor) / (loss - floor)), np.inf)
 
