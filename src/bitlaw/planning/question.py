@@ -160,6 +160,11 @@ class Question:
         if self.machine.achieved is not None:
             raise ConfigError("achieved and throughput are two ways to say one thing; give one of them")
         flops = 6 * self.params * choices[0].train * self.throughput
+        if flops > self.machine.peak:
+            raise ConfigError(
+                f"throughput is {flops / self.machine.peak:.3g} times what {self.machine.hardware.name} can do at its "
+                "peak; look at tokens a second, params, bits and devices again"
+            )
         machine = replace(self.machine, achieved=flops / self.machine.peak)
         spent = self.flops if self.seconds is None else self.seconds * machine.flops_per_second
         return replace(self, machine=machine, flops=spent)
