@@ -45,9 +45,10 @@ SENSE = {
     "interval": [0.5, 0.99],
     "tolerance": [1e-6, 0.5],
 }  # fmt: skip
-SILLY = [0, -1, 1e-9, 1e59, 1e70, math.nan, math.inf, True, "", "x", "3 apples\n", "w4a4kv4 each", [], [None], (1, 2), {}, {"a": 1}, 3.5, b"8"]  # fmt: skip
-
-
+SILLY = [
+    *(0, -1, 1e-9, 1e59, 1e70, math.nan, math.inf, 3.5, True, b"8"),
+    *("", "x", "3 apples\n", "w4a4kv4 each", [], [None], (1, 2), {}, {"a": 1}),
+]
 #: Questions that have answers, of which others are made by adding, changing and taking away.
 BASES = (
     {"budget": 1e21},
@@ -98,11 +99,11 @@ def ask(law, asked):
     for option in answer.options:
         assert math.isfinite(option.params) and math.isfinite(option.loss)
     json.dumps(answer.as_json(), allow_nan=False)
-    assert answer.question in str(answer).replace("\n", " ") or answer.question
+    assert str(answer).startswith(answer.question.split()[0])
     return answer
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(questions())
 def test_every_question_is_answered_in_numbers_or_in_one_sentence(question):
     ask(*question)
@@ -113,3 +114,75 @@ def test_every_question_is_answered_in_numbers_or_in_one_sentence(question):
 @given(questions())
 def test_many_questions_are_answered_in_numbers_or_in_one_sentence(question):
     ask(*question)
+
+
+@pytest.mark.parametrize(
+    ("law", "asked", "error", "words"),
+    [
+        # of the wrong kind
+        ("kumar-2024", {"budget": 1e21, "context": math.nan}, ConfigError, "^context: "),
+        ("kumar-2024", {"budget": 1e21, "context": 1e3, "cache": (1, 2)}, ConfigError, "three whole numbers"),
+        ("kumar-2024", {"budget": 1e21, "context": 1e3, "cache": 5}, ConfigError, "three whole numbers"),
+        ("kumar-2024", {"budget": 1e21, "tolerance": "x"}, ConfigError, "tolerance"),
+        ("kumar-2024", {"budget": 1e21, "interval": "x"}, ConfigError, "level"),
+        ("kumar-2024", {"budget": 1e21, "bits": 3.5}, ConfigError, "3.5 is no format"),
+        ("kumar-2024", {"budget": 1e21, "quantize_to": [True]}, ConfigError, "True is no format"),
+        ("kumar-2024", {"budget": 1e21, "max_bits": 1}, ConfigError, "between 2 and 64"),
+        ("kumar-2024", {"budget": 1e21, "hardware": 3}, ConfigError, "named by text"),
+        ("kumar-2024", {"budget": 1e21, "hardware": "h100", "devices": "8"}, ConfigError, "devices"),
+        ("kumar-2024", {"budget": 1e21, "hardware": "h100", "speedups": 3}, ConfigError, "speedups"),
+        (3, {"budget": 1e21}, ConfigError, "fit, or with published"),
+        ("kumar-2024", {"budget": 1e21, "others": 3}, ConfigError, "fit, or with published"),
+        # contradictory
+        ("kumar-2024", {"budget": 1e21, "tokens": "1B", "max_tokens": "100M"}, ConfigError, "drop one"),
+        ("kumar-2024", {"budget": 1e21, "params": "1B", "max_params": "100M"}, ConfigError, "drop one"),
+        ("kumar-2024", {"budget": 1e21, "tokens": "2B", "unique_tokens": "1B"}, ConfigError, "repeated tokens"),
+        (
+            "kumar-2024",
+            {"hardware": "h100", "params": 1e9, "bits": 8, "tokens": 1e9, "achieved": 0.3, "throughput": 1e5},
+            ConfigError,
+            "one of them",
+        ),
+        ("kumar-2024", {"budget": 1e21, "params": 1e9, "bits": 8, "throughput": 1e9, "hardware": "h100"}, ConfigError,
+         "^throughput is "),
+        # what plays no part
+        ("kumar-2024", {"budget": 1e21, "batch_tokens": 1e6}, ConfigError, "batch_tokens plays no part"),
+        ("kumar-2024", {"budget": 1e21, "max_gap": 0.1}, ConfigError, "max_gap plays no part"),
+        ("kumar-2024", {"budget": 1e21, "kv": "int4"}, ConfigError, "kv plays no part in a question without context"),
+        ("kumar-2024", {"budget": 1e21, "devices": 8}, ConfigError, "devices are of some hardware"),
+        ("kumar-2024", {"params": 1e9, "tokens": 1e10, "quantize_to": "lowest", "budget": 1}, ConfigError, "budget"),
+        ("kaplan-2020-trajectory", {"params": 1e9, "loss": 2.5, "hours": 5, "hardware": "h100"}, ConfigError, "hours"),
+        # nothing is left, or too much
+        ("kumar-2024", {"budget": 1e-5}, LawError, "leave no room"),
+        ("kumar-2024", {"budget": 1e21, "params": 1e21}, LawError, "leave no room"),
+        ("kumar-2024", {"budget": 1e21, "served": 1e15, "params": 1e9}, LawError, "leave no room"),
+        ("kumar-2024", {"memory": "16 GB", "tokens": 1e12, "context": 8192, "sequences": 1e9, "cache": (32, 8, 128)},
+         LawError, "leave no room"),
+        ("kumar-2024", {"speed": 1e30, "tokens": 1e12, "hardware": "h100"}, LawError, "leave no room"),
+        ("kumar-2024", {"loss": 3, "max_tokens": 1e9}, LawError, "which end at 3.379"),
+        ("kumar-2024", {"loss": 3, "bits": "int3"}, LawError, "use more bits"),
+        ("kumar-2024", {"loss": 1e9}, LawError, "goes below a loss"),
+        ("kaplan-2020-trajectory", {"params": 1e9, "loss": 1e9}, LawError, "less than a step"),
+        ("kaplan-2020-trajectory", {"params": 1e9, "loss": 2.3}, LawError, "ends at a loss of 2.347"),
+        (
+            "kumar-2024",
+            {"params": 1e9, "tokens": 2e9, "bits": 8, "quantize_to": 4, "measured_gap": 0.1},
+            LawError,
+            "kumar-unified",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_said_in_one_sentence(law, asked, error, words):
+    with pytest.raises(error, match=words) as caught:
+        plan(law, **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_any_format_after_training_is_one_that_the_law_has_constants_for():
+    answer = plan("qid-2024-per-format", params="1B", quantize_to="any")
+    assert {o.formats for o in answer.options} == {f"bf16, then int{b}" for b in (2, 3, 4)}
+
+
+def test_one_other_law_needs_no_list():
+    answer = plan("kumar-2024", budget=1e21, others="chinchilla-2024")
+    assert [o.law for o in answer.others] == ["chinchilla-2024"]
