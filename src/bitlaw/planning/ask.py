@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..laws import Published
+from ..laws import Law, Published
+from ..units import format_quantity
 from .answer import Plan
 from .choice import Choice, Formats, chosen, tied
 from .decide import decide
@@ -127,6 +128,7 @@ def plan(
     """
     given = {name: value for name, value in locals().items() if name not in ("law", "runs", "others")}
     source, question = Source.of(law, interval), Question.read(**given)
+    _all_read(source, question)
     found = _answer(source, question)
 
     def ask(other: Fit | Published) -> Plan:
@@ -140,6 +142,31 @@ def plan(
             )
         told += by_rivals(law, runs, ask)
     return replace(found, others=found.others + told) if told else found
+
+
+def _all_read(source: Source, asked: Question) -> None:
+    """Refuse arguments that the kind of question does not read.
+
+    Raises:
+        ConfigError: such an argument was given.
+    """
+    sure, rates = (
+        {"max_bits", "interval", "tolerance"},
+        {"hardware", "devices", "achieved", "throughput", "speedups"},
+    )
+    model = {"params", "tokens", "bits", "quantize_to"}
+    if is_trajectory(source):
+        what, reads = "steps to a loss", {"params", "loss", "batch_tokens", "bits"} | rates
+    elif asked.measured_gap is not None:
+        what, reads = "whether a gap is normal", model | {"measured_gap"}
+    elif asked.quantize_to == "lowest":
+        what, reads = "the fewest safe bits", model | {"max_gap"}
+    else:
+        what, reads = "this question", set(asked.said) - {"batch_tokens", "max_gap"}
+        if asked.context is None:
+            alone = {"cache", "kv"} if asked.speed is not None else {"cache", "kv", "sequences"}
+            asked.only("a question without context", set(asked.said) - alone)
+    asked.only(what, reads | sure)
 
 
 def _answer(source: Source, asked: Question) -> Plan:
@@ -172,8 +199,10 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
     notes: list[str] = []
     if asked.machine is None and bits is None and post is None and source.reads_bits:
-        return tied(law, [16.0]), "bits", notes
-    if asked.machine is None and one and post == "any" and "post_bits" in law.columns:
+        if asked.kv is None:
+            return tied(law, [16.0]), "bits", notes
+        bits = "any"  # keys and values have a format of their own, so that bits are not all the same
+    if asked.machine is None and one and post == "any" and _reads_post_bits(law):
         return chosen(law, bits, 8, asked.kv), "post_bits", notes
     if bits is None and post is None and source.reads_bits:  # costs go by hardware's own formats
         native = [name for name in NATIVE if asked.machine is not None and asked.machine.has(name)]
@@ -190,6 +219,10 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     return chosen(law, bits, post, asked.kv, asked.pace), "", notes
 
 
+def _reads_post_bits(law: Law) -> bool:
+    return "post_bits" in law.columns and "post_format" not in dict(law.spec.labels)
+
+
 def _check(asked: Question, search: Search) -> None:
     """Refuse what leaves nothing to choose, or what nothing limits.
 
@@ -198,6 +231,11 @@ def _check(asked: Question, search: Search) -> None:
     """
     limits = search.limits
     given = limits.params is not None, limits.tokens is not None
+    if asked.tokens and limits.most_tokens and asked.tokens > limits.most_tokens:
+        raise ConfigError(
+            f"{search.source.law.name} does not know what repeated tokens are worth, and there are only "
+            f"{format_quantity(limits.most_tokens)} unique_tokens; give fewer tokens, or ask muennighoff-2023"
+        )
     if limits.flops is not None and all(given):
         raise ConfigError("a budget with both params and tokens leaves nothing to choose; drop one of them")
     if asked.loss is not None:

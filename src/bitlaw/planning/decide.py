@@ -20,6 +20,7 @@ from .remarks import remarks
 from .source import answer, stretch
 from .training import training_toml
 
+ANY = 1e9  # a size and tokens at which it is asked what a law says of formats
 NEAR = 4.0  # sizes and tokens are compared within exp(+-4) of the best
 
 
@@ -37,7 +38,7 @@ def decide(search: Search, asked: Question) -> Plan:
     each = search.each()
     k = int(np.argmin(each.loss))
     if not np.isfinite(each.loss[k]):
-        raise LawError(_why_not(search, each, k))
+        raise LawError(why_not(search))
     found = each.at(np.array([k]))
     drawn = source.drawn
     if drawn:
@@ -75,10 +76,15 @@ def _training(search: Search, each: Best, question: str) -> str:
     return training_toml(question, float(each.params[k]), float(each.tokens[k]), choice.scheme, choice.post)
 
 
-def _why_not(search: Search, each: Best, k: int) -> str:
-    if np.isfinite(each.params[k]) and each.tokens[k] > 0:
-        places = (part[k : k + 1, None] for part in (each.bits, each.params, each.tokens))
-        return search.source.why_not(search.read(np.array([k]), *places))
+def why_not(search: Search) -> str:
+    """What the law says against every choice, or that the limits leave no room for any."""
+    bits = np.array([search.max_bits if search.free_bits else c.bits for c in search.choices])
+    said = []
+    for k in range(len(bits)):
+        places = (np.full((1, 1), value) for value in (bits[k], ANY, ANY))
+        said.append(search.source.why_not(search.read(np.array([k]), *places)))
+    if all(said):
+        return said[int(np.argmax(bits))]
     return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
 
 

@@ -71,6 +71,8 @@ class Limits:
             largest = np.minimum(largest, self._log_filling(bpw, kv_bits))
         if self.flops is not None and self.tokens is not None:
             largest = np.minimum(largest, self._log_spending(self.tokens, train, serve))
+        elif self.flops is not None and self.served:  # a larger one leaves nothing for training
+            largest = np.minimum(largest, np.log(column(self.flops) / (2 * self.served * serve)))
         return largest
 
     def log_least(self, train: Array, serve: Array) -> Array:

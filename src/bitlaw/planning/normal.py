@@ -45,7 +45,7 @@ def judge(source: Source, asked: Question) -> Plan:
         )
     predicted = _predicted(source, choice, params, tokens)
     if not np.isfinite(predicted[0]):
-        raise LawError(f"{source.name} gives no finite loss for {choice.name}; use more bits, or another law")
+        raise LawError(source.why_not(_columns(choice, params, tokens)))
     if abs(predicted[0]) < ENOUGH:
         raise LawError(
             f"{source.name} says that {choice.name} costs nothing; ask about formats of low precision"
@@ -97,8 +97,12 @@ def _predicted(source: Source, choice: Choice, params: float, tokens: float) -> 
 
 
 def _loss(source: Source, choice: Choice, params: float, tokens: float) -> Array:
+    return source.loss(source.theta, _columns(choice, params, tokens))[:, 0]
+
+
+def _columns(choice: Choice, params: float, tokens: float) -> dict[str, Array]:
     columns = {**choice.columns, "params": params, "tokens": tokens, "unique_tokens": tokens}
-    return source.loss(source.theta, {name: np.full((1, 1), value) for name, value in columns.items()})[:, 0]
+    return {name: np.full((1, 1), value) for name, value in columns.items()}
 
 
 def _measured_again(source: Source, choice: Choice, predicted: Array, params: float, tokens: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -19,6 +19,8 @@ from .serve import Cache
 
 Quantity: TypeAlias = str | float | None
 LEAST_BITS, MOST_BITS = 2.0, 64.0  # that max_bits may be
+#: What arguments are where nothing was said, if not None.
+UNSAID = {"sequences": 1.0, "devices": 1.0, "max_bits": 16.0, "interval": 0.9, "tolerance": 0.01}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Question:
     max_bits: float
     interval: float
     tolerance: float
+    said: tuple[str, ...]
 
     @classmethod
     def read(cls, **asked: Any) -> Question:
@@ -61,8 +64,10 @@ class Question:
         """
 
         def quantity(name: str, unit: str) -> float | None:
-            value = asked[name]
-            return None if value is None else parse_quantity(value, unit)
+            try:
+                return None if asked[name] is None else parse_quantity(asked[name], unit)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
 
         def positive(name: str) -> float | None:
             value = asked[name]
@@ -111,7 +116,34 @@ class Question:
             max_bits=max_bits,
             interval=asked["interval"],
             tolerance=tolerance,
-        )
+            said=tuple(name for name, value in asked.items() if _said(name, value)),
+        ).possible()
+
+    def possible(self) -> Question:
+        """The same, where what is given lies within its own limits.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        for name, given, most in (
+            ("params", self.params, self.max_params),
+            ("tokens", self.tokens, self.max_tokens),
+        ):
+            if given is not None and most is not None and given > most:
+                raise ConfigError(
+                    f"{name} is {format_quantity(given)}, but max_{name} {format_quantity(most)}; drop one of them"
+                )
+        return self
+
+    def only(self, what: str, reads: Collection[str]) -> None:
+        """Refuse what plays no part in a question, which may have been meant otherwise.
+
+        Raises:
+            ConfigError: such an argument was given.
+        """
+        for name in self.said:
+            if name not in reads:
+                raise ConfigError(f"{name} plays no part in {what}; drop it")
 
     def timed(self, choices: tuple[Choice, ...]) -> Question:
         """The same with the share of the peak that a measured throughput means.
@@ -128,6 +160,11 @@ class Question:
         if self.machine.achieved is not None:
             raise ConfigError("achieved and throughput are two ways to say one thing; give one of them")
         flops = 6 * self.params * choices[0].train * self.throughput
+        if flops > self.machine.peak:
+            raise ConfigError(
+                f"throughput is {flops / self.machine.peak:.3g} times what {self.machine.hardware.name} can do at its "
+                "peak; look at tokens a second, params, bits and devices again"
+            )
         machine = replace(self.machine, achieved=flops / self.machine.peak)
         spent = self.flops if self.seconds is None else self.seconds * machine.flops_per_second
         return replace(self, machine=machine, flops=spent)
@@ -263,6 +300,10 @@ def _number(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a number, in nats a token, not {value!r}")
     return float(value)
+
+
+def _said(name: str, value: Any) -> bool:
+    return value is not None and not (isinstance(value, int | float) and value == UNSAID.get(name))
 
 
 def _cache(numbers: Any) -> Cache | None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-FINE = 64  # rounds for an estimate: to rounding, or nearly
-QUICK = 32  # rounds for draws
+FINE = 256  # rounds at most for an estimate
+QUICK = 64  # rounds at most for draws
+CLOSE = 1e-10  # steps, as shares of the box, at which a minimum is found: its value to rounding
 GRID = {0: 1, 1: 33, 2: 17, 3: 9}  # points an axis of the first look
 FAR = 4.0  # steps to the bottom of a parabola, at most
 CHUNK = 2_000_000  # values a call, so that memory stays small
@@ -34,7 +35,7 @@ def minimise(
         function: takes points (S, K, d), K for each function, and returns values (S, K); infinite where undefined.
         low: lower corners (S, d).
         high: upper corners (S, d).
-        rounds: after the grid.
+        rounds: after the grid, at most.
         start: points in the valleys (S, d), in place of the grid.
         reach: first step from there, in steps of the grid.
 
@@ -75,6 +76,8 @@ def minimise(
         least, most = step / 8, np.where((k == middle)[:, None], step / 2, 2 * step)
         near = (k == middle) | (k == len(around))
         step = np.where(near[:, None], np.clip(2 * moved, least, most), step)
+        if (step <= CLOSE * (high - low)).all():
+            break
     return best, value
 
 

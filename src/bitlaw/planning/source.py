@@ -112,13 +112,15 @@ class Source:
         )
 
     def why_not(self, columns: Mapping[str, Array]) -> str:
-        """Say which condition of the law fails at a point (1, 1)."""
+        """Say which condition of the law fails at a point (1, 1); empty where the law gives a loss."""
         rows = {i.column: columns[i.column][0] for i in self.law.inputs}
         for condition, holds in zip(
             self.law.conditions, self.law.compiled.holds(self.theta[0], rows), strict=True
         ):
             if not holds.all():
                 return condition.sentence
+        if np.isfinite(self.loss(self.theta[:1], columns)).all():
+            return ""
         return f"{self.name} gives no finite loss for this question; use more bits, or another law"
 
     def extrapolation(self, params: float, tokens: float, bits: Mapping[str, float]) -> list[str]:

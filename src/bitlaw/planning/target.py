@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import LawError
+from .decide import why_not
 from .limits import Array
 from .optimum import LAST, Index, Search
 from .search import FINE, QUICK
@@ -38,10 +39,16 @@ def budget_for(search: Search, loss: float) -> Array:
     theta, choices = search.source.theta, np.arange(len(search.choices))
     point = _root(search, theta[:1], loss, choices, np.log(1e20), FINE)
     if not np.isfinite(point[0]):
-        floor = float(search.source.floor(theta[:1])[0])
+        lowest = float(search.with_budget(float(np.exp(MOST))).each().loss.min())
+        if not np.isfinite(lowest):
+            raise LawError(why_not(search))
+        if lowest < loss:
+            raise LawError(
+                f"every model within these limits goes below a loss of {loss:g}; ask for a lower loss, or lower a limit"
+            )
         raise LawError(
-            f"no budget reaches a loss of {loss:g} within these limits: the law's own floor is {floor:.4g}; ask for a "
-            "higher loss, or raise a limit"
+            f"no budget reaches a loss of {loss:g} within these limits, which end at {lowest:.4g}; ask for a higher "
+            "loss, or raise a limit"
         )
     if not search.source.drawn:
         return point
@@ -59,12 +66,14 @@ def _root(search: Search, theta: Array, loss: float, able: Index, near: float, r
     def height(x: Array) -> Array:
         """How far above the loss asked for the best model of a budget is, in logarithms of what is reducible."""
         nonlocal start
+        funded = search.with_budget(np.tile(np.exp(x), len(able)))
         reach, effort = (1.0, rounds) if start is None else (NEARBY, rounds // 2)
-        found = search.with_budget(np.tile(np.exp(x), len(able))).best(
-            many, pairs, effort, start=start, reach=reach
-        )
-        start = found.place
+        found = funded.best(many, pairs, effort, start=start, reach=reach)
         lowest = found.loss.reshape(len(able), count).min(axis=0)
+        if not np.isfinite(lowest).all():  # what was best before, this budget cannot pay
+            found = funded.best(many, pairs, rounds)
+            lowest = found.loss.reshape(len(able), count).min(axis=0)
+        start = found.place
         with np.errstate(all="ignore"):
             return np.where(np.isfinite(lowest), np.log((lowest - floor) / (loss - floor)), np.inf)
 

@@ -51,6 +51,10 @@ def steps_to(
             f"a model of {format_quantity(params, 'params')} ends at a loss of {end:.4g} by this law, however long it "
             "is trained; ask for a higher loss, or a larger model"
         )
+    if not (steps[0] > 1 + 1e-9 and tokens_a_step[0] >= 1):
+        raise LawError(
+            f"a loss of {loss:g} takes less than a step or a token by this law; ask for a lower loss, or a larger batch"
+        )
     least = steps / (1 + critical / tokens_a_step)
     return {
         "steps": steps,
