@@ -72,6 +72,26 @@ class Other:
 
 
 @dataclass(frozen=True)
+class Hedge:
+    """The choice that is expected to lose least over the draws of the constants.
+
+    Attributes:
+        formats: in words.
+        bits: of the weights in training.
+        params, tokens: of the model.
+        regret: share of the reducible loss by which it is short of each draw's own optimum, on average.
+        at_best: the same of the best choice at the estimate, which the plan names first.
+    """
+
+    formats: str
+    bits: float
+    params: float
+    tokens: float
+    regret: float
+    at_best: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """An answer to one question.
 
@@ -87,6 +107,7 @@ class Plan:
         formats: the best choice, in words.
         others: the same answer by other laws and objectives that fit about as well.
         training: the training configuration as TOML, where there is one.
+        hedge: what is expected to lose least over the draws; None without draws.
         columns: what the options' params, tokens, loss, near_optimal and chance are here.
     """
 
@@ -101,6 +122,7 @@ class Plan:
     formats: str = ""
     others: tuple[Other, ...] = ()
     training: str = ""
+    hedge: Hedge | None = None
     columns: tuple[str, str, str, str, str] = ("params", "tokens", "loss", "near-optimal", "best in")
 
     def __getitem__(self, name: str) -> Answer:

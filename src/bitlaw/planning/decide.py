@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import LawError
 from ..formats import UNQUANTIZED
-from .answer import Answer, Option, Plan
+from .answer import Answer, Hedge, Option, Plan, quantity
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
 from .derive import derived
+from .hedge import hedged
 from .limits import Array
 from .optimum import MIN_BITS, Best, Search
 from .question import Question
@@ -50,8 +51,19 @@ def decide(search: Search, asked: Question) -> Plan:
     limit = best.loss[0] + tolerance * (best.loss[0] - source.floor(source.theta[:1])[0])
     near = _near(search, k, best, limit)
     answers = _answers(search, found, choice, near, asked)
-    options = _options(search, each, found, limit)
-    notes = [*source.notes, *remarks(search, found, choice), *asked.notes(choice)]
+    listed = replace(search, choices=_whole(search), free_bits="") if search.free_bits else search
+    of_listed = listed.each() if search.free_bits else each
+    in_draws = None
+    if drawn:
+        in_draws = listed.in_draws(of_listed) if search.free_bits else draws
+    options = _options(listed, of_listed, in_draws, limit)
+    hedge = None if in_draws is None else hedged(listed, of_listed, in_draws)
+    notes = [
+        *source.notes,
+        *remarks(search, found, choice),
+        *asked.notes(choice),
+        *_hedging(hedge, tolerance),
+    ]
     return Plan(
         question=asked.words,
         law=source.name,
@@ -62,15 +74,24 @@ def decide(search: Search, asked: Question) -> Plan:
         notes=tuple(dict.fromkeys(notes)),
         method=source.method,
         formats="" if search.free_bits else choice.name,
-        training=_training(search, each, asked.words),
+        training=_training(listed, of_listed, asked.words),
+        hedge=hedge,
     )
+
+
+def _hedging(hedge: Hedge | None, tolerance: float) -> list[str]:
+    """Say what to do where the draws disagree by more than is tolerated."""
+    if hedge is None or hedge.at_best <= tolerance:
+        return []
+    model = f"{quantity('params', hedge.params)} on {quantity('tokens', hedge.tokens)} tokens"
+    return [
+        f"the rows leave the optimum open: over the draws, the best is expected to lose {hedge.at_best:.1%} of the "
+        f"reducible loss against what would have been best; {model} at {hedge.formats} loses {hedge.regret:.1%}"
+    ]
 
 
 def _training(search: Search, each: Best, question: str) -> str:
     """The configuration of the best model; of whole numbers of bits, where these were free."""
-    if search.free_bits:
-        search = replace(search, choices=_whole(search), free_bits="")
-        each = search.each()
     k = int(np.argmin(each.loss))
     choice = search.choices[k]
     return training_toml(question, float(each.params[k]), float(each.tokens[k]), choice.scheme, choice.post)
@@ -135,15 +156,9 @@ def _answers(
     )
 
 
-def _options(search: Search, each: Best, found: Best, limit: float) -> tuple[Option, ...]:
+def _options(search: Search, each: Best, draws: Best | None, limit: float) -> tuple[Option, ...]:
     """The best that each choice, or each whole number of free bits, can do, and how often it is the best of them."""
-    if search.free_bits:
-        search = replace(search, choices=_whole(search), free_bits="")
-        each = search.each()
-        winners = search.in_draws(each).choice if search.source.drawn else None
-    elif len(search.choices) > 1:
-        winners = found.choice[1:] if search.source.drawn else None
-    else:
+    if len(search.choices) == 1:
         return ()
     served = search.limits.bytes is not None
     options = []
@@ -160,7 +175,7 @@ def _options(search: Search, each: Best, found: Best, limit: float) -> tuple[Opt
                 tokens=float(each.tokens[k]),
                 loss=float(each.loss[k]),
                 near_optimal=bool(each.loss[k] <= limit),
-                chance=math.nan if winners is None else float((winners == k).mean()),
+                chance=math.nan if draws is None else float((draws.choice == k).mean()),
                 bytes=float(memory) if served else math.nan,
             )
         )
