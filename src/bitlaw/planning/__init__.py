@@ -2,7 +2,9 @@
 
 from .answer import Answer, Option, Plan
 from .ask import plan
+from .candidates import Trunk
 from .cost import Achieved, achieved_from, bit_flops, train_seconds, train_work
+from .design import Design, Narrowed, next_runs
 from .hardware import Hardware, hardware
 from .optimum import frontier
 from .serve import Cache, Serving, serve
@@ -11,14 +13,18 @@ __all__ = [
     "Achieved",
     "Answer",
     "Cache",
+    "Design",
     "Hardware",
+    "Narrowed",
     "Option",
     "Plan",
     "Serving",
+    "Trunk",
     "achieved_from",
     "bit_flops",
     "frontier",
     "hardware",
+    "next_runs",
     "plan",
     "serve",
     "train_seconds",
