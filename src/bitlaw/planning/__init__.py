@@ -2,7 +2,9 @@
 
 from .answer import Answer, Option, Plan
 from .ask import plan
+from .candidates import Trunk
 from .cost import Achieved, achieved_from, bit_flops, train_seconds, train_work
+from .design import Design, Narrowed, next_runs
 from .hardware import Hardware, hardware
 from .optimum import frontier
 from .record import Record, read_record
@@ -13,16 +15,20 @@ __all__ = [
     "Achieved",
     "Answer",
     "Cache",
+    "Design",
     "Hardware",
+    "Narrowed",
     "Option",
     "Plan",
     "Record",
     "Recovery",
     "Serving",
+    "Trunk",
     "achieved_from",
     "bit_flops",
     "frontier",
     "hardware",
+    "next_runs",
     "plan",
     "read_record",
     "recovery",
