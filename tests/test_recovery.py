@@ -10,11 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typer.testing import CliRunner
 
-from bitlaw import ConfigError, DataError, LabError, LawError
+from bitlaw import ConfigError, DataError, LabError, LawError, plan
+from bitlaw.cli.main import app
 from bitlaw.formats import Scheme
+from bitlaw.lab.corpus import batch, read_corpus
 from bitlaw.lab.dynamics import linearise, second_moments
-from bitlaw.lab.model import Transformer
+from bitlaw.lab.model import Loaded, Transformer, save_model
 from bitlaw.lab.precision import apply_scheme
 from bitlaw.planning import Record, read_record, recovery
 from bitlaw.planning.descent import Part
@@ -408,3 +411,48 @@ def test_the_wider_the_network_the_nearer_to_a_straight_line():
     means = [float(np.mean([error_at(width, seed) for seed in range(3)])) for width in (32, 96, 288)]
     assert means[0] > 1.25 * means[1] > 1.25**2 * means[2]
     assert means[2] < 0.75
+
+
+def test_plans_are_made_with_a_record_in_place_of_a_law():
+    line = np.array([[[1.0]], [[2.0]]])
+    found = Record(line, np.zeros((2, 1, 1)), line[..., None], "mse", trained=2)
+    answer = plan(
+        found, loss=0.6, learning_rate=0.1
+    )  # w halves at each step, the loss of 2.5 w^2 falls to a quarter
+    assert answer["steps"].value == 2 and answer["loss"].given
+    assert any("unstable" in note for note in answer.notes) and "None" not in str(answer)
+    with pytest.raises(ConfigError, match="give learning_rate"):
+        plan(found, loss=0.6)
+    with pytest.raises(ConfigError, match="budget plays no part"):
+        plan(found, loss=0.6, learning_rate=0.1, budget=1e20)
+    with pytest.raises(ConfigError, match="learning_rate plays no part"):
+        plan("kumar-2024", budget=1e20, learning_rate=0.1)
+
+
+def test_a_model_of_a_study_becomes_a_record_and_a_plan(tmp_path):
+    model, corpus = Transformer(Shape(width=32, depth=1, heads=2, ffn=80), seed=0), read_corpus(None)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for step in range(60):
+        x, y = batch(corpus, 1, step, 8, 32)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+        optimizer.step()
+    save_model(Loaded("tiny", "", model, None, 256, 32, Scheme(), {}), tmp_path / "tiny")
+    record = tmp_path / "record"
+    small = ["--windows", "6", "--measured", "2", "--directions", "4", "--classes", "8", "--json"]
+    words = ["task", "recovery", str(tmp_path / "tiny"), "--scheme", "w2", "-o", str(record), *small]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
+    before = json.loads(made.output)["reference"]
+    assert read_record(record).reference == pytest.approx(before)
+    asked = ["plan", "--record", str(record), "--learning-rate", "0.001", "--loss", str(before + 3), "--json"]
+    answer = CliRunner().invoke(app, asked)
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.output)["answers"][0]["value"] == 0  # it is there already
+
+
+def test_a_model_that_ten_steps_lose_is_no_straight_line():
+    x, y = batch(read_corpus(None), 0, 0, 6, 32)
+    untrained = Transformer(Shape(width=32, depth=1, heads=2, ffn=80), seed=0)
+    with pytest.raises(LabError, match="no straight line"):
+        linearise(untrained, x, y, directions=4, classes=8)

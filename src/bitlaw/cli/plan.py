@@ -17,11 +17,20 @@ def _option(panel: str, help: str, **how: Any) -> Any:
 
 SPEND, GIVEN, FORMATS = "What there is to spend", "What is given", "Formats to choose among"
 SERVE, WITH, SURE = "Serving", "Hardware", "The law, and how sure"
+BACK = "How long until a quantised model is back"
 
 
 def plan(
     law: Annotated[str | None, _option(SURE, "Published constants, like kumar-2024.")] = None,
     fit: Annotated[Path | None, _option(SURE, "A fit that `bitlaw fit --save` wrote.")] = None,
+    record: Annotated[
+        Path | None, _option(BACK, "Folder that `bitlaw task recovery` wrote, in place of a law.")
+    ] = None,
+    learning_rate: Annotated[float | None, _option(BACK, "Of the training that brings it back.")] = None,
+    within: Annotated[float | None, _option(BACK, "Nats a token above the loss before quantisation.")] = None,
+    momentum: Annotated[float | None, _option(BACK, "Of that training; of Adam, beta1.")] = None,
+    batch: Annotated[int | None, _option(BACK, "Examples a step; default: all.")] = None,
+    steps: Annotated[int | None, _option(BACK, "Most steps that are looked at; default 1,000.")] = None,
     runs: Annotated[
         str | None,
         _option(
@@ -110,6 +119,7 @@ def plan(
     * `bitlaw plan --law kumar-2024 --hours 168 --hardware h100 --devices 64 --achieved 0.4`: a week on a cluster
     * `bitlaw plan --law kaplan-2020-trajectory --params 1B --loss 2.5 --batch-tokens 500k`: steps and tokens
     * `bitlaw plan --fit fit.json --params 1B --tokens 20B --bits w4 --measured-gap 0.06`: is my gap normal
+    * `bitlaw plan --record record --learning-rate 0.05 --within 0.01 --batch 8`: steps until a model is back
     """
     from rich.console import Console
 
@@ -117,13 +127,23 @@ def plan(
     from ..fitting import load_fit
     from ..laws import published
     from ..planning import plan as answer
+    from ..planning import read_record
 
-    if (law is None) == (fit is None):
-        raise ConfigError("name either --law (published constants, like kumar-2024) or --fit (a saved fit)")
+    if sum(x is not None for x in (law, fit, record)) != 1:
+        raise ConfigError(
+            "name one of --law (published constants, like kumar-2024), --fit (a saved fit) and --record (a model's)"
+        )
+    asked = (
+        load_fit(fit)
+        if fit is not None
+        else read_record(record)
+        if record is not None
+        else published(law or "")
+    )
     asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
     with Console(stderr=True).status(asking):
         result = answer(
-            load_fit(fit) if fit is not None else published(law or ""),
+            asked,
             budget=budget,
             hours=hours,
             money=money,
@@ -151,6 +171,11 @@ def plan(
             speedups=None if not speedup else dict(map(_factor, speedup)),
             max_gap=max_gap,
             measured_gap=measured_gap,
+            within=within,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            batch=batch,
+            steps=steps,
             runs=runs,
             others=other or (),
             interval=interval,

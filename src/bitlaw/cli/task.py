@@ -12,6 +12,7 @@ import typer
 from ..errors import ConfigError, nearest
 from ..units import parse_quantity
 from .common import IntervalOption, JsonFlag, print_json
+from .recovery import recovery
 
 if TYPE_CHECKING:
     from ..lab.tasks import Clicks, Method, Score
@@ -27,6 +28,9 @@ ROUNDINGS = ("stochastic", "nearest")
 @task_app.callback()
 def _group() -> None:
     """Measure low precision on a task beside language modelling."""
+
+
+task_app.command()(recovery)
 
 
 @task_app.command()

@@ -11,6 +11,7 @@ from ..fitting import Fit
 from ..laws import Law, Published
 from ..units import format_quantity
 from .answer import Plan
+from .back import READS, how_long_back
 from .choice import Choice, Formats, chosen, tied
 from .decide import decide
 from .gap import lowest
@@ -18,6 +19,7 @@ from .hardware import Hardware
 from .normal import judge
 from .optimum import Search
 from .question import Quantity, Question
+from .record import Record
 from .rivals import by_named, by_rivals
 from .source import Source
 from .target import budget_for
@@ -28,7 +30,7 @@ NATIVE = ("bf16", "e4m3", "int8", "nvfp4", "mxfp4", "int4")
 
 
 def plan(
-    law: Fit | Published | str,
+    law: Fit | Published | Record | str,
     *,
     budget: Quantity = None,
     hours: float | None = None,
@@ -57,6 +59,11 @@ def plan(
     speedups: Mapping[str, float] | None = None,
     max_gap: float | None = None,
     measured_gap: float | None = None,
+    within: float | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    batch: int | None = None,
+    steps: int | None = None,
     runs: Any = None,
     others: Sequence[Fit | Published | str] = (),
     max_bits: float = 16.0,
@@ -78,9 +85,10 @@ def plan(
       `quantize_to="any"`.
     * `loss`: the cheapest way to a loss; with a law of the trajectory, steps and batch too.
     * `params`, `tokens`, formats and `measured_gap`: whether a gap that was measured is normal.
+    * a record of a quantised model instead of a law, with `learning_rate` and `within`: steps until it is back.
 
     Args:
-        law: a fit, published constants, or the name of published constants.
+        law: a fit, published constants, or the name of published constants; or a record of a model (`read_record`).
         budget: training cost, and serving cost of `served` tokens, like "1e22 flops" of 16-bit arithmetic.
         hours: budget as time of all devices; needs `hardware`.
         money: budget in USD; needs `hardware` of known price.
@@ -109,6 +117,11 @@ def plan(
         speedups: measured, over 16 bits, in place of the hardware's rates, like {"fp8": 1.4}.
         max_gap: with `quantize_to="lowest"`, nats a token that quantisation may cost.
         measured_gap: loss in low precision less loss in 16 bits, nats a token.
+        within: nats a token above the loss before quantisation that training is to bring a recorded model to.
+        learning_rate: of that training, constant.
+        momentum: of that training; for a record made for Adam, its beta1.
+        batch: examples a step of that training; None is all of them.
+        steps: most steps that are looked at; 1,000 by default.
         runs: the rows of a fit: laws and objectives that fit them about as well are asked too.
         others: further laws to ask.
         max_bits: most bits considered where bits are free.
@@ -127,7 +140,10 @@ def plan(
     7.0
     """
     given = {name: value for name, value in locals().items() if name not in ("law", "runs", "others")}
-    source, question = Source.of(law, interval), Question.read(**given)
+    question = Question.read(**given)
+    if isinstance(law, Record):
+        return how_long_back(law, question)
+    source = Source.of(law, interval)
     _all_read(source, question)
     found = _answer(source, question)
 
@@ -162,7 +178,7 @@ def _all_read(source: Source, asked: Question) -> None:
     elif asked.quantize_to == "lowest":
         what, reads = "the fewest safe bits", model | {"max_gap"}
     else:
-        what, reads = "this question", set(asked.said) - {"batch_tokens", "max_gap"}
+        what, reads = "this question", set(asked.said) - {"batch_tokens", "max_gap", *(READS - {"loss"})}
         if asked.context is None:
             alone = {"cache", "kv"} if asked.speed is not None else {"cache", "kv", "sequences"}
             asked.only("a question without context", set(asked.said) - alone)

@@ -50,6 +50,11 @@ class Question:
     throughput: float | None
     max_gap: float | None
     measured_gap: float | None
+    within: float | None
+    learning_rate: float | None
+    momentum: float | None
+    batch: int | None
+    steps: int
     max_bits: float
     interval: float
     tolerance: float
@@ -113,6 +118,11 @@ class Question:
             throughput=quantity("throughput", "tokens"),
             max_gap=positive("max_gap"),
             measured_gap=_number(asked["measured_gap"], "measured_gap"),
+            within=positive("within"),
+            learning_rate=positive("learning_rate"),
+            momentum=_number(asked["momentum"], "momentum"),
+            batch=_whole("batch", asked["batch"]),
+            steps=_whole("steps", asked["steps"]) or 1000,
             max_bits=max_bits,
             interval=asked["interval"],
             tolerance=tolerance,
@@ -292,6 +302,12 @@ def _names(formats: Formats) -> str:
     if isinstance(formats, str | int):
         return f"{formats} bits" if str(formats).isdigit() else str(formats)
     return " or ".join(map(str, formats))
+
+
+def _whole(name: str, value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"{name} must be a whole number above zero, not {value!r}")
+    return value
 
 
 def _number(value: Any, name: str) -> float | None:

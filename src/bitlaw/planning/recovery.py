@@ -166,7 +166,7 @@ def recovery(
     if not drift <= lazy:
         raise LawError(
             f"features move: the gradient changes by {drift:.0%} on the way to the target, and {lazy:.0%} is allowed; "
-            "ask for a target nearer the start, or raise lazy to see what a straight line says"
+            "ask for a target nearer the start, or recovery(..., lazy=inf) for what a straight line says nonetheless"
         )
     half = math.nan
     if not record.exact and directions > 1:

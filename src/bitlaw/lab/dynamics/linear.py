@@ -85,6 +85,11 @@ def linearise(
             for f in (outputs, after.outputs.detach(), outputs + line.push(way))
         )
         progress = (start - real) / (start - straight)
+        if not math.isfinite(drift + moved + progress):
+            raise LabError(
+                f"{steps} steps at half the stable rate are enough to lose the model, so its training is no straight line; "
+                "train it a little first"
+            )
     return Linearised(
         outputs,
         targets,
