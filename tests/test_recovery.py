@@ -443,12 +443,14 @@ def test_a_model_of_a_study_becomes_a_record_and_a_plan(tmp_path):
     words = ["task", "recovery", str(tmp_path / "tiny"), "--scheme", "w2", "-o", str(record), *small]
     made = CliRunner().invoke(app, words)
     assert made.exit_code == 0, made.output
-    before = json.loads(made.output)["reference"]
-    assert read_record(record).reference == pytest.approx(before)
-    asked = ["plan", "--record", str(record), "--learning-rate", "0.001", "--loss", str(before + 3), "--json"]
-    answer = CliRunner().invoke(app, asked)
+    told = json.loads(made.output)
+    assert read_record(record).reference == pytest.approx(told["reference"])
+    asked = ["plan", "--record", str(record), "--learning-rate", "0.01", "--json", "--loss"]
+    answer = CliRunner().invoke(app, [*asked, str(told["loss"] - 1e-4)])
     assert answer.exit_code == 0, answer.output
-    assert json.loads(answer.output)["answers"][0]["value"] == 0  # it is there already
+    assert json.loads(answer.output)["answers"][0]["value"] >= 1
+    too_high = CliRunner().invoke(app, [*asked, str(told["loss"] + 1)])
+    assert isinstance(too_high.exception, ConfigError) and "already" in str(too_high.exception)
 
 
 def test_a_model_that_ten_steps_lose_is_no_straight_line():

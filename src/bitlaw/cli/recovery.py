@@ -56,8 +56,14 @@ def recovery(
     x, y = batch(corpus, seed, 0, windows, loaded.seq_len)
     held = spread_windows(corpus.evaluation, measured * loaded.seq_len, loaded.seq_len)
     inputs, targets = torch.cat([x, held.inputs]), torch.cat([y, held.targets])
-    before = cross_entropy(loaded.model(held.inputs).flatten(0, 1), held.targets.flatten()).item()
+
+    def loss_of(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return cross_entropy(model(held.inputs).flatten(0, 1), held.targets.flatten()).item()
+
+    before = loss_of(loaded.model)
     model = apply_scheme(loaded.model, Scheme.parse(scheme))
+    after = loss_of(model)
     found = linearise(
         model,
         inputs,
@@ -69,12 +75,22 @@ def recovery(
         second_moments=second_moments(model, x, y, min(8, windows)) if adam else None,
     )
     found.save(out)
-    said = {"record": str(out), "reference": before, "drift": found.drift, "progress": found.progress}
+    said = {
+        "record": str(out),
+        "reference": before,
+        "loss": after,
+        "drift": found.drift,
+        "progress": found.progress,
+    }
     if json_:
         print_json(plain({**said, "seconds": found.seconds}))
         return
-    print(f"Wrote {out} in {found.seconds:.0f} s; the loss before quantisation is {before:.4f}.")
+    print(
+        f"Wrote {out} in {found.seconds:.0f} s; the loss is {after:.4f}, and was {before:.4f} before quantisation."
+    )
     print(
         f"Ten small steps turn the gradient by {found.drift:.0%}, and gain {found.progress:.0%} of what a line gains."
     )
-    print(f"Now: bitlaw plan --record {out} --learning-rate 0.05 --within 0.01 --batch 8")
+    print(
+        f"Now: bitlaw plan --record {out} --learning-rate 0.05 --within {(after - before) / 2:.2g} --batch 8"
+    )
