@@ -116,7 +116,10 @@ class Plan:
             ConfigError: a plan that names no model to be trained.
         """
         if not self.training:
-            raise ConfigError("this plan names no model to be trained, so there is no configuration of one")
+            raise ConfigError(
+                "this plan names no model to be trained, or none of the ladder's 4,000 to 10 billion parameters, so "
+                "there is no configuration of one"
+            )
         return self.training
 
     def as_json(self) -> dict[str, Any]:
