@@ -59,7 +59,7 @@ def recovery(
 
     def loss_of(model: torch.nn.Module) -> float:
         with torch.no_grad():
-            return cross_entropy(model(held.inputs).flatten(0, 1), held.targets.flatten()).item()
+            return float(cross_entropy(model(held.inputs).flatten(0, 1), held.targets.flatten()))
 
     before = loss_of(loaded.model)
     model = apply_scheme(loaded.model, Scheme.parse(scheme))

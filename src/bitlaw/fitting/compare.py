@@ -321,8 +321,9 @@ def _rank(
             return Entry(name, parameters, held, margin, None, math.nan, math.nan, bic)
         behind, half = _difference(held, best, level)
         if behind == math.inf:  # it says nothing of any row that the best one predicts
-            return Entry(name, parameters, held, margin, behind, math.inf, math.inf, bic)
-        return Entry(name, parameters, held, margin, behind, behind - half, behind + half, bic)
+            return Entry(name, parameters, held, margin, behind, math.inf, math.inf, bic, beaten=True)
+        beaten = behind - half > 0 or _ratio(held, best, (1 + level) / 2) > 0
+        return Entry(name, parameters, held, margin, behind, behind - half, behind + half, bic, beaten)
 
     return Ranking(
         what=what,

@@ -139,7 +139,8 @@ class Plan:
         """
         if not self.training:
             raise ConfigError(
-                "there is no configuration: the plan has no model to be trained, or one beyond the lab's 4k to 10B"
+                "this plan names no model to be trained, or none of the ladder's 4,000 to 10 billion parameters, so "
+                "there is no configuration of one"
             )
         return self.training
 

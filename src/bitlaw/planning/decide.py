@@ -111,22 +111,16 @@ def why_not(search: Search) -> str:
 
 def _near(search: Search, k: int, best: Best, limit: float) -> dict[str, tuple[float, float]]:
     """Ranges of each free quantity over which the best choice of the others stays near-optimal."""
-    out: dict[str, tuple[float, float]] = {}
-    profiles: list[Best] = []
-    for name in search.axes:
+    limits, out = search.limits, dict[str, tuple[float, float]]()
+    given = {"params": limits.params is not None, "tokens": limits.tokens is not None}
+    follows = [name for name in given if search.axes and name not in search.axes and not given[name]]
+    for name in (*search.axes, *follows):
         if name == search.free_bits:
             grid = np.linspace(MIN_BITS, search.max_bits, 281)
         else:
             middle = float(getattr(best, name)[0])
             grid = middle * np.exp(np.linspace(-NEAR, NEAR, 321))
-        along = search.profile(k, name, grid)
-        out[name] = stretch(grid, along.loss, limit)
-        profiles.append(along)
-    for name in ("params", "tokens"):  # what follows from the others
-        if name not in out and profiles:
-            values = np.concatenate([getattr(along, name)[along.loss <= limit] for along in profiles])
-            if len(values) and float(values.max()) > float(values.min()) * (1 + 1e-12):
-                out[name] = (float(values.min()), float(values.max()))
+        out[name] = stretch(grid, search.profile(k, name, grid).loss, limit)
     if search.free_bits and search.free_bits in out:
         out["bits"] = out.pop(search.free_bits)
     return out

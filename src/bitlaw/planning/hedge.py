@@ -59,7 +59,11 @@ def hedged(search: Search, each: Best, drawn: Best) -> Hedge | None:
     """
     source, limits = search.source, search.limits
     least = drawn.loss - source.floor(source.theta[1:])
-    if np.ndim(limits.flops) or not search.axes or not (np.isfinite(least) & (least > 0)).any():
+    if (
+        (limits.flops is not None and np.ndim(limits.flops))
+        or not search.axes
+        or not (np.isfinite(least) & (least > 0)).any()
+    ):
         return None
     regret = _Regret(**{f.name: getattr(source, f.name) for f in fields(source)}, least=least)
     able = np.flatnonzero(np.isfinite(each.loss))

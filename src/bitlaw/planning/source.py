@@ -159,7 +159,10 @@ def why_not_plannable(law: Law) -> str:
     unknown = [i.column for i in law.inputs if i.default is None and i.column not in known]
     if law.target != "loss" or law.loss == 0:
         return f"it predicts {law.target if law.loss != 0 else 'the gap alone'}"
-    return "" if known & set(law.columns) and not unknown else f"it reads {', '.join(unknown) or 'no size'}"
+    if unknown:
+        return f"it reads {', '.join(unknown)}"
+    missing = [name for name in ("params", "tokens") if name not in law.columns]
+    return f"it does not read {' and '.join(missing)}" if missing else ""
 
 
 def answer(

@@ -87,8 +87,8 @@ def linearise(
         progress = (start - real) / (start - straight)
         if not math.isfinite(drift + moved + progress):
             raise LabError(
-                f"{steps} steps at half the stable rate are enough to lose the model, so its training is no straight line; "
-                "train it a little first"
+                f"{steps} steps at half the stable rate are enough to lose the model: its training is no straight "
+                "line; train it a little first"
             )
     return Linearised(
         outputs,
