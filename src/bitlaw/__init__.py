@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from .formats import Scheme, parse_format
     from .laws import Law, published
-    from .planning import Plan, plan
+    from .planning import Plan, next_runs, plan
     from .report import write_report
     from .runs import Runs, Store, read_runs, write_runs
 
@@ -59,6 +59,7 @@ _HOME = {
     "load_fit": "fitting",
     "longest": "fitting",
     "lowest_bits": "fitting",
+    "next_runs": "planning",
     "parse_format": "formats",
     "plan": "planning",
     "protocol": "fitting",
@@ -96,6 +97,7 @@ __all__ = [
     "load_fit",
     "longest",
     "lowest_bits",
+    "next_runs",
     "parse_format",
     "plan",
     "protocol",

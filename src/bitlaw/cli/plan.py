@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
-from .common import JsonFlag, print_json
+from .common import JsonFlag, show
 
 
-def _option(panel: str, help: str, **how: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel=panel, **how)
+def _option(panel: str, help: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=help, rich_help_panel=panel)
 
 
 SPEND, GIVEN, FORMATS = "What there is to spend", "What is given", "Formats to choose among"
@@ -98,6 +99,10 @@ def plan(
     speedup: Annotated[
         list[str] | None, _option(WITH, "Measured over 16 bits, like fp8=1.4; repeat it.")
     ] = None,
+    next_: Annotated[
+        str | None, _option(SURE, "FLOPs to spend on the runs that would narrow this answer most.", "--next")
+    ] = None,
+    next_out: Annotated[Path | None, _option(SURE, "Folder for these runs as sweeps to be run.")] = None,
     tolerance: Annotated[
         float, _option(SURE, "Share of the reducible loss that near-optimal choices may cost.")
     ] = 0.01,
@@ -119,15 +124,15 @@ def plan(
     * `bitlaw plan --law kumar-2024 --hours 168 --hardware h100 --devices 64 --achieved 0.4`: a week on a cluster
     * `bitlaw plan --law kaplan-2020-trajectory --params 1B --loss 2.5 --batch-tokens 500k`: steps and tokens
     * `bitlaw plan --fit fit.json --params 1B --tokens 20B --bits w4 --measured-gap 0.06`: is my gap normal
+    * `bitlaw plan --fit fit.json --budget 1e22 --next 1e18 --next-out next`: which runs would narrow that
     * `bitlaw plan --record record --learning-rate 0.05 --within 0.01 --batch 8`: steps until a model is back
     """
     from rich.console import Console
 
-    from ..files import whole
-    from ..fitting import load_fit
+    from ..fitting import Fit, load_fit
     from ..laws import published
+    from ..planning import next_runs, read_record
     from ..planning import plan as answer
-    from ..planning import read_record
 
     if sum(x is not None for x in (law, fit, record)) != 1:
         raise ConfigError(
@@ -140,55 +145,64 @@ def plan(
         if record is not None
         else published(law or "")
     )
+    question: dict[str, Any] = {
+        "budget": budget,
+        "hours": hours,
+        "money": money,
+        "loss": loss,
+        "params": params,
+        "tokens": tokens,
+        "bits": _one_or_more(bits),
+        "quantize_to": _one_or_more(quantize_to),
+        "max_params": max_params,
+        "max_tokens": max_tokens,
+        "unique_tokens": unique_tokens,
+        "batch_tokens": batch_tokens,
+        "memory": memory,
+        "token_flops": token_flops,
+        "speed": speed,
+        "served": served,
+        "context": context,
+        "sequences": sequences,
+        "cache": None if cache is None else _numbers(cache),
+        "kv": kv,
+        "hardware": hardware,
+        "devices": devices,
+        "achieved": None if achieved is None else _share(achieved),
+        "throughput": throughput,
+        "speedups": None if not speedup else dict(map(_factor, speedup)),
+        "max_gap": max_gap,
+        "measured_gap": measured_gap,
+        "within": within,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "batch": batch,
+        "steps": steps,
+        "tolerance": tolerance,
+    }
+    if next_ is not None:
+        if not isinstance(asked, Fit):
+            raise ConfigError("--next narrows the answer of a fit; name one with --fit")
+        design = next_runs(asked, next_, interval=interval, **question)
+        for name, text in design.to_toml().items() if next_out is not None else ():
+            _write((next_out or Path()) / name, text)
+        show(design, json_)
+        return
     asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
     with Console(stderr=True).status(asking):
-        result = answer(
-            asked,
-            budget=budget,
-            hours=hours,
-            money=money,
-            loss=loss,
-            params=params,
-            tokens=tokens,
-            bits=_one_or_more(bits),
-            quantize_to=_one_or_more(quantize_to),
-            max_params=max_params,
-            max_tokens=max_tokens,
-            unique_tokens=unique_tokens,
-            batch_tokens=batch_tokens,
-            memory=memory,
-            token_flops=token_flops,
-            speed=speed,
-            served=served,
-            context=context,
-            sequences=sequences,
-            cache=None if cache is None else _numbers(cache),
-            kv=kv,
-            hardware=hardware,
-            devices=devices,
-            achieved=None if achieved is None else _share(achieved),
-            throughput=throughput,
-            speedups=None if not speedup else dict(map(_factor, speedup)),
-            max_gap=max_gap,
-            measured_gap=measured_gap,
-            within=within,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            batch=batch,
-            steps=steps,
-            runs=runs,
-            others=other or (),
-            interval=interval,
-            tolerance=tolerance,
-        )
+        result = answer(asked, runs=runs, others=other or (), interval=interval, **question)
     if toml is not None:
-        text = result.to_toml()
-        with whole(toml) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if json_:
-        print_json(result.as_json())
-    else:
-        print(result)
+        _write(toml, result.to_toml())
+    show(result, json_)
+
+
+def _write(path: Path, text: str) -> None:
+    from ..files import whole
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"Wrote {path}", file=sys.stderr)
 
 
 def _one_or_more(names: list[str] | None) -> str | list[str] | None:

@@ -8,25 +8,20 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..laws import Law, Published
-from ..units import format_quantity
+from ..laws import Published
 from .answer import Plan
 from .back import READS, how_long_back
-from .choice import Choice, Formats, chosen, tied
+from .choice import Formats
 from .decide import decide
 from .gap import lowest
 from .hardware import Hardware
 from .normal import judge
-from .optimum import Search
+from .pose import pose
 from .question import Quantity, Question
 from .record import Record
 from .rivals import by_named, by_rivals
 from .source import Source
-from .target import budget_for
 from .when import how_long, is_trajectory
-
-#: Formats that hardware may have units for, among which a plan on it chooses.
-NATIVE = ("bf16", "e4m3", "int8", "nvfp4", "mxfp4", "int4")
 
 
 def plan(
@@ -193,80 +188,5 @@ def _answer(source: Source, asked: Question) -> Plan:
         return judge(source, asked)
     if asked.quantize_to == "lowest":
         return lowest(source, asked)
-    choices, free, notes = _choices(source, asked)
-    asked = asked.timed(choices)
-    search = Search(
-        source.noting(*notes),
-        choices,
-        asked.limits(repeats="unique_tokens" in source.law.columns),
-        free,
-        asked.max_bits,
-    )
-    _check(asked, search)
-    if asked.loss is not None:
-        search = search.with_budget(budget_for(search, asked.loss))
+    search, asked = pose(source, asked)
     return decide(search, asked)
-
-
-def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, list[str]]:
-    """The formats to choose among, which bits are free, and what has to be said of them."""
-    law, bits, post = source.law, asked.bits, asked.quantize_to
-    told = dict.fromkeys(name for _, labels in law.spec.labels for name in labels)
-    one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
-    notes: list[str] = []
-    if asked.machine is None and bits is None and post is None and source.reads_bits:
-        if asked.kv is None:
-            return tied(law, [16.0]), "bits", notes
-        bits = "any"  # keys and values have a format of their own, so that bits are not all the same
-    if asked.machine is None and one and post == "any" and _reads_post_bits(law):
-        return chosen(law, bits, 8, asked.kv), "post_bits", notes
-    if bits is None and post is None and source.reads_bits:  # costs go by hardware's own formats
-        native = [name for name in NATIVE if asked.machine is not None and asked.machine.has(name)]
-        notes.append(f"formats considered: {', '.join(native)}; name others with bits")
-        bits = native
-    elif bits is None and post is None:
-        assumed = (
-            f"training at 16 bits is assumed: the law has constants for {', '.join(told)}; name one with bits"
-        )
-        plain = "the law has no precision terms, so training at 16 bits is assumed"
-        notes.append(assumed if law.parts and told else plain)
-    elif bits is not None and not law.parts:
-        notes.append("the law has no precision terms: bits count in the cost, and lose nothing by it")
-    return chosen(law, bits, post, asked.kv, asked.pace), "", notes
-
-
-def _reads_post_bits(law: Law) -> bool:
-    return "post_bits" in law.columns and "post_format" not in dict(law.spec.labels)
-
-
-def _check(asked: Question, search: Search) -> None:
-    """Refuse what leaves nothing to choose, or what nothing limits.
-
-    Raises:
-        ConfigError: a question that is contradictory or incomplete.
-    """
-    limits = search.limits
-    given = limits.params is not None, limits.tokens is not None
-    if asked.tokens and limits.most_tokens and asked.tokens > limits.most_tokens:
-        raise ConfigError(
-            f"{search.source.law.name} does not know what repeated tokens are worth, and there are only "
-            f"{format_quantity(limits.most_tokens)} unique_tokens; give fewer tokens, or ask muennighoff-2023"
-        )
-    if limits.flops is not None and all(given):
-        raise ConfigError("a budget with both params and tokens leaves nothing to choose; drop one of them")
-    if asked.loss is not None:
-        if limits.flops is not None or limits.tokens is not None:
-            raise ConfigError(
-                "a loss to be reached takes the place of budget and tokens; drop these, or the loss"
-            )
-        return
-    if asked.served and limits.flops is None:
-        raise ConfigError(
-            "tokens served cost as training does; give the budget of both, or the loss to be reached"
-        )
-    sized = limits.flops or limits.bytes or limits.token_flops or limits.most_params or given[0]
-    if not sized or (limits.endless and not search.turns):
-        raise ConfigError(
-            "say what there is to spend (budget, hours or money), how many tokens, or which size will be quantised to "
-            "what (params with quantize_to): without end, larger and longer is always better"
-        )

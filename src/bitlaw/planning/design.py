@@ -18,15 +18,15 @@ from ..fitting import Fit
 from ..fitting.objective import student_quantile
 from ..units import format_quantity, parse_quantity
 from .answer import quantity, span
-from .ask import _check, _choices, plan
+from .ask import plan
 from .candidates import Trunk, around, cells_of
 from .limits import Array
-from .optimum import Best, Search
+from .optimum import Best
+from .pose import pose
 from .purchase import SHARED, Basket, Belief, Shop
 from .question import Question
 from .source import Source, plannable
 from .sweeps import sweep_files
-from .target import budget_for
 from .when import is_trajectory
 
 NARROWED = ("params", "tokens", "bits", "loss")
@@ -280,13 +280,7 @@ def _refuse(fit: Fit, source: Source, asked: Question) -> None:
 
 def _optima(source: Source, asked: Question) -> Best:
     """The answer to the question, at the estimate and in every draw."""
-    choices, free, notes = _choices(source, asked)
-    asked = asked.timed(choices)
-    limits = asked.limits(repeats="unique_tokens" in source.law.columns)
-    search = Search(source.noting(*notes), choices, limits, free, asked.max_bits)
-    _check(asked, search)
-    if asked.loss is not None:
-        search = search.with_budget(budget_for(search, asked.loss))
+    search, _ = pose(source, asked)
     each = search.each()
     k = int(np.argmin(each.loss))
     if not np.isfinite(each.loss[k]):
