@@ -67,7 +67,8 @@ def test_the_readmes_shell_commands_run(workshop):
             assert out.returncode == 0, (line, out.stderr)
             ran.append(words[1])
     verbs = (
-        "plan plan fit plan compare protocol backtest shift isoflop forecast score quantize quantize sweep"
+        "plan plan fit plan plan plan plan plan plan plan plan hardware compare protocol backtest shift isoflop "
+        "forecast score quantize quantize sweep"
     )
     assert " ".join(ran) == verbs
 
