@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .serve import ASPECT, Cache
 
 Array = NDArray[np.float64]
-TINY = 1e-300  # bits for weights where the cache leaves none: no model is that small
+TINY = 1e-100  # bits for weights where the cache leaves none: no model is that small
 NEAR_END = 30.0  # sizes are searched up to 1 - exp(-30) of one that leaves nothing for training
 NEWTON = 60  # steps at most from a memory limit to the size that fills it; a handful are enough
 
@@ -83,11 +83,13 @@ class Limits:
         if self.flops is None or not self.served:
             return largest + (least - largest) * place
         end = np.log(column(self.flops) / (2 * self.served * serve))
-        with np.errstate(all="ignore"):  # sizes that end elsewhere
-            top = np.where(largest < end, end - np.log(np.expm1(end - largest)), np.inf)
-        top = np.minimum(top, end + NEAR_END)
-        y = top + (np.minimum(least, top) - top) * place
-        return end - np.logaddexp(0.0, end - y)
+
+        def y(size: Array) -> Array:
+            with np.errstate(all="ignore"):  # sizes at or beyond the end
+                away = np.where(size < end, size - np.log(-np.expm1(size - end)), np.inf)
+            return np.minimum(away, end + NEAR_END)
+
+        return end - np.logaddexp(0.0, end - y(largest) - (y(least) - y(largest)) * place)
 
     def log_least(self, train: Array, serve: Array) -> Array:
         """Logarithm of the size that spends the budget on the most tokens there are; a smaller one leaves some of it."""

@@ -76,7 +76,9 @@ def _root(search: Search, theta: Array, loss: float, able: Index, near: float, r
             lowest = found.loss.reshape(len(able), count).min(axis=0)
         start = found.place
         with np.errstate(all="ignore"):
-            return np.where(np.isfinite(lowest), np.log((lowest - floor) / (loss - floor)), np.inf)
+            return np.where(
+                np.isfinite(lowest) & (loss > floor), np.log((lowest - floor) / (loss - floor)), np.inf
+            )
 
     low, high = np.full(count, LEAST), np.full(count, MOST)
     before = np.full(count, near)
