@@ -86,6 +86,15 @@ def test_free_bits_have_the_intervals_that_each_draw_gives(precise, asked):
 
 
 @pytest.mark.parametrize(
+    "asked", [{"loss": 3.0}, {"loss": 3.0, "served": "1T"}, {"budget": 1e21, "served": "1T"}], ids=str
+)
+def test_no_draw_is_lost_on_the_way(precise, asked):
+    answer = plan(precise, **asked)
+    assert not any("draws" in note for note in answer.notes)
+    assert answer["bits"].low == pytest.approx(plan(precise, budget=1e21)["bits"].low, rel=1e-4)
+
+
+@pytest.mark.parametrize(
     "asked",
     [
         {"budget": 1e21},

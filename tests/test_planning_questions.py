@@ -162,6 +162,8 @@ def test_many_questions_are_answered_in_numbers_or_in_one_sentence(question):
         ("kumar-2024", {"loss": 3, "max_tokens": 1e9}, LawError, "which end at 3.379"),
         ("kumar-2024", {"loss": 3, "bits": "int3"}, LawError, "use more bits"),
         ("kumar-2024", {"loss": 1e9}, LawError, "goes below a loss"),
+        ("kumar-2024", {"loss": 2.5, "served": "100B", "token_flops": 1e8}, LawError, "no budget reaches"),
+        ("gadre-2024-c4-error", {"budget": 1e21}, ConfigError, "predicts error"),
         ("kaplan-2020-trajectory", {"params": 1e9, "loss": 1e9}, LawError, "less than a step"),
         ("kaplan-2020-trajectory", {"params": 1e9, "loss": 2.3}, LawError, "ends at a loss of 2.347"),
         (

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from .serve import ASPECT, Cache
 
 Array = NDArray[np.float64]
-TINY = 1e-300  # bits for weights where the cache leaves none: no model is that small
+TINY = 1e-100  # bits for weights where the cache leaves none: no model is that small
+NEAR_END = 30.0  # sizes are searched up to 1 - exp(-30) of one that leaves nothing for training
 NEWTON = 60  # steps at most from a memory limit to the size that fills it; a handful are enough
 
 
@@ -71,9 +72,24 @@ class Limits:
             largest = np.minimum(largest, self._log_filling(bpw, kv_bits))
         if self.flops is not None and self.tokens is not None:
             largest = np.minimum(largest, self._log_spending(self.tokens, train, serve))
-        elif self.flops is not None and self.served:  # a larger one leaves nothing for training
-            largest = np.minimum(largest, np.log(column(self.flops) / (2 * self.served * serve)))
         return largest
+
+    def log_within(self, largest: Array, least: Array, serve: Array, place: Array) -> Array:
+        """Logarithm of the size at a place between the largest, 0, and the least, 1.
+
+        Where tokens are served, sizes end where serving takes the whole budget, and the best may be right beside that
+        wall. There the place is of y, with 1 / N = 1 / N_end + 1 / exp(y), which has no end.
+        """
+        if self.flops is None or not self.served:
+            return largest + (least - largest) * place
+        end = np.log(column(self.flops) / (2 * self.served * serve))
+
+        def y(size: Array) -> Array:
+            with np.errstate(all="ignore"):  # sizes at or beyond the end
+                away = np.where(size < end, size - np.log(-np.expm1(size - end)), np.inf)
+            return np.minimum(away, end + NEAR_END)
+
+        return end - np.logaddexp(0.0, end - y(largest) - (y(least) - y(largest)) * place)
 
     def log_least(self, train: Array, serve: Array) -> Array:
         """Logarithm of the size that spends the budget on the most tokens there are; a smaller one leaves some over."""

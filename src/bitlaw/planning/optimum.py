@@ -208,7 +208,7 @@ class Search:
             if limits.flops is not None:
                 largest = np.minimum(largest, MIDDLE + 0.5 * np.log(column(limits.flops)))
             least = np.clip(limits.log_least(train, serve), largest - SIZES, largest)
-            params = np.exp(np.broadcast_to(largest + (least - largest) * place["params"], shape))
+            params = np.exp(np.broadcast_to(limits.log_within(largest, least, serve, place["params"]), shape))
         else:
             params = np.exp(np.broadcast_to(largest, shape))
         most = limits.log_most_tokens(params, train, serve)

@@ -18,6 +18,7 @@ from .search import FINE, QUICK
 LEAST, MOST = np.log(1e3), np.log(1e45)  # budgets considered, FLOPs
 ROUNDS = 60  # at most; a power law needs four or five
 CLOSE = 1e-9  # of the logarithm of the budget
+SETTLED = 1e-10  # of the logarithm of what is reducible: beyond it, secants are of noise
 REACHED = 1e-6  # of the logarithm of what is reducible
 STEEP = 6.0  # a first guess of how much budget, in logarithms, a loss takes
 NEARBY = 0.1  # of a step of the grid: how far the best model moves from one budget to the next
@@ -75,7 +76,9 @@ def _root(search: Search, theta: Array, loss: float, able: Index, near: float, r
             lowest = found.loss.reshape(len(able), count).min(axis=0)
         start = found.place
         with np.errstate(all="ignore"):
-            return np.where(np.isfinite(lowest), np.log((lowest - floor) / (loss - floor)), np.inf)
+            return np.where(
+                np.isfinite(lowest) & (loss > floor), np.log((lowest - floor) / (loss - floor)), np.inf
+            )
 
     low, high = np.full(count, LEAST), np.full(count, MOST)
     before = np.full(count, near)
@@ -88,6 +91,7 @@ def _root(search: Search, theta: Array, loss: float, able: Index, near: float, r
         with np.errstate(all="ignore"):
             secant = x - y * (x - before) / (y - was)
         new = np.where((secant > low) & (secant < high), secant, (low + high) / 2)
+        new = np.where(np.abs(y) < SETTLED, x, new)
         if (np.abs(new - x)[loss > floor] < CLOSE).all():
             break
         before, was, x = x, y, new
