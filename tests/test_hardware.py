@@ -10,20 +10,22 @@ import pytest
 from typer.testing import CliRunner
 from watch import watched
 
-from bitlaw import ConfigError, DataError, Scheme
+from bitlaw import ConfigError, DataError, Scheme, plan
 from bitlaw.cli.main import app
 from bitlaw.formats import parse_format
+from bitlaw.laws import kumar
+from bitlaw.planning.choice import chosen
 from bitlaw.planning.cost import (
     Achieved,
     achieved_from,
     bit_flops,
-    train_cost,
     train_flops,
     train_seconds,
     train_work,
     training_speedup,
 )
 from bitlaw.planning.hardware import UNITS, hardware, profiles
+from bitlaw.planning.machine import Machine
 from bitlaw.planning.serve import Cache, artefact_bytes, serve, serve_bytes, tokens_per_second
 from bitlaw.runs import Runs
 from bitlaw.shapes import ladder_shape
@@ -181,35 +183,48 @@ def test_a_third_in_fp8_and_two_thirds_in_sixteen_bits():
 
 
 def test_time_and_money_of_training():
-    card = hardware("a100-80g")
-    cost = train_cost(card, 1e9, 2e10, achieved=0.4, devices=8)
-    assert cost.seconds == pytest.approx(1.2e20 / 312e12 / 0.4 / 8)
-    assert cost.dollars == pytest.approx(cost.seconds * 8 * 1.79 / 3600)
-    assert cost.device_hours == pytest.approx(cost.seconds * 8 / 3600)
-    assert any("40% of the peak" in note for note in cost.notes)
-    assert any("1.79 USD" in note and "2026-11-09" in note for note in cost.notes)
-    bound = train_cost(card, 1e9, 2e10, devices=8)
-    assert bound.seconds == pytest.approx(0.4 * cost.seconds)
+    card, model = hardware("a100-80g"), {"params": 1e9, "tokens": 2e10}
+    told = plan("chinchilla-2024", **model, hardware=card, achieved=0.4, devices=8)
+    hours = 1.2e20 / 312e12 / 0.4 / 8 / 3600
+    assert told["hours"].value == pytest.approx(hours)
+    assert told["money"].value == pytest.approx(hours * 8 * 1.79)
+    assert any("40% of the peak" in note for note in told.notes)
+    assert any("1.79 USD" in note and "2026-11-09" in note for note in told.notes)
+    bound = plan("chinchilla-2024", **model, hardware=card, devices=8)
+    assert bound["hours"].value == pytest.approx(0.4 * hours)
     assert any("lower bound" in note for note in bound.notes)
-    measured = train_cost(card, 1e9, 2e10, throughput=1e5, devices=8)
-    assert measured.seconds == pytest.approx(2e5)
-    unknown = train_cost(hardware("tpu-v6e"), 1e9, 2e10, "w4a4")
-    assert math.isnan(unknown.dollars)
-    assert "what tpu-v6e costs is not known" in unknown.notes
+    measured = plan("chinchilla-2024", **model, hardware=card, throughput=1e5, devices=8)
+    assert measured["hours"].value == pytest.approx(2e5 / 3600)
+    unknown = plan("kumar-2024", **model, bits="w4a4", hardware="tpu-v6e")
+    assert math.isnan(unknown["money"].value)
+    assert "what tpu-v6e costs is not known here" in unknown.notes
     assert "int4 x int4 runs on the int8 units of tpu-v6e" in unknown.notes
-    assert train_cost(hardware("tpu-v6e"), 1e9, 2e10, throughput=1e5).seconds == pytest.approx(2e5)
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"achieved": 0}, {"achieved": 1.2}, {"achieved": math.nan}, {"devices": 0}, {"throughput": -1.0}],
+    "wrong", [{"achieved": 0}, {"achieved": 1.2}, {"achieved": math.nan}, {"devices": 0}]
 )
 def test_impossible_figures_are_refused(wrong):
     with pytest.raises(ConfigError):
-        train_cost(hardware("h100"), 1e9, 2e10, **wrong)
-    for size, tokens in ((0, 1e9), (1e9, math.inf), (-1.0, 1e9)):
-        with pytest.raises(ConfigError):
-            train_cost(hardware("h100"), size, tokens)
+        Machine(hardware("h100"), **wrong)
+    with pytest.raises(ConfigError):
+        plan("chinchilla-2024", params=1e9, tokens=2e10, hardware="h100", **wrong)
+
+
+def test_hours_count_serving_where_the_budget_does():
+    told = plan("chinchilla-2024", hours=100, hardware="h100", achieved=0.4, served="1T")
+    assert told["hours"].value == pytest.approx(100)
+    spent = told["training_flops"].value + told["serving_flops"].value
+    assert spent == pytest.approx(0.4 * hardware("h100").rate("bf16").flops * 360_000)
+
+
+def test_a_device_serves_what_its_memory_holds():
+    told = plan("kumar-2024", tokens=1e12, bits=["bf16", "int8"], speed=1, hardware="h100", context="4k")
+    assert told["served_bytes"].value == pytest.approx(80e9)
+    more = plan(
+        "kumar-2024", tokens=1e12, bits=["bf16", "int8"], speed=1, hardware="h100", context="4k", devices=2
+    )
+    assert more["served_bytes"].value == pytest.approx(160e9)
 
 
 def row(**other):
@@ -242,9 +257,10 @@ def test_the_share_of_the_peak_is_read_off_rows():
         0.5
     )
     assert achieved_from(Runs.from_rows([row(), row()]), core, devices=2).share == pytest.approx(0.25)
-    cost = train_cost(core, 1e6, 1e7, achieved=Achieved(0.25, 0.2, 0.3, 4))
-    assert cost.seconds == pytest.approx(6e13 / 223e9 / 0.25)
-    assert "time at 25% of the peak (median of 4, 20% to 30%)" in cost.notes
+    told = Machine(core, achieved=Achieved(0.25, 0.2, 0.3, 4))
+    assert told.flops_per_second == pytest.approx(0.25 * 223e9)
+    (choice,) = chosen(kumar, None, None)
+    assert "hours are of cpu-core at 25% of the peak (median of 4, 20% to 30%)" in told.notes(choice)
     with pytest.raises(DataError, match="flops, seconds and autocast"):
         achieved_from(Runs.from_rows([row(autocast=None)]), core)
     with pytest.raises(DataError, match="faster than the peak of cpu-core"):

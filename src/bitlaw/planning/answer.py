@@ -63,12 +63,21 @@ class Option:
 
 @dataclass(frozen=True)
 class Other:
-    """The same question answered by another law, or by the same law under another objective."""
+    """The same question answered by another law, or by the same law under another objective.
+
+    Attributes:
+        law: its name.
+        values: its answers, by name.
+        formats: its best choice, in words.
+        held_out: its error on rows held out; NaN where it was not fitted to any.
+        reason: why it cannot answer, where it cannot.
+    """
 
     law: str
     values: Mapping[str, float]
     formats: str
     held_out: float = math.nan
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,9 +166,9 @@ class Plan:
             console.print(options_table(self))
             if len(self.options) > SHOWN:
                 console.print(f"... and {len(self.options) - SHOWN} more, which --json lists.", markup=False)
-        if self.others:
+        if any(not o.reason for o in self.others):
             console.print(others_table(self))
-        for note in self.notes:
+        for note in (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason)):
             console.print(f"Note: {note}.", markup=False)
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in text.splitlines())
@@ -229,7 +238,7 @@ def others_table(plan: Plan) -> Table:
         table.add_column(name.replace("_", " "), justify="right")
     if told:
         table.add_column("held-out error", justify="right")
-    for o in plan.others:
+    for o in (o for o in plan.others if not o.reason):
         cells = [quantity(name, o.values.get(name, math.nan)) for name in names]
         cells += [("-" if math.isnan(o.held_out) else f"{o.held_out:.2%}")] if told else []
         table.add_row(o.law, *([o.formats] if plan.formats else []), *cells)

@@ -42,8 +42,8 @@ def derived(search: Search, asked: Question) -> dict[str, Derived]:
         found["served_bytes"] = held
     if machine is not None:
         rate = machine.flops_per_second
-        found["hours"] = lambda best: training(best) / rate / 3600
-        found["money"] = lambda best: training(best) / rate / 3600 * machine.dollars(3600)
+        found["hours"] = lambda best: (training(best) + serving(best)) / rate / 3600
+        found["money"] = lambda best: found["hours"](best) * machine.dollars(3600)
         reads = machine.hardware.bandwidth
         if reads is not None and (asked.bytes or asked.context or asked.speed):
             step = asked.sequences

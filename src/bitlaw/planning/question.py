@@ -213,6 +213,8 @@ class Question:
             read = self.machine.hardware.bandwidth * self.machine.devices
             held.append(self.sequences * read / self.speed)  # what may be read in a step
             each.append(self.machine.flops_per_second / self.speed)
+        if self.machine is not None and self.machine.hardware.memory and (self.speed or self.context):
+            held.append(self.machine.hardware.memory * self.machine.devices)
         return Limits(
             flops=self.flops,
             served=self.served,

@@ -26,6 +26,7 @@ def remarks(search: Search, found: Best, choice: Choice) -> list[str]:
     params, tokens = float(best.params[0]), float(best.tokens[0])
     return [
         *_at_an_edge(search, best),
+        *_unspent(search, best),
         *_in_draws(search, found),
         *_silent(search, choice),
         *_worth(search, best),
@@ -48,6 +49,21 @@ def _at_an_edge(search: Search, best: Best) -> list[str]:
         if abs(math.log(float(best.params[0])) - middle) > MIDDLE - 0.1:
             notes.append("the law has no best size: it lies at the edge of what was searched")
     return notes
+
+
+def _unspent(search: Search, best: Best) -> list[str]:
+    """Say when limits on size and tokens leave budget over."""
+    if search.limits.flops is None:
+        return []
+    train, serve, _, _ = (c[0, 0] for c in search.costs(best.choice, best.bits[:, None]))
+    params, tokens = float(best.params[0]), float(best.tokens[0])
+    spent = 6 * params * tokens * train + 2 * params * search.limits.served * serve
+    left = 1 - spent / float(np.ravel(search.limits.flops)[0])
+    return (
+        [f"{left:.0%} of the budget is left: size and tokens are as large as their limits allow"]
+        if left > 0.01
+        else []
+    )
 
 
 def _in_draws(search: Search, found: Best) -> list[str]:

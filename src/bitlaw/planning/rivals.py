@@ -51,11 +51,17 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other
 def by_named(
     laws: Sequence[Fit | Published | str], ask: Callable[[Fit | Published], Plan]
 ) -> tuple[Other, ...]:
-    """Ask laws that were named."""
+    """Ask laws that were named; of one that cannot answer, its reason is all that it says."""
     several = laws if isinstance(laws, Sequence) and not isinstance(laws, str) else [laws]
     asked = [published(law) if isinstance(law, str) else law for law in several]
-    plans = [(law, ask(law)) for law in asked]
-    return tuple(_other(law.law.name if isinstance(law, Fit) else law.name, plan) for law, plan in plans)
+    others = []
+    for law in asked:
+        name = law.law.name if isinstance(law, Fit) else law.name
+        try:
+            others.append(_other(name, ask(law)))
+        except BitlawError as error:
+            others.append(Other(name, {}, "", reason=str(error)))
+    return tuple(others)
 
 
 def _other(name: str, plan: Plan) -> Other:
