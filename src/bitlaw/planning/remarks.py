@@ -59,11 +59,10 @@ def _unspent(search: Search, best: Best) -> list[str]:
     params, tokens = float(best.params[0]), float(best.tokens[0])
     spent = 6 * params * tokens * train + 2 * params * search.limits.served * serve
     left = 1 - spent / float(np.ravel(search.limits.flops)[0])
-    return (
-        [f"{left:.0%} of the budget is left: size and tokens are as large as their limits allow"]
-        if left > 0.01
-        else []
-    )
+    if left < 0.01:
+        return []
+    why = "more tokens would hurt" if "tokens" in search.axes else "size and tokens are as large as may be"
+    return [f"{left:.0%} of the budget is left: {why}"]
 
 
 def _in_draws(search: Search, found: Best) -> list[str]:
