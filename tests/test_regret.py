@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,20 +83,16 @@ def test_plans_say_what_their_draws_expect_to_lose(noise, sure):
     assert any("leave the optimum open" in note for note in answer.notes) is not sure
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "regret.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_regret", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a file of the benchmarks."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module
 
 
 def test_truths_are_the_laws_of_the_package(benchmark):
     """Written down twice, so that a mistake cannot hide in both."""
-    there = benchmark.truth("unified", np.random.default_rng(0))
+    there = benchmark("truths").truth("unified", np.random.default_rng(0))
     values = there.values | {"b": 0.0}
     for bits in ({}, {"w": 4.0}, {"w": 6.0, "a": 8.0, "kv": 5.0}, {"a": 6.0, "post": 4.0}):
         ours = there.loss(2e8, 7e9, **bits)
@@ -110,16 +105,17 @@ def test_truths_are_the_laws_of_the_package(benchmark):
 
 def test_optima_of_truths_are_those_of_the_paper(benchmark):
     """The joint optimum of the published constants: 7.002 bits at every budget, 13.34 tokens a parameter."""
-    there = benchmark.Truth("kumar", dict(published("kumar-2024").values) | {"beta": 0.4965})
+    truths = benchmark("truths")
+    there = truths.Truth("kumar", dict(published("kumar-2024").values) | {"beta": 0.4965})
     bits, n, loss = there.best_bits(1e22)
     assert bits == pytest.approx(7.002, abs=2e-3)
-    assert benchmark.tokens_for(1e22, n, bits) / n == pytest.approx(13.34, abs=0.02)
+    assert truths.tokens_for(1e22, n, bits) / n == pytest.approx(13.34, abs=0.02)
     assert loss == pytest.approx(2.84817, abs=5e-6)
 
 
 def test_judging_a_plan(benchmark):
-    study = benchmark.STUDIES[7]
-    found = benchmark.judged(study, 10**6, rivals=False)
+    regret = benchmark("regret")
+    found = regret.judged(regret.STUDIES[7], 10**6, rivals=False)
     assert 1 <= found["free"] < 1.2 and found["whole"] == pytest.approx(found["free"], rel=1e-9)
     assert found["params"] == found["tokens"]  # one budget, one number of bits
     assert found["params"] == sorted(found["params"])  # wider intervals hold more

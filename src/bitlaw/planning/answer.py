@@ -115,7 +115,7 @@ class Plan:
         notes: extrapolation and other warnings.
         formats: the best choice, in words.
         others: the same answer by other laws and objectives that fit about as well.
-        training: the training configuration as TOML, where there is one.
+        training: the configuration of the hedge, or without draws of the best model, as TOML.
         hedge: what is expected to lose least over the draws; None without draws.
         columns: what the options' params, tokens, loss, near_optimal and chance are here.
     """
@@ -232,7 +232,8 @@ def others_table(plan: Plan) -> Table:
     table.add_column("law")
     told = not all(math.isnan(o.held_out) for o in plan.others)
     names = [a.name for a in plan.answers if not a.given and any(a.name in o.values for o in plan.others)]
-    if plan.formats:
+    formats = any(o.formats for o in plan.others)
+    if formats:
         table.add_column("formats")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
@@ -241,7 +242,7 @@ def others_table(plan: Plan) -> Table:
     for o in (o for o in plan.others if not o.reason):
         cells = [quantity(name, o.values.get(name, math.nan)) for name in names]
         cells += [("-" if math.isnan(o.held_out) else f"{o.held_out:.2%}")] if told else []
-        table.add_row(o.law, *([o.formats] if plan.formats else []), *cells)
+        table.add_row(o.law, *([o.formats or "free bits"] if formats else []), *cells)
     return table
 
 

@@ -74,27 +74,36 @@ def decide(search: Search, asked: Question) -> Plan:
         notes=tuple(dict.fromkeys(notes)),
         method=source.method,
         formats="" if search.free_bits else choice.name,
-        training=_training(listed, of_listed, asked.words),
+        training=_training(listed, of_listed, hedge, asked.words),
         hedge=hedge,
     )
 
 
 def _hedging(hedge: Hedge | None, tolerance: float) -> list[str]:
-    """Say what to do where the draws disagree by more than is tolerated."""
-    if hedge is None or hedge.at_best <= tolerance:
+    """Say what to train, and why it is not the best at the estimate where draws disagree by more than is tolerated."""
+    if hedge is None:
         return []
     model = f"{quantity('params', hedge.params)} on {quantity('tokens', hedge.tokens)} tokens"
+    if hedge.at_best <= tolerance:
+        return [
+            f"hedged over the draws: {model} at {hedge.formats}, expected to lose {hedge.regret:.2%} of the reducible "
+            f"loss (the best at the estimate {hedge.at_best:.2%})"
+        ]
     return [
         f"the rows leave the optimum open: over the draws, the best is expected to lose {hedge.at_best:.1%} of the "
         f"reducible loss against what would have been best; {model} at {hedge.formats} loses {hedge.regret:.1%}"
     ]
 
 
-def _training(search: Search, each: Best, question: str) -> str:
-    """The configuration of the best model; of whole numbers of bits, where these were free."""
+def _training(search: Search, each: Best, hedge: Hedge | None, question: str) -> str:
+    """The configuration of the model that draws expect to lose least with; without draws, of the best."""
     k = int(np.argmin(each.loss))
+    params, tokens = float(each.params[k]), float(each.tokens[k])
+    if hedge is not None:
+        k = next(k for k, choice in enumerate(search.choices) if choice.name == hedge.formats)
+        params, tokens = hedge.params, hedge.tokens
     choice = search.choices[k]
-    return training_toml(question, float(each.params[k]), float(each.tokens[k]), choice.scheme, choice.post)
+    return training_toml(question, params, tokens, choice.scheme, choice.post)
 
 
 def why_not(search: Search) -> str:
