@@ -56,10 +56,12 @@ def by_named(
     asked = [published(law) if isinstance(law, str) else law for law in several]
     others = []
     for law in asked:
-        name = law.law.name if isinstance(law, Fit) else law.name
+        name = law.law.name if isinstance(law, Fit) else getattr(law, "name", "")
         try:
             others.append(_other(name, ask(law)))
         except BitlawError as error:
+            if not name:  # no law at all
+                raise
             others.append(Other(name, {}, "", reason=str(error)))
     return tuple(others)
 
