@@ -125,7 +125,7 @@ def _near(search: Search, k: int, best: Best, limit: float) -> dict[str, tuple[f
     follows = [name for name in given if search.axes and name not in search.axes and not given[name]]
     for name in (*search.axes, *follows):
         if name == search.free_bits:
-            grid = np.linspace(MIN_BITS, search.max_bits, 281)
+            grid = np.union1d(np.linspace(MIN_BITS, search.max_bits, 281), best.bits)
         else:
             middle = float(getattr(best, name)[0])
             grid = middle * np.exp(np.linspace(-NEAR, NEAR, 321))
