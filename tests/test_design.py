@@ -212,7 +212,16 @@ def test_files_hold_the_chosen_cells_and_no_others(fitted, tmp_path):
             for seed in sweep.seeds
         ]
     assert len(found) == len(set(found))
-    assert set(found) == _cells(design.trunks)
+    first = design.first_seed - 1
+    assert {(n, scheme, d, seed - first) for n, scheme, d, seed in found} == _cells(design.trunks)
+
+
+def test_seeds_are_others_once_there_are_other_rows(fitted):
+    """Lest a run chosen be one that the rows have."""
+    more = fit("chinchilla", Runs.from_rows([*_first_rows(), {"params": 1e5, "tokens": 1e7, "loss": 3.0}]))
+    designs = [next_runs(f, 1e12, budget=BUDGET) for f in (fitted, fitted, more)]
+    assert designs[0].first_seed == designs[1].first_seed != designs[2].first_seed
+    assert f"seeds = [{designs[2].first_seed}" in "".join(designs[2].to_toml().values())
 
 
 def test_products_cover_trunks_once_in_few_groups():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -71,6 +72,7 @@ class Design:
         flops: FLOPs the runs take.
         candidates: number of runs chosen from.
         level: of the intervals.
+        first_seed: of the first of trunks that differ by their seeds alone.
         notes: what has to be known with it.
     """
 
@@ -83,6 +85,7 @@ class Design:
     flops: float
     candidates: int
     level: float
+    first_seed: int
     notes: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Narrowed:
@@ -95,15 +98,14 @@ class Design:
         """Plain data."""
         return asdict(self)
 
-    def to_toml(self, first_seed: int = 1, **settings: Any) -> dict[str, str]:
+    def to_toml(self, first_seed: int | None = None, **settings: Any) -> dict[str, str]:
         """Files of sweeps that make these runs and no others, as `bitlaw sweep plan FILE` reads them.
 
         A sweep is a product of sizes, budgets, schemes and seeds, so several may be needed. Learning rate x width and
         batch are those of a plan's configuration for the largest run. Sizes are without embeddings.
 
         Args:
-            first_seed: of the study; it must not be one of the rows', lest a trunk of the same size and scheme be the
-                same run again.
+            first_seed: of the study; None for one that follows from the rows, so that no trunk is a run that they have.
             **settings: further keys of a sweep, or others in place of these, like `eval_tokens=262_144`.
 
         Returns:
@@ -112,7 +114,8 @@ class Design:
         Raises:
             ConfigError: a size that the lab's ladder does not have, or settings that a file cannot hold.
         """
-        return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", first_seed, settings)
+        seed = self.first_seed if first_seed is None else first_seed
+        return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", seed, settings)
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
@@ -245,6 +248,7 @@ def next_runs(
         flops=basket.flops,
         candidates=len(cells.tokens),
         level=interval,
+        first_seed=1 + zlib.crc32(fit.provenance.rows_sha256.encode()) % 1_000_000,
         notes=_notes(source, fit, basket, shop, flops, int((~known).sum())),
     )
 
