@@ -7,10 +7,10 @@ Each study has a truth and a first grid of runs of its own, with 1 % noise. Runs
 it, chosen by `next_runs` or on a grid in (log N, log D) over the same sizes and tokens; both are made of trunks with
 cooldowns, whose ends share half the variance of their noise. Everything is then fitted again, and the 90 % interval of
 the answer is read off the plan. Two questions: the best size for 100 times the FLOPs of the largest run (a Chinchilla
-law), and the best bits there (a Kumar law of weights, activations and KV cache).
+law), and the best bits there (a Kumar law of weights and activations).
 
-A grid of k sizes and k budgets spans the region from its lower corner as far up as its FLOPs allow. It is given the k
-that is best over all studies.
+No run of either way has fewer tokens than parameters, for fits warn of such. A grid of k sizes and k budgets spans the
+region from its lower corner as far up as its FLOPs allow, and is given the k that is best over all studies.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def grid(question: Question, side: int, spend: float) -> tuple[Trunk, ...]:
 
     def made(reach: float) -> tuple[Trunk, ...]:
         sizes, budgets = (low * (high / low) ** np.linspace(0, reach, side) for low, high in ends)
-        return tuple(Trunk(n, s, tuple(budgets)) for n in sizes for s in question.schemes)
+        trained = {n: tuple(d for d in budgets if d >= n) for n in sizes}
+        return tuple(Trunk(n, s, trained[n]) for n in sizes for s in question.schemes if trained[n])
 
     low, high = 0.01, 1.0
     if sum(t.flops for t in made(high)) <= spend:

@@ -131,6 +131,9 @@ def test_more_to_spend_leaves_narrower_intervals(fitted):
     for design, spend in zip(designs, (1e12, 1e13, 1e14), strict=True):
         assert design.flops == pytest.approx(sum(trunk.flops for trunk in design.trunks))
         assert design.flops <= spend
+        assert all(
+            trunk.budgets[0] >= trunk.params for trunk in design.trunks
+        )  # fits warn of runs trained less
     assert "expected after" in str(designs[0])
     assert designs[0].as_json()["trunks"][0]["scheme"] == "16"
 
@@ -153,7 +156,7 @@ def test_what_is_expected_comes_true(fitted):
     expected, before = (
         math.log(x) / fitted.noise["loss"] for x in (design["params"].after, design["params"].before)
     )
-    assert 0.6 < np.mean(spread) / expected < 1.5
+    assert 0.5 < np.mean(spread) / expected < 1.9  # of single studies, 90 % lie so (benchmarks/design.py)
     assert np.mean(spread) < 0.5 * before
 
 

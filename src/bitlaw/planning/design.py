@@ -154,7 +154,7 @@ def _width(name: str, width: float) -> str:
 
 
 def _trunks_table(design: Design) -> Table:
-    table = Table(title="Runs, a line for each trunk, which cools down at every budget", title_justify="left")
+    table = Table(title="Trunks, with a cooldown at each budget", title_justify="left")
     for name in ("formats", "params", "seeds", "budgets", "FLOPs"):
         table.add_column(name, justify="left" if name in ("formats", "budgets") else "right")
     alike: dict[Trunk, list[Trunk]] = {}
@@ -192,7 +192,8 @@ def next_runs(
         fit: the law and its draws.
         spend: FLOPs there are for the runs, like "1e18 flops", counted as 6 N D in whatever precision.
         candidates: trunks to choose among, each with the budgets that it may end at; None for a grid around the rows,
-            from the least to four times the most, in every scheme that the law reads, four seeds each.
+            from the least to four times the most, of no fewer tokens than parameters, in every scheme that the law
+            reads, four seeds each.
         narrow: which answers: params, tokens, bits, loss; None for those that the question leaves open.
         interval: level of the intervals.
         **question: as `plan` takes it, like budget="1e22 flops".
@@ -359,7 +360,9 @@ def _notes(source: Source, fit: Fit, basket: Basket, shop: Shop, spend: float, l
     draws = len(source.theta) - 1
     notes = [
         f"expected from the covariances of {draws} draws ({source.method}) and a noise of {fit.noise['loss']:.2g} on "
-        f"losses, of whose variance ends of one trunk are taken to share {SHARED:.0%}; it holds if the law holds",
+        f"losses, of whose variance ends of one trunk are taken to share {SHARED:.0%}",
+        "what is expected holds if the law does, down to the smallest and shortest of these runs; where such runs bend "
+        "away from it, give candidates without them",
         "runs cost 6 N D in whatever precision, as where low precision is emulated; a cooldown costs 20% of its budget",
     ]
     if not len(basket.cells):
