@@ -1,16 +1,16 @@
 """Does choosing runs pay? FLOPs that chosen runs and a space-filling grid need for the same interval.
 
-    python benchmarks/design.py                  # 50 studies of each question, about an hour of one core
+    python benchmarks/design.py                  # 50 studies of each question, an hour or two of one core
     python benchmarks/design.py --studies 10     # a look
 
 Each study has a truth and a first grid of runs of its own, with 1 % noise. Runs worth more and more FLOPs are added to
 it, chosen by `next_runs` or on a grid in (log N, log D) over the same sizes and tokens; both are made of trunks with
 cooldowns, whose ends share half the variance of their noise. Everything is then fitted again, and the 90 % interval of
 the answer is read off the plan. Two questions: the best size for 100 times the FLOPs of the largest run (a Chinchilla
-law), and the best bits there (a Kumar law of weights, activations and KV cache).
+law), and the best bits there (a Kumar law of weights and activations).
 
-A grid of k sizes and k budgets spans the region from its lower corner as far up as its FLOPs allow. It is given the k
-that is best over all studies.
+No run of either way has fewer tokens than parameters, for fits warn of such. A grid of k sizes and k budgets spans the
+region from its lower corner as far up as its FLOPs allow, and is given the k that is best over all studies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,13 @@ import numpy as np
 
 import bitlaw as bl
 from bitlaw import Runs
-from bitlaw.laws import Law
+from bitlaw.laws import Law, Published
 from bitlaw.planning import Trunk, next_runs
 
 NOISE = 0.01
 SHARED = 0.5  # of the variance, between ends of a trunk
 DESIGN = [2.0**k for k in range(-5, 3)]  # FLOPs of runs chosen, in those of the first study
-GRID = [2.0**k for k in range(-2, 3)]  # and of grids
+GRID = [2.0**k for k in range(-1, 3)]  # and of grids
 SIDES = (2, 3, 4)  # sizes, and budgets, of a grid
 LOW = (3, 4, 6, 8)  # bits of a part, of both ways to choose
 BEYOND = 4.0  # the region reaches as far beyond the first study, of both ways
@@ -133,10 +133,14 @@ def fitted(law: Law, rows: list[dict], seed: int) -> bl.Fit:
     return bl.fit(law, Runs.from_rows(rows), seed=seed)
 
 
-def width(fit: bl.Fit, question: Question) -> float:
-    """Of the answer's 90 % interval: in logarithms for a size, in bits for bits."""
+def asked(fit: bl.Fit, question: Question, values: dict[str, float]) -> tuple[float, bool]:
+    """The width of the answer's 90 % interval, in logarithms for a size, and whether it holds the true answer."""
     found = bl.plan(fit, budget=question.budget)[question.answer]
-    return math.log(found.high / found.low) if question.answer == "params" else found.high - found.low
+    known = {name: values[name] for name in fit.law.names}
+    true = bl.plan(Published("truth", fit.law, known, fit.law.source, "a simulation"), budget=question.budget)
+    held = found.low <= true[question.answer].value <= found.high
+    wide = math.log(found.high / found.low) if question.answer == "params" else found.high - found.low
+    return wide, held
 
 
 def grid(question: Question, side: int, spend: float) -> tuple[Trunk, ...]:
@@ -147,7 +151,8 @@ def grid(question: Question, side: int, spend: float) -> tuple[Trunk, ...]:
 
     def made(reach: float) -> tuple[Trunk, ...]:
         sizes, budgets = (low * (high / low) ** np.linspace(0, reach, side) for low, high in ends)
-        return tuple(Trunk(n, s, tuple(budgets)) for n in sizes for s in question.schemes)
+        trained = {n: tuple(d for d in budgets if d >= n) for n in sizes}
+        return tuple(Trunk(n, s, trained[n]) for n in sizes for s in question.schemes if trained[n])
 
     low, high = 0.01, 1.0
     if sum(t.flops for t in made(high)) <= spend:
@@ -158,21 +163,20 @@ def grid(question: Question, side: int, spend: float) -> tuple[Trunk, ...]:
     return made(low)
 
 
-def study(question: Question, seed: int, choose: Callable[..., object] = next_runs) -> dict:
-    """Widths of one study, by FLOPs: (share of the first study's, width)."""
+def study(question: Question, seed: int) -> dict:
+    """One study: for each way to choose, FLOPs in those of the first study, width, and whether the truth is held."""
     rng = np.random.default_rng([seed, 7])
     values = truth(question.law, question, rng)
     rows = simulate(question.law, values, question.first, "first", rng)
     first = fitted(question.law, rows, seed)
-    found: dict = {"seed": seed, "first": width(first, question), "design": [], "expected": []}
+    found: dict = {"seed": seed, "first": asked(first, question, values), "design": [], "expected": []}
     for share in DESIGN:
-        design = choose(first, share * question.flops, budget=question.budget, narrow=[question.answer])
+        design = next_runs(first, share * question.flops, budget=question.budget, narrow=[question.answer])
         more = simulate(question.law, values, design.trunks, "next", rng)
         own = design[question.answer]
         expected = math.log(own.after) if question.answer == "params" else own.after
-        found["design"].append(
-            (design.flops / question.flops, width(fitted(question.law, rows + more, seed), question))
-        )
+        again = fitted(question.law, rows + more, seed)
+        found["design"].append((design.flops / question.flops, *asked(again, question, values)))
         found["expected"].append(expected)
     for side in SIDES:
         found[f"grid {side}"] = []
@@ -180,13 +184,14 @@ def study(question: Question, seed: int, choose: Callable[..., object] = next_ru
             trunks = grid(question, side, share * question.flops)
             more = simulate(question.law, values, trunks, "grid", rng)
             flops = sum(t.flops for t in trunks) / question.flops
-            found[f"grid {side}"].append((flops, width(fitted(question.law, rows + more, seed), question)))
+            again = fitted(question.law, rows + more, seed)
+            found[f"grid {side}"].append((flops, *asked(again, question, values)))
     return found
 
 
-def falling(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+def falling(points: list[tuple[float, float, bool]]) -> tuple[np.ndarray, np.ndarray]:
     """Log FLOPs and log widths, made to fall by pooling neighbours that do not (isotonic regression)."""
-    x, y = np.log(np.array(points)).T
+    x, y = np.log(np.array([point[:2] for point in points])).T
     blocks = [[value, 1] for value in y]
     k = 0
     while k < len(blocks) - 1:
@@ -225,14 +230,16 @@ def median_interval(values: Sequence[float], level: float = 0.9) -> tuple[float,
 def report(name: str, found: list[dict]) -> str:
     """What came out."""
     lines = [f"{name}: {len(found)} studies; FLOPs in those of the first study"]
-    first = np.median([f["first"] for f in found])
-    lines.append(f"  first study alone: median width {first:.3g}")
+    first = np.median([f["first"][0] for f in found])
+    held = sum(f["first"][1] for f in found)
+    lines.append(f"  first study alone: median width {first:.3g}; the interval holds the truth in {held}")
     for what in ("design", *(f"grid {side}" for side in SIDES)):
         texts = []
         for k, share in enumerate(DESIGN if what == "design" else GRID):
             used = np.median([f[what][k][0] for f in found])
-            texts.append(f"{share:g} ({used:.2g}): {np.median([f[what][k][1] for f in found]):.3g}")
-        lines.append(f"  {what}, median width at FLOPs (used): " + ", ".join(texts))
+            held = sum(f[what][k][2] for f in found)
+            texts.append(f"{share:g} ({used:.2g}): {np.median([f[what][k][1] for f in found]):.3g} [{held}]")
+        lines.append(f"  {what}, median width at FLOPs (used) [holds the truth]: " + ", ".join(texts))
     off = [math.log(f["design"][k][1] / f["expected"][k]) for f in found for k in range(len(DESIGN))]
     lines.append(
         "  width found / width expected: median "

@@ -131,6 +131,9 @@ def test_more_to_spend_leaves_narrower_intervals(fitted):
     for design, spend in zip(designs, (1e12, 1e13, 1e14), strict=True):
         assert design.flops == pytest.approx(sum(trunk.flops for trunk in design.trunks))
         assert design.flops <= spend
+        assert all(
+            trunk.budgets[0] >= trunk.params for trunk in design.trunks
+        )  # fits warn of runs trained less
     assert "expected after" in str(designs[0])
     assert designs[0].as_json()["trunks"][0]["scheme"] == "16"
 
@@ -153,7 +156,7 @@ def test_what_is_expected_comes_true(fitted):
     expected, before = (
         math.log(x) / fitted.noise["loss"] for x in (design["params"].after, design["params"].before)
     )
-    assert 0.6 < np.mean(spread) / expected < 1.5
+    assert 0.5 < np.mean(spread) / expected < 1.9  # of single studies, 90 % lie so (benchmarks/design.py)
     assert np.mean(spread) < 0.5 * before
 
 
@@ -212,7 +215,16 @@ def test_files_hold_the_chosen_cells_and_no_others(fitted, tmp_path):
             for seed in sweep.seeds
         ]
     assert len(found) == len(set(found))
-    assert set(found) == _cells(design.trunks)
+    first = design.first_seed - 1
+    assert {(n, scheme, d, seed - first) for n, scheme, d, seed in found} == _cells(design.trunks)
+
+
+def test_seeds_are_others_once_there_are_other_rows(fitted):
+    """Lest a run chosen be one that the rows have."""
+    more = fit("chinchilla", Runs.from_rows([*_first_rows(), {"params": 1e5, "tokens": 1e7, "loss": 3.0}]))
+    designs = [next_runs(f, 1e12, budget=BUDGET) for f in (fitted, fitted, more)]
+    assert designs[0].first_seed == designs[1].first_seed != designs[2].first_seed
+    assert f"seeds = [{designs[2].first_seed}" in "".join(designs[2].to_toml().values())
 
 
 def test_products_cover_trunks_once_in_few_groups():

@@ -96,11 +96,17 @@ def around(source: Source) -> tuple[Trunk, ...]:
     schemes = _schemes(source.law)
     most = max(FEW, math.isqrt(MANY // len(schemes)))
     sizes, budgets = (_steps(*source.ranges[name], most) for name in ("params", "tokens"))
+    trained = {
+        size: tuple(d for d in budgets if d >= size) for size in sizes
+    }  # others bend the law, as fits say
+    if not any(trained.values()):
+        trained = dict.fromkeys(sizes, budgets)
     return tuple(
-        Trunk(size, scheme, budgets, copy)
+        Trunk(size, scheme, trained[size], copy)
         for copy in range(1, COPIES + 1)
         for scheme in schemes
         for size in sizes
+        if trained[size]
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -71,6 +72,7 @@ class Design:
         flops: FLOPs the runs take.
         candidates: number of runs chosen from.
         level: of the intervals.
+        first_seed: of the first of trunks that differ by their seeds alone.
         notes: what has to be known with it.
     """
 
@@ -83,6 +85,7 @@ class Design:
     flops: float
     candidates: int
     level: float
+    first_seed: int
     notes: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Narrowed:
@@ -95,15 +98,14 @@ class Design:
         """Plain data."""
         return asdict(self)
 
-    def to_toml(self, first_seed: int = 1, **settings: Any) -> dict[str, str]:
+    def to_toml(self, first_seed: int | None = None, **settings: Any) -> dict[str, str]:
         """Files of sweeps that make these runs and no others, as `bitlaw sweep plan FILE` reads them.
 
         A sweep is a product of sizes, budgets, schemes and seeds, so several may be needed. Learning rate x width and
         batch are those of a plan's configuration for the largest run. Sizes are without embeddings.
 
         Args:
-            first_seed: of the study; it must not be one of the rows', lest a trunk of the same size and scheme be the
-                same run again.
+            first_seed: of the study; None for one that follows from the rows, so that no trunk is a run that they have.
             **settings: further keys of a sweep, or others in place of these, like `eval_tokens=262_144`.
 
         Returns:
@@ -112,7 +114,8 @@ class Design:
         Raises:
             ConfigError: a size that the lab's ladder does not have, or settings that a file cannot hold.
         """
-        return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", first_seed, settings)
+        seed = self.first_seed if first_seed is None else first_seed
+        return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", seed, settings)
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
@@ -151,7 +154,7 @@ def _width(name: str, width: float) -> str:
 
 
 def _trunks_table(design: Design) -> Table:
-    table = Table(title="Runs, a line for each trunk, which cools down at every budget", title_justify="left")
+    table = Table(title="Trunks, with a cooldown at each budget", title_justify="left")
     for name in ("formats", "params", "seeds", "budgets", "FLOPs"):
         table.add_column(name, justify="left" if name in ("formats", "budgets") else "right")
     alike: dict[Trunk, list[Trunk]] = {}
@@ -189,7 +192,8 @@ def next_runs(
         fit: the law and its draws.
         spend: FLOPs there are for the runs, like "1e18 flops", counted as 6 N D in whatever precision.
         candidates: trunks to choose among, each with the budgets that it may end at; None for a grid around the rows,
-            from the least to four times the most, in every scheme that the law reads, four seeds each.
+            from the least to four times the most, of no fewer tokens than parameters, in every scheme that the law
+            reads, four seeds each.
         narrow: which answers: params, tokens, bits, loss; None for those that the question leaves open.
         interval: level of the intervals.
         **question: as `plan` takes it, like budget="1e22 flops".
@@ -245,6 +249,7 @@ def next_runs(
         flops=basket.flops,
         candidates=len(cells.tokens),
         level=interval,
+        first_seed=1 + zlib.crc32(fit.provenance.rows_sha256.encode()) % 1_000_000,
         notes=_notes(source, fit, basket, shop, flops, int((~known).sum())),
     )
 
@@ -349,7 +354,9 @@ def _notes(source: Source, fit: Fit, basket: Basket, shop: Shop, spend: float, l
     draws = len(source.theta) - 1
     notes = [
         f"expected from the covariances of {draws} draws ({source.method}) and a noise of {fit.noise['loss']:.2g} on "
-        f"losses, of whose variance ends of one trunk are taken to share {SHARED:.0%}; it holds if the law holds",
+        f"losses, of whose variance ends of one trunk are taken to share {SHARED:.0%}",
+        "what is expected holds if the law does, down to the smallest and shortest of these runs; where such runs bend "
+        "away from it, give candidates without them",
         "runs cost 6 N D in whatever precision, as where low precision is emulated; a cooldown costs 20% of its budget",
     ]
     if not len(basket.cells):
