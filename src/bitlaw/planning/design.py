@@ -223,7 +223,7 @@ def next_runs(
     found = _optima(source, asked)
     names = _names(found, narrow)
     answers = np.stack([_value(name, found) for name in names], axis=1)
-    known = np.isfinite(answers[1:]).all(axis=1)
+    known = np.asarray(np.isfinite(answers[1:]).all(axis=1))
     if known.sum() < FEWEST:
         raise LawError(
             f"{known.sum()} of {len(known)} draws have an answer to this question, too few to tell what would narrow it"

@@ -199,7 +199,7 @@ class Basket:
     def gains(self) -> Array:
         """Logarithm of widths, summed over answers, that each further cell takes off (n,)."""
         share = np.minimum(self._taken_off(slice(None)) / self.variance, 1 - 1e-12)
-        gains = -0.5 * np.log1p(-share).sum(axis=1)
+        gains: Array = -0.5 * np.log1p(-share).sum(axis=1)
         gains[self.cells] = 0.0
         return gains
 

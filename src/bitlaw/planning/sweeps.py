@@ -61,7 +61,7 @@ def sweep_files(
             f'name = "{name}"',
             "",
             "[sweep]",
-            *(f"{key} = {_toml(key, value)}" for key, value in (sweep | settings).items()),
+            *(f"{key} = {_toml(key, value)}" for key, value in {**sweep, **settings}.items()),
         ]
         files[f"{name}.toml"] = "\n".join(lines) + "\n"
     return files
@@ -83,11 +83,11 @@ def groups(trunks: Iterable[Trunk]) -> list[Product]:
     for (params, scheme, budgets), numbers in copies.items():
         alike.setdefault((budgets, tuple(sorted(numbers))), []).append((params, scheme))
     found: list[Product] = []
-    for (budgets, numbers), pairs in alike.items():
+    for (budgets, seeds), pairs in alike.items():
         by_size = [(sizes, schemes) for schemes, sizes in _shared(pairs)]  # sizes of the same schemes
         by_scheme = _shared([(scheme, params) for params, scheme in pairs])  # schemes of the same sizes
         for sizes, schemes in min(by_size, by_scheme, key=len):
-            found.append((sorted(sizes), list(schemes), list(numbers), list(budgets)))
+            found.append((sorted(sizes), list(schemes), list(seeds), list(budgets)))
     return found
 
 
