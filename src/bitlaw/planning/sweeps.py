@@ -83,19 +83,11 @@ def groups(trunks: Iterable[Trunk]) -> list[Product]:
     for (params, scheme, budgets), numbers in copies.items():
         alike.setdefault((budgets, tuple(sorted(numbers))), []).append((params, scheme))
     found: list[Product] = []
-<<<<<<< HEAD
-    for (budgets, copies_of), pairs in alike.items():
-        by_size = [(sizes, schemes) for schemes, sizes in _shared(pairs)]  # sizes of the same schemes
-        by_scheme = _shared([(scheme, params) for params, scheme in pairs])  # schemes of the same sizes
-        for sizes, schemes in min(by_size, by_scheme, key=len):
-            found.append((sorted(sizes), list(schemes), list(copies_of), list(budgets)))
-=======
     for (budgets, seeds), pairs in alike.items():
         by_size = [(sizes, schemes) for schemes, sizes in _shared(pairs)]  # sizes of the same schemes
         by_scheme = _shared([(scheme, params) for params, scheme in pairs])  # schemes of the same sizes
         for sizes, schemes in min(by_size, by_scheme, key=len):
             found.append((sorted(sizes), list(schemes), list(seeds), list(budgets)))
->>>>>>> design
     return found
 
 
