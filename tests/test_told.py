@@ -156,8 +156,16 @@ def test_more_distinct_tokens_than_tokens_are_refused():
     ("name", "question", "words"),
     [
         ("quest-2025", {"budget": 1e21, "bits": "int5"}, "quest-2025 has no constants for w_format int5"),
-        ("chen-2025-w4a4", {"budget": 1e21, "bits": "int4"}, "reads w_group, which a plan is not told"),
-        ("sun-2025", {"budget": 1e21, "bits": "int4"}, "reads w_exponent, which a plan is not told"),
+        (
+            "chen-2025-w4a4",
+            {"budget": 1e21, "bits": "int4"},
+            "reads w_group, which int4 does not tell; name a format that does, like 'int4 group128'",
+        ),
+        (
+            "sun-2025",
+            {"budget": 1e21, "bits": "int4"},
+            "reads w_exponent, which int4 does not tell; name a format that does, like 'e4m3 group128'",
+        ),
         ("qid-2024-per-format", {"params": "1B", "quantize_to": "int5"}, "no constants for post_format int5"),
     ],
 )

@@ -279,9 +279,10 @@ def _columns(law: Law, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, floa
             if math.isnan(value):
                 name = rows[k].get(f"{part}_format")
                 if item.default is None or name is not None:
+                    fitting = "e4m3" if item.column.endswith(("exponent", "mantissa")) else name
                     raise ConfigError(
-                        f"{law.name} reads {item.column}, which {name or 'a plan'} does not tell; name it, like "
-                        "'w=int4 group128', or ask the law's `predict` about each choice"
+                        f"{law.name} reads {item.column}, which {name or 'a plan'} does not tell; name a format that "
+                        f"does, like '{fitting} group128'"
                     )
                 found[k] = item.default
         columns[item.column] = found
