@@ -70,6 +70,15 @@ class Choice:
     post: Recipe | None = None
     untold: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said of it."""
+        return (
+            [f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"]
+            if self.untold
+            else []
+        )
+
 
 @dataclass(frozen=True)
 class _Named:

@@ -230,7 +230,7 @@ def next_runs(
         )
     noise = {kind: max(value, LEAST_NOISE) * _stretch(fit.df) for kind, value in fit.noise.items()}
     trunks = around(source) if candidates is None else candidates
-    cells = cells_of(source, noise, fit.objective == "squares", trunks)
+    cells = cells_of(source, noise, trunks)
     usable = np.flatnonzero(known)
     belief = Belief.of(answers[1:][usable], cells.measured[1:][usable], cells.noise)
     shop = Shop(belief, cells.trunk, cells.tokens, 6 * cells.params)
