@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ConfigError, DataError
 from ..formats import UNQUANTIZED, Format, Native, Recipe, Scheme, law_bits, parse_format
+from ..formats.listing import SHAPE
 from ..laws import Law
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Runs
@@ -27,7 +28,6 @@ PART_BITS = (3, 4, 5, 6, 7, 8, 10, 12)  # of each part, where each is free, besi
 SIZES = ("params", "tokens", "unique_tokens", "steps", "batch_tokens")
 POST_BITS = (2, 3, 4, 5, 6, 7, 8)  # of weights after training
 _PARTS = re.compile(r"((kv|w|a)\d+)+")
-MATRIX = (4096, 4096)  # whose scales bits a weight are counted with
 FULL = Recipe(Native("bf16", 16))
 
 
@@ -232,7 +232,7 @@ def _choice(
         serve=serve,
         bits=float(scheme.w.format.bits),
         post_bits=UNQUANTIZED if after is None else law_bits(after.format),
-        bpw=served.bits_per_weight(MATRIX),
+        bpw=served.bits_per_weight(SHAPE),
         kv_bits=float((kv or scheme.kv.format).bits),
         scheme=scheme,
         post=after,
