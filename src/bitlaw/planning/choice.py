@@ -52,7 +52,7 @@ class Choice:
         bits: of the weights in training, as costs count them.
         post_bits: of the weights after training, as the law reads them.
         bpw: bits a served weight takes, scales included.
-        kv_bits: bits a served key or value takes.
+        kv_bits: bits a served key or value takes, scales included.
         scheme: formats in training.
         post: recipe of the weights after it; None where they stay as they were trained.
         untold: parts of low precision that the law says nothing of.
@@ -137,7 +137,7 @@ def chosen(
     if len(pairs) > 1:  # weights are quantised only to fewer bits than they have
         pairs = [(t, a) for t, a in pairs if a is None or a.format.bits < t.scheme.w.format.bits] or pairs
     rows = [_row(law, t, a) for t, a in pairs]
-    served_kv = None if kv is None else parse_format(_checked("kv", kv))
+    served_kv = None if kv is None else _recipe(_checked("kv", kv), "token")
     found = [
         _choice(law, t, a, columns, served_kv, pace)
         for (t, a), columns in zip(pairs, _columns(law, rows), strict=True)
@@ -163,13 +163,22 @@ def _trained(law: Law, bits: Formats | None) -> list[_Named]:
 
 
 def _named(name: str | int) -> _Named:
-    text = "bf16" if str(name).strip() == "16" else str(name).strip()
+    text = str(name).strip()
     if "=" in text or _PARTS.fullmatch(text):
         scheme = Scheme.parse(text)
         return _Named(scheme.name, scheme)
-    first, _, rest = text.partition(" ")
-    text = f"{parse_format(first).name} {rest}".strip()  # "8" and "int8" are one format
+    text = _canonical(text)
     return _Named(text, Scheme.from_parts(dict.fromkeys(PARTS, text)), Recipe.parse(text, "channel"))
+
+
+def _recipe(name: str | int, granularity: str) -> Recipe:
+    return Recipe.parse(_canonical(str(name).strip()), granularity)
+
+
+def _canonical(text: str) -> str:
+    """A recipe's words, in which "8" and "int8" are one format, and 16 bits are unquantised."""
+    first, _, rest = text.partition(" ")
+    return f"{'bf16' if first == '16' else parse_format(first).name} {rest}".strip()
 
 
 def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
@@ -181,8 +190,7 @@ def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
     for name in _several(
         "quantize_to", dict(law.spec.labels).get("post_format", POST_BITS) if post == "any" else post
     ):
-        first, _, rest = str(name).strip().partition(" ")
-        recipe = Recipe.parse(f"{parse_format(first).name} {rest}", "channel")
+        recipe = _recipe(name, "channel")
         if not recipe.quantized:
             raise ConfigError(f"quantize_to {name!r} does not quantise anything; try int4")
         found.append(recipe)
@@ -212,7 +220,7 @@ def _choice(
     trained: _Named,
     after: Recipe | None,
     columns: Mapping[str, float],
-    kv: Format | None,
+    kv: Recipe | None,
     pace: Pace,
 ) -> Choice:
     scheme = trained.scheme
@@ -233,7 +241,7 @@ def _choice(
         bits=float(scheme.w.format.bits),
         post_bits=UNQUANTIZED if after is None else law_bits(after.format),
         bpw=served.bits_per_weight(SHAPE),
-        kv_bits=float((kv or scheme.kv.format).bits),
+        kv_bits=(kv or scheme.kv).bits_per_weight(SHAPE),
         scheme=scheme,
         post=after,
         untold=_untold(law, trained),
