@@ -260,6 +260,7 @@ def test_products_cover_trunks_once_in_few_groups():
         ({"budget": 1e17, "candidates": [Trunk(1e5, "w4", (1e6,))]}, "says nothing of weights"),
         ({"budget": 1e17, "candidates": [Trunk(1e5, "16", (1e6,)), Trunk(1e5, "16", (2e6,))]}, "twice"),
         ({"params": 1e6, "tokens": 1e8, "measured_gap": 0.1}, "runs are chosen to narrow sizes"),
+        ({"budget": 1e17, "max_gap": 0.1}, "max_gap plays no part"),
         ({}, "say what there is to spend"),
     ],
 )

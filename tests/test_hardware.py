@@ -22,11 +22,10 @@ from bitlaw.planning.cost import (
     train_flops,
     train_seconds,
     train_work,
-    training_speedup,
 )
 from bitlaw.planning.hardware import UNITS, hardware, profiles
 from bitlaw.planning.machine import Machine
-from bitlaw.planning.serve import Cache, artefact_bytes, serve, serve_bytes, tokens_per_second
+from bitlaw.planning.serve import Cache, artefact_bytes, serve, tokens_per_second
 from bitlaw.runs import Runs
 from bitlaw.shapes import ladder_shape
 
@@ -129,7 +128,6 @@ def test_speed_ups_replace_peaks():
 @pytest.mark.parametrize(("forward", "backward", "training"), [(2, 1, 1.2), (1, 2, 1.5), (2, 2, 2.0)])
 def test_training_speed_ups_are_quartets(forward, backward, training):
     """Castro et al. 2025, 2505.14669: FP4 twice as fast as FP8, in one pass or both; and so by way of seconds."""
-    assert training_speedup(forward, backward) == pytest.approx(training, abs=1e-12)
     card = hardware("b200").with_speedups({"fp8": 1.5, "fp4": 3.0})
     grids = {1: "e4m3", 2: "e2m1"}
 
@@ -287,7 +285,6 @@ def test_bytes_of_a_model():
     assert artefact_bytes(counts, 16) == 2 * counts.total
     rest = counts.embedding + counts.norm + counts.head
     assert artefact_bytes(counts, 4.125) == pytest.approx((counts.total - rest) * 4.125 / 8 + 2 * rest)
-    assert serve_bytes(8e9, 4.125, 1e9) == 4.125e9 + 1e9
 
 
 def test_decoding_is_bound_by_reading_then_by_arithmetic():

@@ -46,6 +46,19 @@ def one_by_one(fitted, **asked):
     return [plan(replace(base, law=fitted.law, values=values), **asked) for values in draws]
 
 
+def test_draws_outside_the_domain_count_in_no_interval_and_in_no_share(precise):
+    """Draws in which no choice has a loss, and draws in which the best has none, but another has one."""
+    draws = precise.draws.copy()
+    gamma = precise.law.names.index("gamma_a")
+    draws[:20, gamma] = 50.0  # activations of 16 bits have none either
+    answer = plan(replace(precise, draws=draws), budget="1e20 flops", bits=["w6a6", "w8a8"])
+    alone = plan(replace(precise, draws=draws[20:]), budget="1e20 flops", bits=["w6a6", "w8a8"])
+    assert any("20 of 60 draws have no optimum" in note for note in answer.notes)
+    for name in ("params", "tokens", "loss"):
+        assert (answer[name].low, answer[name].high) == (alone[name].low, alone[name].high)
+    assert [o.chance for o in answer.options] == [o.chance for o in alone.options]
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -202,3 +215,17 @@ def test_laws_and_objectives_that_fit_as_well_are_asked(rows, fitted):
         assert 0.1 < other.values["params"] / answer["params"].value < 10
     with pytest.raises(ConfigError, match="runs are of a fit"):
         plan("kumar-2024", budget=1e21, runs=rows)
+
+
+def test_a_measured_gap_has_the_noise_of_two_runs_whatever_the_objective(precise, sweep):
+    """Noise of least squares is in nats a token, that of the others relative."""
+    squares = fit("kumar-unified", sweep, objective="squares", draws=60)
+    asked = {"params": "200M", "tokens": "5B", "bits": "w4", "measured_gap": 0.05}
+    widths = []
+    for fitted in (precise, squares):
+        gap = plan(fitted, **asked)["predicted_gap"]
+        widths.append(gap.high - gap.low)
+        loss = fitted.law.predict(fitted.values, params=2e8, tokens=5e9)
+        noise = fitted.noise["loss"] * (1.0 if fitted is squares else float(loss))
+        assert widths[-1] == pytest.approx(2 * 1.645 * math.sqrt(2) * noise, rel=0.3)
+    assert widths[1] == pytest.approx(widths[0], rel=0.3)

@@ -140,10 +140,21 @@ def test_weights_and_cache_fill_the_memory(cache, kv):
     layers = (params / 12 / 128**2) ** (1 / 3)
     numbers = 2 * 32 * 8 * 128 if cache else 2 * layers * 128 * layers
     weights = params * ((4 if four else 8) + 16 / 4096)  # a scale of 16 bits for each output of 4096
-    held = (weights + 8192 * 4 * numbers * (4 if four or kv else 8)) / 8
+    scale = (
+        16 / 4096 if kv else 16 / 4096**2
+    )  # one for a token where the cache's format is named, else as in training
+    held = (weights + 8192 * 4 * numbers * ((4 if four or kv else 8) + scale)) / 8
     assert held == pytest.approx(16e9, rel=1e-9)
     assert answer["served_bytes"].value == pytest.approx(held, rel=1e-12)
     assert all(o.bytes == pytest.approx(16e9, rel=1e-9) for o in answer.options)
+
+
+def test_scales_of_cached_keys_and_values_are_held_too():
+    """Blocks of 32 with 8 bits of scale each: 4.25 bits a number."""
+    given = {"params": "1B", "tokens": "1T", "memory": "64 GB", "context": 8192, "cache": (32, 8, 128)}
+    held = plan("kumar-2024", **given, bits="bf16", kv="mxfp4")["served_bytes"].value
+    assert held == pytest.approx(2e9 + 8192 * 2 * 32 * 8 * 128 * 4.25 / 8, rel=1e-12)
+    assert plan("kumar-2024", **given, bits="bf16", kv=16)["served_bytes"].value == 2e9 + 8192 * 131072
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,6 +264,22 @@ def test_what_is_not_reached_is_censored(tmp_path):
     told = json.loads(json.dumps(answer.as_json(), allow_nan=False))
     assert told["steps"] is None and told["horizon"] == 30
     assert str(answer).startswith("more than 30 steps (90%: more than 30 to more than 30) from a loss of")
+
+
+def test_draws_are_said_to_be_followed_no_further_than_they_were(tmp_path):
+    record = kept(tmp_path, linearise(*problem("mse"), loss="mse"))
+    curve = foretold(record, 5, learning_rate=0.01)
+    found = recovery(record, learning_rate=0.01, target=(curve[4] + curve[5]) / 2, steps=1000)
+    assert found.steps == 5
+    assert "to more than 30)" in str(replace(found, high=math.inf))
+
+
+def test_a_record_without_real_steps_does_not_say_that_features_stay(tmp_path):
+    record = replace(kept(tmp_path, linearise(*problem("mse"), loss="mse")), drift=0.0, moved=0.0)
+    answer = recovery(
+        record, learning_rate=0.01, target=0.99 * foretold(record, 1, learning_rate=0.01)[0], draws=0
+    )
+    assert any("nothing tells whether features move" in note for note in answer.notes)
 
 
 def test_too_few_examples_are_learnt_by_heart_and_that_is_said(tmp_path):

@@ -108,7 +108,8 @@ def plan(
     ] = 0.01,
     interval: Annotated[float, _option(SURE, "Level of the intervals.")] = 0.9,
     toml: Annotated[
-        Path | None, typer.Option(help="Write the training configuration of the best model.")
+        Path | None,
+        typer.Option(help="Write the training configuration: of the hedge over draws, or the best model."),
     ] = None,
     json_: JsonFlag = False,
 ) -> None:
@@ -180,9 +181,13 @@ def plan(
         "steps": steps,
         "tolerance": tolerance,
     }
+    if next_ is None and next_out is not None:
+        raise ConfigError("--next-out is for the runs of --next; say how many FLOPs there are for them")
     if next_ is not None:
         if not isinstance(asked, Fit):
             raise ConfigError("--next narrows the answer of a fit; name one with --fit")
+        if runs is not None or other or toml is not None:
+            raise ConfigError("--runs, --other and --toml play no part in --next; drop them")
         design = next_runs(asked, next_, interval=interval, **question)
         for name, text in design.to_toml().items() if next_out is not None else ():
             _write((next_out or Path()) / name, text)

@@ -137,9 +137,13 @@ def plan(
     given = {name: value for name, value in locals().items() if name not in ("law", "runs", "others")}
     question = Question.read(**given)
     if isinstance(law, Record):
+        if runs is not None or others:
+            raise ConfigError(
+                "a record is of a model, of which no other law can be asked; drop runs and others"
+            )
         return how_long_back(law, question)
     source = Source.of(law, interval)
-    _all_read(source, question)
+    all_read(source, question)
     found = _answer(source, question)
 
     def ask(other: Fit | Published) -> Plan:
@@ -155,7 +159,7 @@ def plan(
     return replace(found, others=found.others + told) if told else found
 
 
-def _all_read(source: Source, asked: Question) -> None:
+def all_read(source: Source, asked: Question) -> None:
     """Refuse arguments that the kind of question does not read.
 
     Raises:

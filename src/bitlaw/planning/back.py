@@ -41,7 +41,7 @@ def how_long_back(record: Record, asked: Question) -> Plan:
     drawn = not math.isnan(found.level)
     notes = [
         *found.notes,
-        f"features move by {found.drift:.0%} on the way",
+        *([f"features move by {found.drift:.0%} on the way"] if record.moved else []),
         f"unstable from a rate of {found.limit:.3g}",
     ]
     if not found.reached:

@@ -126,7 +126,7 @@ def _schemes(law: Law) -> list[str]:
     return schemes
 
 
-def cells_of(source: Source, fit_noise: dict[str, float], raw: bool, trunks: Iterable[Trunk]) -> Cells:
+def cells_of(source: Source, fit_noise: dict[str, float], trunks: Iterable[Trunk]) -> Cells:
     """Spread trunks out into their ends, and predict each in every draw.
 
     Ends that cannot be predicted at the estimate, or not in some draws, lie outside the law's domain and are left out.
@@ -134,7 +134,6 @@ def cells_of(source: Source, fit_noise: dict[str, float], raw: bool, trunks: Ite
     Args:
         source: the law, its estimate and draws.
         fit_noise: of a fit's rows, by kind.
-        raw: whether that of losses is in nats a token, and not relative.
         trunks: to choose among.
 
     Raises:
@@ -165,7 +164,7 @@ def cells_of(source: Source, fit_noise: dict[str, float], raw: bool, trunks: Ite
     own = [choices["bf16" if scheme == "16" else scheme] for scheme in schemes]
     losses = _predicted(source, "total", own, params, tokens)  # of the ends as they were trained
     measured, noise = [np.log(losses)], [np.full(len(ends), fit_noise["loss"])]
-    if raw:
+    if source.raw:
         noise[0] = noise[0] / losses[0]
     post: tuple[str, ...] = ()
     if source.law.gap != 0:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ConfigError, DataError
 from ..formats import UNQUANTIZED, Format, Native, Recipe, Scheme, law_bits, parse_format
+from ..formats.listing import SHAPE
 from ..laws import Law
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Runs
@@ -27,7 +28,6 @@ PART_BITS = (3, 4, 5, 6, 7, 8, 10, 12)  # of each part, where each is free, besi
 SIZES = ("params", "tokens", "unique_tokens", "steps", "batch_tokens")
 POST_BITS = (2, 3, 4, 5, 6, 7, 8)  # of weights after training
 _PARTS = re.compile(r"((kv|w|a)\d+)+")
-MATRIX = (4096, 4096)  # whose scales bits a weight are counted with
 FULL = Recipe(Native("bf16", 16))
 
 
@@ -52,7 +52,7 @@ class Choice:
         bits: of the weights in training, as costs count them.
         post_bits: of the weights after training, as the law reads them.
         bpw: bits a served weight takes, scales included.
-        kv_bits: bits a served key or value takes.
+        kv_bits: bits a served key or value takes, scales included.
         scheme: formats in training.
         post: recipe of the weights after it; None where they stay as they were trained.
         untold: parts of low precision that the law says nothing of.
@@ -69,6 +69,15 @@ class Choice:
     scheme: Scheme = Scheme()
     post: Recipe | None = None
     untold: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said of it."""
+        return (
+            [f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"]
+            if self.untold
+            else []
+        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ def chosen(
     if len(pairs) > 1:  # weights are quantised only to fewer bits than they have
         pairs = [(t, a) for t, a in pairs if a is None or a.format.bits < t.scheme.w.format.bits] or pairs
     rows = [_row(law, t, a) for t, a in pairs]
-    served_kv = None if kv is None else parse_format(_checked("kv", kv))
+    served_kv = None if kv is None else _recipe(_checked("kv", kv), "token")
     found = [
         _choice(law, t, a, columns, served_kv, pace)
         for (t, a), columns in zip(pairs, _columns(law, rows), strict=True)
@@ -154,13 +163,22 @@ def _trained(law: Law, bits: Formats | None) -> list[_Named]:
 
 
 def _named(name: str | int) -> _Named:
-    text = "bf16" if str(name).strip() == "16" else str(name).strip()
+    text = str(name).strip()
     if "=" in text or _PARTS.fullmatch(text):
         scheme = Scheme.parse(text)
         return _Named(scheme.name, scheme)
-    first, _, rest = text.partition(" ")
-    text = f"{parse_format(first).name} {rest}".strip()  # "8" and "int8" are one format
+    text = _canonical(text)
     return _Named(text, Scheme.from_parts(dict.fromkeys(PARTS, text)), Recipe.parse(text, "channel"))
+
+
+def _recipe(name: str | int, granularity: str) -> Recipe:
+    return Recipe.parse(_canonical(str(name).strip()), granularity)
+
+
+def _canonical(text: str) -> str:
+    """A recipe's words, in which "8" and "int8" are one format, and 16 bits are unquantised."""
+    first, _, rest = text.partition(" ")
+    return f"{'bf16' if first == '16' else parse_format(first).name} {rest}".strip()
 
 
 def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
@@ -172,8 +190,7 @@ def _after(law: Law, post: Formats | None) -> list[Recipe | None]:
     for name in _several(
         "quantize_to", dict(law.spec.labels).get("post_format", POST_BITS) if post == "any" else post
     ):
-        first, _, rest = str(name).strip().partition(" ")
-        recipe = Recipe.parse(f"{parse_format(first).name} {rest}", "channel")
+        recipe = _recipe(name, "channel")
         if not recipe.quantized:
             raise ConfigError(f"quantize_to {name!r} does not quantise anything; try int4")
         found.append(recipe)
@@ -203,7 +220,7 @@ def _choice(
     trained: _Named,
     after: Recipe | None,
     columns: Mapping[str, float],
-    kv: Format | None,
+    kv: Recipe | None,
     pace: Pace,
 ) -> Choice:
     scheme = trained.scheme
@@ -223,8 +240,8 @@ def _choice(
         serve=serve,
         bits=float(scheme.w.format.bits),
         post_bits=UNQUANTIZED if after is None else law_bits(after.format),
-        bpw=served.bits_per_weight(MATRIX),
-        kv_bits=float((kv or scheme.kv.format).bits),
+        bpw=served.bits_per_weight(SHAPE),
+        kv_bits=(kv or scheme.kv).bits_per_weight(SHAPE),
         scheme=scheme,
         post=after,
         untold=_untold(law, trained),

@@ -124,19 +124,6 @@ def train_work(size: float | Shape, tokens: float, scheme: Scheme | str = "16", 
     return work
 
 
-def training_speedup(forward: float, backward: float) -> float:
-    """Speed-up of training from those of its passes: the harmonic mean, the backward pass weighing two thirds.
-
-        sp_tr = 1 / ((1/3) / sp_fw + (2/3) / sp_bw)
-
-    Source: Castro et al. 2025, 2505.14669.
-
-    >>> round(training_speedup(2.0, 1.0), 6), round(training_speedup(1.0, 2.0), 6)
-    (1.2, 1.5)
-    """
-    return 1 / (1 / 3 / forward + 2 / 3 / backward)
-
-
 def train_seconds(hardware: Hardware, work: Work, achieved: float = 1.0, devices: float = 1) -> float:
     """Time that work takes: the sum over operands of FLOPs / rate, over the achieved share and the devices.
 

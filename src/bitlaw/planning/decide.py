@@ -164,6 +164,7 @@ def _options(search: Search, each: Best, draws: Best | None, limit: float) -> tu
     if len(search.choices) == 1:
         return ()
     served = search.limits.bytes is not None
+    won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
     options = []
     for k, choice in enumerate(search.choices):
         if not np.isfinite(each.loss[k]):
@@ -178,7 +179,7 @@ def _options(search: Search, each: Best, draws: Best | None, limit: float) -> tu
                 tokens=float(each.tokens[k]),
                 loss=float(each.loss[k]),
                 near_optimal=bool(each.loss[k] <= limit),
-                chance=math.nan if draws is None else float((draws.choice == k).mean()),
+                chance=float(np.mean(won == k)) if len(won) else math.nan,
                 bytes=float(memory) if served else math.nan,
             )
         )

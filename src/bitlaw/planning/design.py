@@ -19,7 +19,7 @@ from ..fitting import Fit
 from ..fitting.objective import student_quantile
 from ..units import format_quantity, parse_quantity
 from .answer import quantity, span
-from .ask import plan
+from .ask import all_read, plan
 from .candidates import Trunk, around, cells_of
 from .limits import Array
 from .optimum import Best
@@ -230,7 +230,7 @@ def next_runs(
         )
     noise = {kind: max(value, LEAST_NOISE) * _stretch(fit.df) for kind, value in fit.noise.items()}
     trunks = around(source) if candidates is None else candidates
-    cells = cells_of(source, noise, fit.objective == "squares", trunks)
+    cells = cells_of(source, noise, trunks)
     usable = np.flatnonzero(known)
     belief = Belief.of(answers[1:][usable], cells.measured[1:][usable], cells.noise)
     shop = Shop(belief, cells.trunk, cells.tokens, 6 * cells.params)
@@ -268,6 +268,7 @@ def _read(question: Mapping[str, Any], interval: float) -> Question:
 
 
 def _refuse(fit: Fit, source: Source, asked: Question) -> None:
+    """Refuse questions whose answer is no size's, and what plays no part in them."""
     plannable(source.law)
     if is_trajectory(source):
         raise ConfigError(
@@ -277,6 +278,7 @@ def _refuse(fit: Fit, source: Source, asked: Question) -> None:
         raise ConfigError(
             "runs are chosen to narrow sizes, tokens, bits and losses; ask for these, like budget='1e22 flops'"
         )
+    all_read(source, asked)
     if not source.drawn or "loss" not in fit.noise:
         raise ConfigError(
             "the fit has no draws, so nothing tells how wide its answers are; fit more independent runs, with draws"

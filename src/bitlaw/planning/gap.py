@@ -35,7 +35,7 @@ def lowest(source: Source, asked: Question) -> Plan:
     """
     params, tokens = asked.model("the fewest safe bits are")
     most_gap, interval = asked.max_gap, asked.interval
-    choices = chosen(source.law, asked.bits, "any", asked.kv, asked.pace)
+    choices = chosen(source.law, asked.bits, "any")
     search = Search(source, choices, Limits(params=params, tokens=tokens))
     gaps, critical = zip(*(_of(search, k, params, tokens) for k in range(len(search.choices))), strict=True)
     gap, beyond = np.stack(gaps), np.stack(critical)  # (choices, 1 + draws)
@@ -68,7 +68,7 @@ def lowest(source: Source, asked: Question) -> Plan:
         )
         for j, c in enumerate(search.choices)
     )
-    notes = list(source.notes)
+    notes = [*source.notes, *search.choices[k].notes]
     if source.drawn and not where.all():
         notes.append(f"in {1 - where.mean():.0%} of draws none of these is safe")
     notes += source.extrapolation(params, tokens, {"post_bits": float(fewest[0])})

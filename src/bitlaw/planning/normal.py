@@ -60,7 +60,7 @@ def judge(source: Source, asked: Question) -> Plan:
         replace(gap, value=float(predicted[0])),
         replace(ratio, value=measured / float(predicted[0])),
     )
-    notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes]
+    notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes, *choice.notes]
     notes.append("what each law was fitted on, parts and formats above all: bitlaw laws show NAME")
     bits_read = {k: v for k, v in choice.columns.items() if k.endswith("_bits")}
     notes += source.extrapolation(params, tokens, bits_read)
@@ -116,7 +116,7 @@ def _measured_again(source: Source, choice: Choice, predicted: Array, params: fl
 
     single = np.broadcast_to(draws, (REPEATS, len(draws)))
     if choice.scheme.quantized:
-        level = float(_loss(source, choice, params, tokens)[0])
+        level = 1.0 if source.raw else float(_loss(source, choice, params, tokens)[0])
         single = single + math.sqrt(2) * level * noise("loss")
     if choice.post is not None:
         single = single + draws * np.expm1(noise("gap"))

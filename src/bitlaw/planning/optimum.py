@@ -35,7 +35,7 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Best:
-    """Optima of several problems (S,); the loss is infinite where there is none."""
+    """Optima of several problems (S,); where there is none the loss is infinite, and bits, size and tokens NaN."""
 
     bits: Array
     params: Array
@@ -109,8 +109,8 @@ class Search:
         if bits is not None:
             low[:, 0] = high[:, 0] = bits
         at, loss = minimise(lambda x: self._loss(theta, which, x), low, high, rounds, start, reach)
-        bits, params, tokens = (part[:, 0] for part in self._point(which, at[:, None]))
-        return Best(bits, params, tokens, loss, which, at)
+        found = np.where(np.isfinite(loss), [part[:, 0] for part in self._point(which, at[:, None])], np.nan)
+        return Best(found[0], found[1], found[2], loss, which, at)
 
     def each(self) -> Best:
         """The best that every choice can do, at the estimate."""

@@ -17,6 +17,7 @@ from ..fitting import reading
 FORMAT = 1
 MAX_BYTES = 2**31
 MAX_MANIFEST = 2**16
+MOST = 1e12  # of any number, so that no square leaves float32
 CURE = "make it again with bitlaw.lab.dynamics.linearise"
 LOSSES = ("cross-entropy", "mse")
 OPTIMIZERS = ("sgd", "adam")
@@ -78,8 +79,8 @@ class Record:
             raise DataError(f"a record with targets that are none of its {shape[2]} classes; {CURE}")
         for name in ("outputs", "factor") + (("targets",) if self.loss == "mse" else ()):
             values = getattr(self, name)
-            if values.dtype.kind != "f" or not np.isfinite(values).all():
-                raise DataError(f"a record whose {name} are not all finite numbers; {CURE}")
+            if values.dtype.kind != "f" or not (np.abs(values) < MOST).all():
+                raise DataError(f"a record whose {name} are not all finite numbers, below {MOST:g}; {CURE}")
 
 
 def read_record(folder: str | Path) -> Record:

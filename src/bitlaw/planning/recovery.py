@@ -77,10 +77,8 @@ class Recovery:
         count = f"{self.steps:,.0f} steps" if self.reached else f"more than {self.horizon:,} steps"
         span = ""
         if not math.isnan(self.level):
-            ends = [
-                f"{x:,.0f}" if math.isfinite(x) else f"more than {self.horizon:,}"
-                for x in (self.low, self.high)
-            ]
+            most = _most(self.steps, self.horizon)
+            ends = [f"{x:,.0f}" if math.isfinite(x) else f"more than {most:,}" for x in (self.low, self.high)]
             span = f" ({self.level:.0%}: {ends[0]} to {ends[1]})"
         batch = "all examples" if self.batch is None else f"{self.batch} examples"
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
@@ -175,7 +173,7 @@ def recovery(
     low = high = math.nan
     if draws:
         counts = _counts(train, measured, draws, np.random.default_rng([seed, 1]))
-        most = min(steps, 4 * int(first) + 10) if math.isfinite(first) else steps
+        most = _most(first, steps)
         passages = np.sort(_passage(train, measured, method, counts, start - goal, most, seed + 1)[0])
         tail = (1 - interval) / 2 * (draws - 1)
         low, high = float(passages[math.floor(tail)]), float(passages[-1 - math.floor(tail)])
@@ -249,6 +247,11 @@ def flow(record: Record, times: Array) -> Array:
     gone = np.where(flat, 0, -np.expm1(-exponent) / np.where(flat, 1, values))
     losses: Array = measured.losses(measured.outputs(-(gone * g) @ vectors.T)).mean(1)
     return losses
+
+
+def _most(first: float, steps: int) -> int:
+    """Steps at most that draws are followed for, where the estimate took `first`."""
+    return min(steps, 4 * int(first) + 10) if math.isfinite(first) else steps
 
 
 def _parts(record: Record, trained: int, directions: int) -> tuple[Part, Part]:
@@ -341,6 +344,8 @@ def _notes(
     record: Record, curve: list[float], first: float, half: float, low: float, high: float, steps: int
 ) -> list[str]:
     notes = []
+    if record.moved == 0:
+        notes.append("the record is of no real steps, so nothing tells whether features move")
     if math.isinf(first):
         notes.append(f"the target is not reached in {steps:,} steps")
         lowest = min(curve)
@@ -359,7 +364,8 @@ def _notes(
             f"the first real steps lowered the loss by {record.progress:.0%} of what the straight line says"
         )
     if math.isinf(high) and math.isfinite(low):
-        notes.append("the interval is open above: some draws did not reach the target")
+        most = _most(first, steps)
+        notes.append(f"the interval is open above: some draws did not reach the target in {most:,} steps")
     return notes
 
 

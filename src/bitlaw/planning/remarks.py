@@ -45,7 +45,7 @@ def _at_an_edge(search: Search, best: Best) -> list[str]:
     if search.free_bits and bits < MIN_BITS + 1e-3:
         notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
     if "params" in search.axes and search.limits.flops is not None:
-        middle = 0.5 * math.log(float(np.min(search.limits.flops)))
+        middle = 0.5 * math.log(float(np.ravel(search.limits.flops)[0]))
         if abs(math.log(float(best.params[0])) - middle) > MIDDLE - 0.1:
             notes.append("the law has no best size: it lies at the edge of what was searched")
     return notes
@@ -87,9 +87,7 @@ def _silent(search: Search, choice: Choice) -> list[str]:
             f"the law says nothing of {' and '.join(idle)}: they are taken to lose nothing at any bits, although "
             "the cost counts all parts at the same bits; the best bits may be far too low"
         )
-    if choice.untold:
-        notes.append(f"the law says nothing of {' and '.join(choice.untold)}: they are taken to lose nothing")
-    return notes
+    return notes + choice.notes
 
 
 def _worth(search: Search, best: Best) -> list[str]:

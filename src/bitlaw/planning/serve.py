@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..formats import Recipe
+from ..formats.listing import SHAPE
 from ..shapes import Counts, Shape
 from .hardware import Hardware
 
 HEAD, ASPECT = 128, 128  # of the rule for models whose shape is not given: a head's width; width / depth
-SHAPE = (4096, 4096)  # of the weight that bits with scales are counted for, as in `bitlaw formats`
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,6 @@ def artefact_bytes(size: float | Counts, bits: float, other_bits: float = 16) ->
     if not isinstance(size, Counts):
         return size * bits / 8
     return ((size.attention + size.mlp) * bits + (size.embedding + size.norm + size.head) * other_bits) / 8
-
-
-def serve_bytes(size: float | Counts, bits: float, cache: float = 0.0, other_bits: float = 16) -> float:
-    """Bytes that a served model holds: its weights, and `cache` bytes of keys and values."""
-    return artefact_bytes(size, bits, other_bits) + cache
 
 
 def tokens_per_second(
@@ -200,10 +195,14 @@ def serve(
     formats = (Recipe.parse(a).format.name, weights.format.name)
     speed = tokens_per_second(hardware, read + cached, params, formats, batch, devices)
     notes = [note for note in (rate.note, cache.rule) if note]
-    if math.isnan(speed):
+    if hardware.bandwidth is None:
         notes.append(f"the bandwidth of {hardware.name} is not known")
     else:
-        slow = "reading" if speed < devices * rate.flops / (2 * params) else "arithmetic"
+        slow = (
+            "reading"
+            if (read + cached) / hardware.bandwidth > 2 * params * batch / rate.flops
+            else "arithmetic"
+        )
         notes.append(f"{slow} is the bound; real servers are slower")
     if hardware.memory is None:
         notes.append(f"the memory of {hardware.name} is not known")

@@ -34,6 +34,7 @@ class Source:
     method: str = ""
     noise: Mapping[str, float] = field(default_factory=dict)
     df: int = 0
+    raw: bool = False  # noise of losses is in nats a token, and not relative
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:
@@ -72,6 +73,7 @@ class Source:
             f"{law.method} bootstrap" if law.method in ("residual", "wild", "cluster") else law.method,
             law.noise,
             law.df,
+            law.objective == "squares",
         )
 
     def noting(self, *notes: str) -> Source:

@@ -112,7 +112,7 @@ def how_long(source: Source, asked: Question) -> Plan:
     if machine is not None:
         found["hours"] = found["training_flops"] / machine.flops_per_second / 3600
         found["money"] = found["hours"] * machine.dollars(3600)
-    notes = [*source.notes, *asked.notes(choice)]
+    notes = [*source.notes, *choice.notes, *asked.notes(choice)]
     if batch is None:
         notes.append("this is for the critical batch, with twice the least steps and tokens: none is given")
     if lost := int((~np.isfinite(found["steps"])).sum()):
