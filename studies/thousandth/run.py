@@ -1,7 +1,7 @@
 """The thousandth study, a piece at a time: stored rows come from `rows.parquet`, and go back there as they come.
 
     python studies/thousandth/run.py            # goes on until it is done, or stopped by Ctrl-C or SIGTERM
-    python studies/thousandth/run.py --export   # only writes what the store holds to rows.parquet and rows.csv
+    python studies/thousandth/run.py --export   # only writes what the stores hold to rows.parquet
 
 The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores
 takes more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep work`).
@@ -40,8 +40,7 @@ def export() -> None:
         return
     rows = {row["id"]: row for frame in frames for row in frame.to_dicts()}
     ordered = sorted(rows.values(), key=lambda r: (r["params"], r["trunk"], r["tokens"], r["id"]))
-    for name in ("rows.parquet", "rows.csv"):
-        write_runs(Runs.from_rows(ordered), HERE / name)
+    write_runs(Runs.from_rows(ordered), HERE / "rows.parquet")
     print(f"{len(ordered)} rows of {len({r['trunk'] for r in ordered})} trunks")
 
 
