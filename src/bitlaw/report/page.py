@@ -246,7 +246,7 @@ def _plan(plan: Plan) -> str:
         )
     return (
         f'<div class="answer"><p><strong>{_text(plan.question)}</strong></p>{_table(header, rows)}{options}'
-        f'<p class="soft">{_text(". ".join(plan.notes))}{"." if plan.notes else ""}</p></div>'
+        f'<div class="soft">{_list([note[:1].upper() + note[1:] for note in plan.notes])}</div></div>'
     )
 
 
