@@ -46,6 +46,23 @@ def one_by_one(fitted, **asked):
     return [plan(replace(base, law=fitted.law, values=values), **asked) for values in draws]
 
 
+def test_near_optimal_choices_keep_to_the_limits():
+    """Of a pool that the law cannot repeat, no more tokens than there are."""
+    answer = plan("chinchilla-2024", budget="1e22 flops", unique_tokens="10B")
+    tokens = answer["tokens"]
+    assert tokens.near_low < tokens.value == pytest.approx(1e10)
+    assert tokens.near_high == pytest.approx(1e10)
+
+
+def test_choices_that_the_law_does_not_speak_of_are_said():
+    """The gap of kumar-2024 is of models trained unquantised: none of the 35 others is answered."""
+    answer = plan("kumar-2024", budget="1e22 flops", bits="any", quantize_to="any")
+    assert len(answer.options) == 7
+    notes = [note for note in answer.notes if "left out" in note]
+    assert sum(int(note.partition(" of 42 choices")[0]) for note in notes) == 35
+    assert "this gap is of models trained unquantised" in notes[0]
+
+
 def test_draws_outside_the_domain_count_in_no_interval_and_in_no_share(precise):
     """Draws in which no choice has a loss, and draws in which the best has none, but another has one."""
     draws = precise.draws.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ def decide(search: Search, asked: Question) -> Plan:
     hedge = None if in_draws is None else hedged(listed, of_listed, in_draws)
     notes = [
         *source.notes,
+        *_left_out(search, each),
         *remarks(search, found, choice),
         *asked.notes(choice),
         *_hedging(hedge, tolerance),
@@ -108,14 +110,30 @@ def _training(search: Search, each: Best, hedge: Hedge | None, question: str) ->
 
 def why_not(search: Search) -> str:
     """What the law says against every choice, or that the limits leave no room for any."""
-    bits = np.array([search.max_bits if search.free_bits else c.bits for c in search.choices])
-    said = []
-    for k in range(len(bits)):
-        places = (np.full((1, 1), value) for value in (bits[k], ANY, ANY))
-        said.append(search.source.why_not(search.read(np.array([k]), *places)))
+    bits = [search.max_bits if search.free_bits else c.bits for c in search.choices]
+    said = [_against(search, k, b) for k, b in enumerate(bits)]
     if all(said):
         return said[int(np.argmax(bits))]
     return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
+
+
+def _against(search: Search, k: int, bits: float) -> str:
+    """What the law says against a choice; empty where it gives a loss."""
+    places = (np.full((1, 1), value) for value in (bits, ANY, ANY))
+    alone = replace(search, choices=search.choices[k : k + 1])
+    return search.source.why_not(alone.read(np.array([0]), *places))
+
+
+def _left_out(search: Search, each: Best) -> list[str]:
+    """Say which of the choices that were named have no optimum."""
+    if search.free_bits:
+        return []
+    out = np.flatnonzero(~np.isfinite(each.loss))
+    said = Counter(_against(search, int(k), search.choices[k].bits) for k in out)
+    return [
+        f"{count} of {len(search.choices)} choices of formats are left out: {why or 'the limits leave them no room'}"
+        for why, count in said.most_common()
+    ]
 
 
 def _near(search: Search, k: int, best: Best, limit: float) -> dict[str, tuple[float, float]]:

@@ -124,7 +124,10 @@ class Limits:
     def log_most_tokens(self, params: Array, train: Array, serve: Array) -> Array:
         """Logarithm of the most training tokens that models of some sizes can have; infinite without a limit."""
         if self.tokens is not None:
-            return np.broadcast_to(np.log(column(self.tokens)), params.shape)
+            given = np.log(column(self.tokens))
+            if self.most_tokens is not None:  # a range of them may reach beyond what there are
+                given = np.where(given <= math.log(self.most_tokens) + 1e-9, given, -np.inf)
+            return np.broadcast_to(given, params.shape)
         most = np.full(params.shape, np.inf)
         if self.flops is not None:
             left = column(self.flops) - 2 * self.served * serve * params

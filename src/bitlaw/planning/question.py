@@ -232,7 +232,7 @@ class Question:
     def notes(self, choice: Choice) -> list[str]:
         """What has to be said of the costs."""
         notes = [] if self.machine is None else self.machine.notes(choice)
-        if self.bytes is not None:
+        if self.bytes is not None or self.speed is not None or self.context is not None:
             notes.append(
                 "bytes are of the N parameters that the law counts, with scales; embeddings and head come on top where "
                 "it does not count them"
