@@ -69,6 +69,7 @@ def plan(
         list[str] | None,
         _option(FORMATS, 'Weights after training: int4, "int4 group128"; repeat it; any; lowest.'),
     ] = None,
+    max_bits: Annotated[float, _option(FORMATS, "Most bits considered where bits are free.")] = 16.0,
     max_gap: Annotated[
         float | None, _option(FORMATS, "With --quantize-to lowest: nats a token that it may cost.")
     ] = None,
@@ -109,7 +110,9 @@ def plan(
     interval: Annotated[float, _option(SURE, "Level of the intervals.")] = 0.9,
     toml: Annotated[
         Path | None,
-        typer.Option(help="Write the training configuration: of the hedge over draws, or the best model."),
+        typer.Option(
+            help="Write the training configuration, up to 10B: of the hedge over draws, or the best model."
+        ),
     ] = None,
     json_: JsonFlag = False,
 ) -> None:
@@ -173,6 +176,7 @@ def plan(
         "throughput": throughput,
         "speedups": None if not speedup else dict(map(_factor, speedup)),
         "max_gap": max_gap,
+        "max_bits": max_bits,
         "measured_gap": measured_gap,
         "within": within,
         "learning_rate": learning_rate,

@@ -155,7 +155,9 @@ def plan(
             raise ConfigError(
                 "runs are of a fit; published constants have none here: name other laws with others"
             )
-        told += by_rivals(law, runs, ask)
+        rivals, notes = by_rivals(law, runs, ask)
+        told += rivals
+        found = replace(found, notes=(*found.notes, *notes))
     return replace(found, others=found.others + told) if told else found
 
 

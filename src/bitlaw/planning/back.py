@@ -45,7 +45,10 @@ def how_long_back(record: Record, asked: Question) -> Plan:
         f"unstable from a rate of {found.limit:.3g}",
     ]
     if not found.reached:
-        notes.insert(0, f"the loss is not reached within {found.horizon:,} steps")
+        notes.insert(
+            0,
+            f"the loss is not reached within {found.horizon:,} steps; 'without end' means more",
+        )
     return Plan(
         question=f"Steps of {found.optimizer} from a loss of {found.start:.4f} to {found.target:.4f}",
         law="no law: the model as a straight line in its weights (Zancato et al. 2020, 2010.12478)",

@@ -61,6 +61,8 @@ def judge(source: Source, asked: Question) -> Plan:
         replace(ratio, value=measured / float(predicted[0])),
     )
     notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes, *choice.notes]
+    if source.drawn and choice.post is not None and "gap" not in source.noise:
+        notes.append("the fit tells nothing of the noise of a gap, so the interval is that of the law alone")
     notes.append("what each law was fitted on, parts and formats above all: bitlaw laws show NAME")
     bits_read = {k: v for k, v in choice.columns.items() if k.endswith("_bits")}
     notes += source.extrapolation(params, tokens, bits_read)

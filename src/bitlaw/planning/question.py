@@ -237,6 +237,8 @@ class Question:
                 "bytes are of the N parameters that the law counts, with scales; embeddings and head come on top where "
                 "it does not count them"
             )
+        if (self.bytes is not None or self.speed is not None) and self.context is None:
+            notes.append("no keys and values are counted beside the weights; give context for that")
         if self.context and self.cache is None:
             notes.append(
                 "keys and values go by the size, N = 12 layers width^2 and width = 128 layers, none of them grouped; "
@@ -349,6 +351,6 @@ def _machine(asked: Mapping[str, Any], devices: float) -> Machine | None:
     if asked["speedups"] is not None:
         profile = profile.with_speedups(asked["speedups"])
     achieved = asked["achieved"]
-    if achieved is not None and not isinstance(achieved, int | float):
+    if achieved is not None and (isinstance(achieved, bool) or not isinstance(achieved, int | float)):
         achieved = achieved_from(read_runs(achieved), profile)
     return Machine(profile, devices, achieved)

@@ -17,7 +17,7 @@ from .source import why_not_plannable
 ABOUT = 1.5  # times the best law's error on held-out rows: about as well, if not clearly worse
 
 
-def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other, ...]:
+def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple[Other, ...], list[str]]:
     """Ask the laws that predict the largest size about as well as the best, and the fitted law under every objective.
 
     Args:
@@ -26,7 +26,7 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other
         ask: puts the question to a fit.
 
     Returns:
-        Their answers; laws that cannot answer are left out.
+        Their answers, or why they have none; and what has to be said of the fitted law among them.
     """
     table = read_runs(runs)
     found = []
@@ -34,18 +34,23 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[Other
         if objective != fitted.objective:
             found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
     ranked = compare(table, hold_out=largest()).entries
+    best, notes = ranked[0], []
+    for entry in ranked:
+        if entry.name == fitted.law.name and entry.behind_low > 0:
+            errors = f"{best.held_out.error:.2%} against {entry.held_out.error:.2%}"
+            notes.append(f"{best.name} foretells the largest size clearly better ({errors}); ask it first")
     for entry in ranked:
         as_well = not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
         if as_well and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
             found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
     others = []
-    for name, law, objective, error in found:
+    for name, law, objective, held_out in found:
         try:
             other = fit(law, table, objective=objective, draws=0)
-            others.append(replace(_other(name, ask(other)), held_out=error))
-        except BitlawError:
-            continue
-    return tuple(others)
+            others.append(replace(_other(name, ask(other)), held_out=held_out))
+        except BitlawError as error:
+            others.append(Other(name, {}, "", held_out, str(error)))
+    return tuple(others), notes
 
 
 def by_named(
