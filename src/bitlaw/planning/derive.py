@@ -31,6 +31,7 @@ def derived(search: Search, asked: Question) -> dict[str, Derived]:
     def held(best: Best) -> Array:
         return limits.memory(best.params, cost("bpw")(best), cost("kv_bits")(best))
 
+    served = asked.bytes or asked.context or asked.speed
     found: dict[str, Derived] = {"tokens_per_param": lambda best: best.tokens / best.params}
     if limits.unique is not None:
         found["epochs"] = lambda best: np.maximum(1.0, best.tokens / (limits.unique or 1.0))
@@ -38,14 +39,14 @@ def derived(search: Search, asked: Question) -> dict[str, Derived]:
         found["training_flops"] = training
     if asked.served:
         found["serving_flops"] = serving
-    if asked.bytes or asked.context or asked.speed:
+    if served:
         found["served_bytes"] = held
     if machine is not None:
         rate = machine.flops_per_second
         found["hours"] = lambda best: (training(best) + serving(best)) / rate / 3600
         found["money"] = lambda best: found["hours"](best) * machine.dollars(3600)
         reads = machine.hardware.bandwidth
-        if reads is not None and (asked.bytes or asked.context or asked.speed):
+        if reads is not None and served:
             step = asked.sequences
             found["tokens_per_second"] = lambda best: (
                 step
