@@ -97,6 +97,7 @@ def test_intervals_are_quantiles_of_what_each_draw_would_choose(fitted, asked):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

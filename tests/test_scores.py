@@ -144,6 +144,7 @@ def test_losses_are_those_without_an_exam_to_the_bit():
     assert one.scores.temperature is None and one.scores.loss_scaled is None and one.scores.errors == {}
 
 
+@pytest.mark.slow
 def test_rows_of_trained_models_and_of_their_copies_say_it(tmp_path):
     shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 16_384}
     config = SweepConfig(**shape, schemes=("16", "w3"), post_formats=("int2",))
@@ -178,6 +179,7 @@ def test_every_task_has_a_column_and_a_folder_forgets_all_of_it():
     assert {"loss", "ece", "error", "error_copy", "loss_scaled"} <= set(MEASURED) <= OF_THE_ROW_BEFORE
 
 
+@pytest.mark.slow
 def test_ends_of_low_precision_are_quantised_to_fewer_bits_than_they_have(tmp_path):
     shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 16_384}
     low = {"low_post_formats": ("int2", "int3", "int4"), "post_methods": ("rtn", "gptq")}

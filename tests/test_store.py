@@ -250,6 +250,7 @@ def test_a_server_that_is_restarted_loses_nothing(server, where, caplog):
     assert "does not answer" in caplog.text and "answers again" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_is_given_up(server, where):
     if "postgresql" not in where:
         pytest.skip("a file has no server")
@@ -266,6 +267,7 @@ def test_a_server_that_stays_away_is_given_up(server, where):
         server.start()
 
 
+@pytest.mark.slow
 def test_who_has_patience_opens_a_store_whose_server_is_restarted(server, where):
     if "postgresql" not in where:
         pytest.skip("a file has no server")
@@ -274,7 +276,7 @@ def test_who_has_patience_opens_a_store_whose_server_is_restarted(server, where)
     later = threading.Timer(1.0, server.start)
     later.start()
     try:
-        assert Store(where, patience=30.0).ids() == {ROW["id"]}
+        assert Store(where, patience=120.0).ids() == {ROW["id"]}
     finally:
         later.join()
 
