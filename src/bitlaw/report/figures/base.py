@@ -18,11 +18,12 @@ from ...laws.terms import TARGETS
 from ...units import format_quantity
 from ..chart import Chart, Mark, Points
 from ..draw import draw
-from ..view import View
+from ..view import Array, View
 
 P = ParamSpec("P")
 CURVE = 48  # points of a curve
 DRAWN = 150  # of the draws, where each costs an optimisation
+ROOM = 0.6  # of the spread of losses before quantisation, above the largest of them
 NAME = 34  # letters beside an axis
 
 
@@ -75,6 +76,17 @@ def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) ->
         for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
         if part.height
     ]
+
+
+def ceiling(trained: pl.Series | Array) -> float:
+    """How high a figure of losses after quantisation goes: those of two bits would leave no room for all others."""
+    values = np.asarray(trained, dtype=float)
+    return float(values.max() + ROOM * max(np.ptp(values), 0.1 * values.max()))
+
+
+def above(count: int) -> str:
+    """A sentence about marks that a figure has no room for; empty where there are none."""
+    return f" {count} rows lie above the frame." if count else ""
 
 
 def shortened(name: str) -> str:

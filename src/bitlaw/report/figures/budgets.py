@@ -15,9 +15,22 @@ from ...planning.serve import artefact_bytes
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..style import STAR
 from ..ticks import written
 from ..view import View
-from .base import CURVE, Figure, bits_name, evidence, hover, interval, shortened, size_label, thinned
+from .base import (
+    CURVE,
+    Figure,
+    above,
+    bits_name,
+    ceiling,
+    evidence,
+    hover,
+    interval,
+    shortened,
+    size_label,
+    thinned,
+)
 
 OPTIONS = 16  # choices of formats that are drawn
 SHOWN = 8  # budgets whose parabolas are drawn
@@ -168,7 +181,7 @@ def isoflop_parabolas(path: OptimalPath) -> Chart:
             Points(np.exp(valley.middle + x), valley.loss, label, k, k),
         ]
         if least.flag == OK:
-            marks.append(Points([least.params.value], [least.loss], "minimum", None, 7))
+            marks.append(Points([least.params.value], [least.loss], "minimum", None, STAR))
     few = f" {len(path.valleys[::step])} of {len(path.valleys)} budgets are shown." if step > 1 else ""
     return Chart(
         "isoflop-parabolas",
@@ -215,11 +228,13 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         some = rows.filter(pl.col("stored") == bits)
         x, y = some["held"].to_numpy(), some["loss"].to_numpy()
         marks.append(
-            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), faint=True)
+            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), hollow=True)
         )
     order = rows.sort("held", "loss")
     best = order["loss"].cum_min()
     front = order.filter((order["loss"] == best) & (best.shift(1).fill_null(np.inf) > best))
+    top = ceiling(rows.filter(pl.col("stored") == 16)["loss"] if 16.0 in kinds else rows["loss"])
+    over = above(rows.filter(pl.col("loss") > top).height)
     marks.append(Line(front["held"].to_numpy(), front["loss"].to_numpy(), "best of the rows", None))
     law = _law_front(view, rows, kinds)
     said = (
@@ -231,9 +246,9 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         "loss-against-bytes",
         "Loss against bytes of the stored weights",
         f"Marks: rows, n = {rows.height}, by bits of a stored weight, quantised in training or after. Grey line: rows "
-        f"that no other beats in bytes and loss.{said} Bytes: {size_label(fit)} times bits of a weight.",
+        f"that no other beats in bytes and loss.{over}{said} Bytes: {size_label(fit)} times bits of a weight.",
         Axis("bytes of the weights", "log", "prefix"),
-        Axis("loss, nats per token"),
+        Axis("loss, nats per token", high=top),
         (*marks, *law),
         legend="bits",
     )
@@ -254,9 +269,10 @@ def _law_front(view: View, rows: pl.DataFrame, kinds: pl.Series) -> list[Mark]:
         at = np.full(CURVE, UNQUANTIZED if bits == 16 else bits)
         inside = (size >= rows["params"].min()) & (size <= rows["params"].max())
         found.append(
-            np.where(inside, view.curve(plain, **{"params": size, "tokens": tokens, column: at})[0], np.nan)
+            np.where(inside, view.values(plain, **{"params": size, "tokens": tokens, column: at}), np.nan)
         )
     known = np.isfinite(found).any(axis=0)
     if not known.any():
         return []
-    return [Line(grid[known], np.nanmin(np.array(found)[:, known], axis=0), "best by the law", 7, dash=True)]
+    least = np.minimum.accumulate(np.nanmin(np.array(found)[:, known], axis=0))
+    return [Line(grid[known], least, "best by the law", 7, dash=True)]
