@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tomllib
 
 import numpy as np
 import pytest
+from laws_of_ones_own import KUMAR
 from scipy.special import erfinv
 
 from bitlaw.errors import ConfigError
-from bitlaw.laws import LAWS, PUBLISHED, Law, chain, chinchilla, published
+from bitlaw.laws import LAWS, PUBLISHED, Law, chain, chinchilla, law_from_data, published
 from bitlaw.laws.javascript import javascript, runtime
 
 POINTS = 1000
@@ -27,7 +29,13 @@ const out = tests.map(({ source, theta, data }) => {
 });
 console.log(JSON.stringify(out));
 """
-LABELS = {"w": ("int4", "nvfp4"), "a": ("int4", "e4m3"), "kv": ("int8",), "grad": ("e4m3",), "post": ("int3", "int4")}
+LABELS = {
+    "w": ("int4", "nvfp4"),
+    "a": ("int4", "e4m3"),
+    "kv": ("int8",),
+    "grad": ("e4m3",),
+    "post": ("int3", "int4"),
+}
 
 
 def node(code: str, given: object) -> object:
@@ -100,6 +108,7 @@ def cases() -> dict[str, tuple[Law, np.ndarray, dict[str, np.ndarray]]]:
     laws |= {name: (p.law, p.law.vector(p.values)) for name, p in PUBLISHED.items()}
     both = published("gadre-2024-c4-error"), published("gadre-2024-c4")
     laws["chain"] = (chain(both[0].law, both[1].law), None)
+    laws["own"] = (law_from_data(tomllib.loads(KUMAR)), None)
     for name, (law, values) in laws.items():
         count = 6 * POINTS
         data = inputs(law, rng, count)
@@ -133,7 +142,9 @@ def test_every_law_is_the_same_in_javascript():
             inside = np.isfinite(expected)
             assert inside.sum() >= POINTS, (name, what, inside.sum())
             assert (np.isfinite(found[:, k]) == inside).all(), (name, what)
-            np.testing.assert_allclose(found[inside, k], expected[inside], rtol=1e-12, err_msg=f"{name} {what}")
+            np.testing.assert_allclose(
+                found[inside, k], expected[inside], rtol=1e-12, err_msg=f"{name} {what}"
+            )
         size = law.compiled.n_eff(theta, data)[:, 0] if "params" in law.columns else None
         if size is not None:
             inside = np.isfinite(size) & np.isfinite(found[:, 0])
