@@ -6,7 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Points, Rule
@@ -145,10 +147,11 @@ def _rule(ax: Axes, mark: Rule) -> None:
         place = mark.x[0] if isinstance(mark.x, tuple) else mark.x
         ax.annotate(
             _plain(mark.text),
-            (place, 0.02),
+            (place, 0.98),
             (3, 0),
             xycoords=ax.get_xaxis_transform(),
             textcoords="offset points",
+            va="top",
             **small,
         )
     elif mark.text and mark.y is not None:
@@ -165,13 +168,21 @@ def _rule(ax: Axes, mark: Rule) -> None:
 
 
 def _legend(ax: Axes, twin: Axes, chart: Chart) -> None:
-    """One legend for both vertical axes; marks that share a label share an entry."""
+    """One legend for both vertical axes; marks that share a label share an entry, of its lines and markers."""
     entries: dict[str, list[Any]] = {}
     for place in dict.fromkeys((ax, twin)):
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, []).append(handle)
+            entries.setdefault(label, []).append(
+                handle[0] if isinstance(handle, ErrorbarContainer) else handle
+            )
     if not entries:
         return
+    for label, handles in entries.items():
+        lines = [handle for handle in handles if isinstance(handle, Line2D)]
+        styles = {(line.get_linestyle(), line.get_marker()): line for line in lines}
+        curves = [line for (dash, _), line in styles.items() if dash != "None"]
+        markers = [line for (dash, _), line in styles.items() if dash == "None"]
+        entries[label] = (curves[:1] + markers[:1]) or handles[:1]
     beside = {"loc": "center left", "bbox_to_anchor": (1.14 if chart.second else 1.0, 0.5)}
     ax.legend(
         [tuple(handles) for handles in entries.values()],

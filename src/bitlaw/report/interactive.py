@@ -42,7 +42,6 @@ def plotly(chart: Chart) -> dict[str, Any]:
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     traces: list[dict[str, Any]] = []
-    shown: set[str] = set()
     for mark in chart.marks:
         if isinstance(mark, Rule):
             _rule(mark, chart, shapes, notes)
@@ -51,17 +50,14 @@ def plotly(chart: Chart) -> dict[str, Any]:
         for trace in _traces(mark, chart.x, axis):
             if axis is chart.second:
                 trace["yaxis"] = "y2"
-            label = trace.get("legendgroup", "")
-            trace["showlegend"] = bool(label) and label not in shown and trace.pop("key", True)
-            if trace["showlegend"]:
-                shown.add(label)
             traces.append(trace)
+    shown = _legend(traces)
     layout: dict[str, Any] = {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
         "hovermode": "closest",
-        "showlegend": bool(shown),
+        "showlegend": shown,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
         "xaxis": _axis(chart.x, chart.extent("x")),
         "yaxis": _axis(chart.y, chart.extent("y")),
@@ -83,6 +79,7 @@ def _axis(axis: Axis, ends: tuple[float, float]) -> dict[str, Any]:
         "exponentformat": {"plain": "e", "prefix": "B", "power": "power"}[axis.form],
         "automargin": True,
         "zeroline": False,
+        "tickmode": "auto",
     }
     ticks = axis.ticks
     if not ticks and axis.scale == "log":
@@ -90,6 +87,7 @@ def _axis(axis: Axis, ends: tuple[float, float]) -> dict[str, Any]:
     elif not ticks and axis.scale == "symlog":
         ticks = symlog_ticks(*ends, axis.linear_below)
     if ticks:
+        out["tickmode"] = "array"
         out["tickvals"] = [_placed(x, axis) for x in ticks]
         out["ticktext"] = [_text(name) for name in axis.names or [written(x, axis.form) for x in ticks]]
     if axis.scale == "log":
@@ -160,6 +158,20 @@ def _traces(mark: Mark, x: Axis, y: Axis) -> Iterable[dict[str, Any]]:
     yield trace
 
 
+def _legend(traces: list[dict[str, Any]]) -> bool:
+    """Give each label one entry, that of its first curve, or else of its first markers; whether there are any."""
+    entries: dict[str, dict[str, Any]] = {}
+    for trace in traces:
+        trace["showlegend"] = False
+        if label := trace.get("legendgroup"):
+            rank = 0 if "fill" in trace else 1 if trace.get("mode") == "markers" else 2
+            if label not in entries or rank > entries[label]["rank"]:
+                entries[label] = {"rank": rank, "trace": trace}
+    for entry in entries.values():
+        entry["trace"]["showlegend"] = True
+    return bool(entries)
+
+
 def _place(xs: Numbers, ys: Numbers, x: Axis, y: Axis) -> dict[str, Any]:
     out: dict[str, Any] = {"x": _on(xs, x), "y": _on(ys, y)}
     if "symlog" in (x.scale, y.scale):  # what plotly would show on hover is where they stand
@@ -221,7 +233,7 @@ def _rule(mark: Rule, chart: Chart, shapes: list[dict[str, Any]], notes: list[di
             note: dict[str, Any] = {"text": _text(mark.text), "showarrow": False, "font": {"size": 11}}
             note |= {f"{name}ref": name, name: at, f"{other}ref": f"{other} domain"}
             if name == "x":
-                note |= {"y": 0.01, "xanchor": "left", "yanchor": "bottom"}
+                note |= {"y": 1, "xanchor": "left", "yanchor": "top"}
             else:
                 note |= {"x": 1, "xanchor": "right", "yanchor": "bottom"}
             notes.append(note)

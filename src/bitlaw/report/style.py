@@ -8,9 +8,9 @@ from typing import Any
 
 import matplotlib as mpl
 
-#: Okabe & Ito (2008), without black and yellow: told apart under all common colour-vision deficiencies, and seen on
-#: paper as on a dark page.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Okabe & Ito (2008), told apart under all common colour-vision deficiencies, without black and yellow, which are not
+#: seen on both paper and a dark page; an olive and a violet take their places.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 #: The same for the page.
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")

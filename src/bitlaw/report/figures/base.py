@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, ParamSpec
 
 import numpy as np
@@ -15,12 +16,14 @@ from ...fitting.tell import method_text
 from ...formats import UNQUANTIZED
 from ...laws.terms import TARGETS
 from ...units import format_quantity
-from ..chart import Chart
+from ..chart import Chart, Mark, Points
 from ..draw import draw
 from ..view import View
 
 P = ParamSpec("P")
 CURVE = 48  # points of a curve
+DRAWN = 150  # of the draws, where each costs an optimisation
+NAME = 34  # letters beside an axis
 
 
 class Figure(Generic[P]):
@@ -54,6 +57,38 @@ def bits_name(bits: float) -> str:
     ('4 bits', '16-bit')
     """
     return "16-bit" if bits == UNQUANTIZED else f"{bits:g} bits"
+
+
+def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) -> list[Mark]:
+    """Rows as points of what was measured; those held out from the fit that judges it are hollow."""
+    held = pl.col("place").is_in(list(view.held))
+    return [
+        Points(
+            part[x].to_numpy(),
+            part["measured"].to_numpy(),
+            label,
+            number,
+            number,
+            hover=hover(part),
+            hollow=hollow,
+        )
+        for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
+        if part.height
+    ]
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside an axis.
+
+    >>> shortened("a" * 40) == "a" * 33 + "…"
+    True
+    """
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def thinned(fit: Fit) -> Fit:
+    """The fit with fewer draws, where each of them costs an optimisation: enough for what an eye can see."""
+    return replace(fit, draws=fit.draws[:DRAWN])
 
 
 def loss_label(view: View) -> str:
