@@ -16,7 +16,7 @@ bitlaw.charts = (() => {
     const ink = colour("--ink"), soft = colour("--soft"), line = colour("--line");
     const figure = JSON.parse(text.replaceAll(`"${PLAIN}"`, `"${ink}"`).replaceAll(`"${GREY}"`, `"${soft}"`));
     const { layout } = figure, narrow = width < NARROW;
-    layout.font = { family: "inherit", size: narrow ? 11 : 12.5, color: ink };
+    layout.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink };
     layout.width = width;
     layout.height = height || (narrow ? 360 : 430);
     layout.autosize = false;
@@ -41,7 +41,7 @@ bitlaw.charts = (() => {
     const axis = layout[name], letter = name[0], ref = letter + name.slice(5);
     if (axis.type === scale) return;
     axis.type = scale;
-    for (const key of ["tickvals", "ticktext", "range"]) delete axis[key];
+    for (const key of ["tickmode", "tickvals", "ticktext", "range"]) delete axis[key];
     axis.autorange = true;
     for (const note of layout.annotations || [])
       if (note[`${letter}ref`] === ref)
