@@ -25,7 +25,7 @@ from ..runs import Runs
 from ..runs.table import overview
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 from .chart import Chart
-from .panel import panel_data
+from .panel import MOST_DRAWS, panel_data
 
 VERSIONS = ("bitlaw", "numpy", "scipy", "sympy", "polars", "plotly")
 
@@ -79,6 +79,8 @@ def _answers(fit: Fit, comparison: Comparison | None, plans: Sequence[Plan]) -> 
         yield Answer(list(_plan(plan)))
     if reason := why_not_plannable(fit.law):
         yield Text(f"No plan is made with this law: {reason}.")
+    elif not plans:
+        yield Text("No plan was asked for.")
     if fit.held_out:
         yield Text(held_out_text(fit.held_out, alone=fit.law.loss == 0))
     for ranking in comparison.rankings if comparison else ():
@@ -121,9 +123,13 @@ def decision(plan: Plan) -> str:
             a = known[name]
             sure = f" ({plan.level:.0%} interval {span(name, a.low, a.high)})" if a.low == a.low else ""
             text += f"; {name} {quantity(name, a.value)}{sure}"
-    free = [a for a in plan.answers if not a.given and a.low == a.low and a.name in ("params", "tokens", "bits")]
+    free = [
+        a for a in plan.answers if not a.given and a.low == a.low and a.name in ("params", "tokens", "bits")
+    ]
     if free:
-        told = (f"{'parameters' if a.name == 'params' else a.name} {span(a.name, a.low, a.high)}" for a in free)
+        told = (
+            f"{'parameters' if a.name == 'params' else a.name} {span(a.name, a.low, a.high)}" for a in free
+        )
         text += f". How sure, at {plan.level:.0%}: {', '.join(told)}"
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -132,13 +138,11 @@ def _panel(fit: Fit, plans: Sequence[Plan], planner: Sequence[str], before: str)
     if why_not_plannable(fit.law) or not planner:
         return
     yield Heading("Ask it yourself", 3)
-    yield Text(
-        "Worked out here, in this page, from the fitted law. Losses and gaps are at the chosen point, their intervals over "
-        f"{min(len(fit.draws), 1000):,} draws of the constants."
-        if fit.df
-        else "Worked out here, in this page, from the fitted law.",
-        "soft",
-    )
+    how = "Worked out here, in this page, from the fitted law."
+    if fit.df:
+        count = f"{min(len(fit.draws), MOST_DRAWS):,} draws of the constants"
+        how += f" Losses and gaps are of the chosen point, their intervals over {count}."
+    yield Text(how, "soft")
     yield Panel(panel_data(fit, command=planner, budget=_budget(plans)), fit.law)
     if before:
         yield Text("The command above plans with a saved fit, which this one makes:", "soft")
@@ -190,7 +194,9 @@ def _methods(runs: Runs | None, fit: Fit, command: str) -> Iterator[Block]:
     yield Items([_sentence(note) for note in fit.notes] or ["Nothing to add."])
     yield Heading("Rows", 3)
     if runs is None:
-        yield Text(f"Not given. The fit was made of {sum(fit.rows.values())} rows of {fit.provenance.source}.")
+        yield Text(
+            f"Not given. The fit was made of {sum(fit.rows.values())} rows of {fit.provenance.source}."
+        )
     else:
         yield from _rows(runs)
     yield Heading("How to make this again", 3)

@@ -41,7 +41,10 @@ def document(title: str, body: str, data: Mapping[str, Any], law: Law | None) ->
         f"<style>\n{asset('page.css')}</style>\n</head>\n<body>\n<main>",
         body,
         "</main>",
-        *(f'<script type="application/json" id="{name}">{as_json(value)}</script>' for name, value in data.items()),
+        *(
+            f'<script type="application/json" id="{name}">{as_json(value)}</script>'
+            for name, value in data.items()
+        ),
         *(f"<script>{script}</script>" for script in scripts),
         "</body>\n</html>\n",
     ]
@@ -59,10 +62,10 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end that.
+    r"""JSON that can stand in a script element: no text in it can end that.
 
     >>> as_json({"a": "</script>"})
-    '{"a":"\\\\u003c/script>"}'
+    '{"a":"\\u003c/script>"}'
     """
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
