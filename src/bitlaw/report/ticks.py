@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Literal, TypeAlias
 
 from ..units import format_quantity
@@ -10,6 +11,7 @@ from ..units import format_quantity
 Scale: TypeAlias = Literal["linear", "log", "symlog"]
 Form: TypeAlias = Literal["plain", "prefix", "power"]
 MOST = 7  # numbers on an axis
+WIDTH = 22  # letters of a category's line
 LINEAR = 0.5  # decades that the linear part of a symlog axis takes on either side of zero
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -27,6 +29,15 @@ def written(value: float, form: Form = "plain") -> str:
         lead = f"{value / 10.0**exponent:.3g}"
         return ("" if lead == "1" else f"{lead}×") + f"10{str(exponent).translate(_RAISED)}"
     return f"{value:.6g}"
+
+
+def wrapped(name: str) -> str:
+    r"""The name of a category on lines of its own; one without end is cut.
+
+    >>> wrapped("the loss of the run with most compute")
+    'the loss of the run\nwith most compute'
+    """
+    return "\n".join(textwrap.wrap(name, WIDTH, max_lines=2, placeholder="…"))
 
 
 def log_ticks(low: float, high: float, most: int = MOST) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_labe
 SLICES = 6  # sizes that a figure of slices shows
 GRID = 40  # points of a surface along each axis
 LEVELS = 12  # lines of equal loss, at most
+MANY = 60  # rows, of which marks are small
 MARGIN = 1.6  # factor by which a surface reaches beyond the rows
 
 
@@ -44,7 +45,7 @@ def loss_surface(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "loss-surface",
         "Loss over parameters and tokens, unquantised",
-        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(fit)}.",
+        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(view)}.",
         Axis("training tokens", "log", "prefix", low=tokens[0], high=tokens[-1]),
         Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
@@ -81,7 +82,7 @@ def isoloss(fit: Fit, runs: Runs | View, tokens: float | None = None) -> Chart:
         "isoloss",
         f"Loss over bits of the weights and parameters, at {format_quantity(at, 'tokens')}",
         f"Lines: equal loss by the fitted law at the point estimates. Marks: rows trained on as many tokens. "
-        f"{evidence(fit)}.",
+        f"{evidence(view)}.",
         Axis("bits of the weights in training", "log", ticks=(2, 3, 4, 6, 8, 12, 16), low=bits[0], high=16.0),
         Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
@@ -117,7 +118,7 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "loss-slices",
         "Loss against tokens by size, unquantised",
-        f"{_marks_text(fit)} {evidence(fit)}.",
+        f"{_marks_text(fit)} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -155,7 +156,7 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     return Chart(
         "loss-against-tokens",
         f"Loss against tokens at {format_quantity(size, 'params')}, by bits of the weights",
-        f"{_marks_text(fit)} {evidence(fit)}.",
+        f"{_marks_text(fit)} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -203,7 +204,16 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
     """Where rows lie on a surface; held-out ones hollow."""
     held = pl.col("place").is_in(list(view.held))
     return [
-        Points(part[x].to_numpy(), part[y].to_numpy(), label, 1, k, hover=hover(part), hollow=k == 1)
+        Points(
+            part[x].to_numpy(),
+            part[y].to_numpy(),
+            label,
+            1,
+            k,
+            hover=hover(part),
+            hollow=k == 1,
+            faint=rows.height > MANY,
+        )
         for k, (label, part) in enumerate((("fitted", rows.filter(~held)), ("held out", rows.filter(held))))
         if part.height
     ]

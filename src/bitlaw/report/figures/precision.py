@@ -62,7 +62,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         "effective-parameters",
         "Effective parameters by part",
         f"Dots: single runs against the fitted 16-bit loss. Lines and bands: the fitted law, {interval(fit)}. "
-        f"{evidence(fit)}.",
+        f"{evidence(view)}.",
         Axis("bits in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=1.6),
         tuple(marks),
@@ -191,7 +191,7 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
         "u-curves",
         f"Loss after quantising {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
         "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
-        f"{interval(fit)}.{left} {evidence(fit)}.",
+        f"{interval(fit)}.{left} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis("loss after quantisation, nats per token", high=top),
         tuple(marks),
