@@ -133,8 +133,8 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "gap-against-tokens-per-parameter",
         "What quantising the weights after training costs (one marker per size)",
-        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps; {named}. The vertical axis is linear near "
-        "zero, so negative gaps show.",
+        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps; {named}. The vertical axis "
+        "is linear near zero, so negative gaps show.",
         Axis("training tokens per parameter", "log"),
         Axis("gap after quantisation, nats per token", "symlog", linear_below=max(1e-3, smallest)),
         tuple(marks),
