@@ -138,7 +138,7 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     Args:
         fit: of a law of tokens.
         runs: the rows it was fitted to.
-        params: the size; None for the largest that was trained in low precision.
+        params: the size; None for the largest that was trained in low precision to several token counts.
 
     Raises:
         NothingToDraw: no rows of that size differ in precision.
@@ -152,7 +152,8 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     low = rows.filter(pl.any_horizontal(pl.col(f"{part}_bits") < UNQUANTIZED for part in parts))
     if not low.height:
         raise NothingToDraw("no row was trained in low precision; add some")
-    size = float(low["params"].to_numpy().max()) if params is None else params
+    long = low.group_by("params").agg(pl.col("tokens").n_unique()).filter(pl.col("tokens") > 1)
+    size = float((long if long.height else low)["params"].to_numpy().max()) if params is None else params
     rows = rows.filter(pl.col("params") == size)
     columns = [f"{part}_bits" for part in parts]
     settings = rows.select(columns).unique().sort(columns)
