@@ -14,7 +14,7 @@ import numpy as np
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Numbers, Points, Rule
 from .style import GREY, STAR, SYMBOLS, colour, marker
-from .ticks import log_ticks, placed, symlog_ticks, written
+from .ticks import MOST, MOST_POWERS, log_ticks, placed, symlog_ticks, wrapped, written
 
 
 def plotly(chart: Chart) -> dict[str, Any]:
@@ -81,13 +81,15 @@ def _axis(axis: Axis, ends: tuple[float, float], limits: tuple[float, float]) ->
     }
     ticks = axis.ticks
     if not ticks and axis.scale == "log":
-        ticks = log_ticks(*ends)
+        ticks = log_ticks(*ends, MOST_POWERS if axis.form == "power" else MOST)
     elif not ticks and axis.scale == "symlog":
         ticks = symlog_ticks(*ends, axis.linear_below)
     if ticks:
         out["tickmode"] = "array"
         out["tickvals"] = [_placed(x, axis) for x in ticks]
-        out["ticktext"] = [_text(name) for name in axis.names or [written(x, axis.form) for x in ticks]]
+        out["ticktext"] = [
+            _text(wrapped(name)) for name in axis.names or [written(x, axis.form) for x in ticks]
+        ]
     low, high = (placed(x, axis.scale, axis.linear_below) for x in limits)  # ranges count in logarithms
     out["range"] = [_rounded(x) for x in ((high, low) if axis.reverse else (low, high))]
     return out
@@ -103,7 +105,7 @@ def _traces(mark: Mark, x: Axis, y: Axis) -> Iterable[dict[str, Any]]:
         trace["marker"] = _marker(
             mark.marker, shade, mark.hollow, 13 if mark.marker == STAR else 5 if mark.faint else 8
         )
-        trace["opacity"] = 0.5 if mark.faint else 0.9
+        trace["opacity"] = 0.6 if mark.faint else 0.9
         trace |= _hover(mark.hover)
         if len(mark.error):
             trace["error_y"] = _error(mark.y, mark.error, mark.error, y, shade)

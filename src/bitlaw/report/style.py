@@ -8,9 +8,9 @@ from typing import Any
 
 import matplotlib as mpl
 
-#: Okabe & Ito (2008), told apart under all common colour-vision deficiencies, without black and yellow, which are not
-#: seen on both paper and a dark page; an olive and a violet take their places.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
+#: After Okabe & Ito (2008), told apart under all common colour-vision deficiencies, and seen on paper as on dark pages:
+#: so the blue is lighter, and an olive and a violet take the places of yellow and black.
+COLOURS = ("#2481C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 #: The same for the page.
 SYMBOLS = (
@@ -58,7 +58,7 @@ def colour(number: int | None) -> str:
     """The colour of a mark; grey where it has none.
 
     >>> colour(0), colour(None)
-    ('#0072B2', '#777777')
+    ('#2481C4', '#777777')
     """
     return GREY if number is None else COLOURS[number % len(COLOURS)]
 

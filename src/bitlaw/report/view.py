@@ -126,7 +126,8 @@ class View:
 
     def values(self, row: Mapping[str, Any], what: str = "total", **swap: Array) -> Array:
         """The prediction of `curve` without its interval, for surfaces."""
-        return self._along(self.fit.law.vector(self.fit.values)[None], what, row, swap)[0]
+        found: Array = self._along(self.fit.law.vector(self.fit.values)[None], what, row, swap)[0]
+        return found
 
     def _along(self, theta: Array, what: str, row: Mapping[str, Any], swap: Mapping[str, Array]) -> Array:
         shape = np.broadcast_shapes(*(np.shape(value) for value in swap.values()))

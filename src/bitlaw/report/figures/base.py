@@ -24,7 +24,6 @@ P = ParamSpec("P")
 CURVE = 48  # points of a curve
 DRAWN = 150  # of the draws, where each costs an optimisation
 ROOM = 0.6  # of the spread of losses before quantisation, above the largest of them
-NAME = 34  # letters beside an axis
 
 
 class Figure(Generic[P]):
@@ -39,11 +38,14 @@ class Figure(Generic[P]):
         return draw(ax, self.chart(*args, **kwargs))
 
 
-def evidence(fit: Fit) -> str:
-    """How many rows and clusters are behind a fit."""
+def evidence(of: Fit | View) -> str:
+    """How many rows, clusters and, where rows are at hand that say so, seeds are behind a fit."""
+    fit = of.fit if isinstance(of, View) else of
     kinds = {"loss": "losses", "gap": "gaps"}
     counts = " and ".join(f"{n} {kinds[kind]}" for kind, n in fit.rows.items())
-    return f"n = {counts} in {fit.clusters} independent clusters"
+    seeds = of.frame["seed"].drop_nulls().n_unique() if isinstance(of, View) else 0
+    said = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
+    return f"n = {counts} in {fit.clusters} independent clusters{said}"
 
 
 def interval(fit: Fit) -> str:
@@ -87,15 +89,6 @@ def ceiling(trained: pl.Series | Array) -> float:
 def above(count: int) -> str:
     """A sentence about marks that a figure has no room for; empty where there are none."""
     return f" {count} rows lie above the frame." if count else ""
-
-
-def shortened(name: str) -> str:
-    """A name that fits beside an axis.
-
-    >>> shortened("a" * 40) == "a" * 33 + "…"
-    True
-    """
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def thinned(fit: Fit) -> Fit:

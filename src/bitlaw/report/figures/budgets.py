@@ -27,7 +27,6 @@ from .base import (
     evidence,
     hover,
     interval,
-    shortened,
     size_label,
     thinned,
 )
@@ -47,7 +46,8 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     Raises:
         NothingToDraw: a law without a size and tokens.
     """
-    largest = View.of(runs, fit).largest_cost()
+    view = View.of(runs, fit)
+    largest = view.largest_cost()
     budgets = np.geomspace(largest / 10, largest * 10, 5)
     best = frontier(thinned(fit), budgets.tolist(), fit.level)
     marks: list[Mark] = [Rule(x=largest, text="dearest run")]
@@ -57,8 +57,9 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
             Band(budgets, low, high, name, k),
             Line(budgets, value, name, k, marker=k),
         ]
-    second, title = None, "Compute-optimal parameters and tokens"
+    second, title, cost = None, "Compute-optimal parameters and tokens", "6 N D"
     if fit.law.reads_bits:
+        cost = "(6/16) N D P with all parts at P bits"
         value, low, high = best["bits"].T
         marks += [
             Band(budgets, low, high, "bits", 2, second=True),
@@ -68,7 +69,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "compute-optimal",
         title,
-        f"Under C = (6/16) N D P with all parts at P bits. Bands: {interval(fit)}. {evidence(fit)}.",
+        f"Under C = {cost}. Bands: {interval(fit)}. {evidence(view)}.",
         Axis("budget, 16-bit FLOPs", "log", "power"),
         Axis("best parameters, tokens", "log", "prefix"),
         tuple(marks),
@@ -101,7 +102,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
         "loss-against-bits",
         f"What {format_quantity(flops, 'flops')} buys, by bits (shaded: near-optimal)",
         f"The best size and tokens at each number of bits, by the point estimates; the best of all is {best.value:.1f} "
-        f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(fit)}.",
+        f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(view)}.",
         Axis("bits of all parts in training", ticks=tuple(bits)),
         Axis("best loss, nats per token"),
         (
@@ -148,7 +149,7 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
         Axis(
             "",
             ticks=tuple(float(k) for k in range(len(options))),
-            names=tuple(shortened(o.formats) for o in options),
+            names=tuple(o.formats for o in options),
             low=-0.7,
             high=len(options) - 0.3,
             reverse=True,

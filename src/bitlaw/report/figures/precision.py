@@ -12,11 +12,12 @@ from ...laws.terms import PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
-from ..style import STAR
+from ..style import STAR, SYMBOLS, marker
 from ..view import Array, View
 from .base import CURVE, Figure, ceiling, evidence, hover, interval, marks_of
 
 BEYOND = 30.0  # times the most tokens of the rows, as far as curves after quantisation go
+MARKED = 8  # sizes that have markers of their own
 MOST_BITS = 6  # beyond which a gap is not seen beside the loss
 
 
@@ -62,7 +63,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         "effective-parameters",
         "Effective parameters by part",
         f"Dots: single runs against the fitted 16-bit loss. Lines and bands: the fitted law, {interval(fit)}. "
-        f"{evidence(fit)}.",
+        f"{evidence(view)}.",
         Axis("bits in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=1.6),
         tuple(marks),
@@ -124,13 +125,16 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
                     hover=hover(some),
                 )
             )
+    named = ", ".join(
+        f"{marker(j, SYMBOLS)} {format_quantity(size)}" for j, size in enumerate(sizes[:MARKED])
+    )
     smallest = float(np.abs(rows["gap"].to_numpy()).min())
     law = f" Lines and bands: the fitted law, {interval(fit)}." if known else ""
     return Chart(
         "gap-against-tokens-per-parameter",
         "What quantising the weights after training costs (one marker per size)",
-        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps. The vertical axis is linear near "
-        "zero, so negative gaps show.",
+        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps; {named}. The vertical axis "
+        "is linear near zero, so negative gaps show.",
         Axis("training tokens per parameter", "log"),
         Axis("gap after quantisation, nats per token", "symlog", linear_below=max(1e-3, smallest)),
         tuple(marks),
@@ -191,7 +195,7 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
         "u-curves",
         f"Loss after quantising {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
         "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
-        f"{interval(fit)}.{left} {evidence(fit)}.",
+        f"{interval(fit)}.{left} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis("loss after quantisation, nats per token", high=top),
         tuple(marks),
