@@ -7,7 +7,7 @@ bad, are looked at one by one. Bulk takes nothing that a single look would refus
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,9 @@ class Flaw:
     reason: str
 
 
-def check(frame: pl.DataFrame, tell: Callable[[float], None] = lambda share: None) -> tuple[pl.DataFrame, list[Flaw]]:
+def check(
+    frame: pl.DataFrame, tell: Callable[[float], None] = lambda share: None
+) -> tuple[pl.DataFrame, list[Flaw]]:
     """Check columns of the schema, and what no single cell can tell.
 
     Args:
@@ -181,7 +183,7 @@ def _rows(frame: pl.DataFrame) -> list[Flaw]:
     return flaws
 
 
-def row_problem(row: dict[str, Any]) -> str:
+def row_problem(row: Mapping[str, Any]) -> str:
     """Say what is wrong with a row as a whole; an empty string means nothing."""
     if row.get("status") in (None, "ok") and row.get("loss") is None:
         return f"has no loss; give one, or a status of {' or '.join(STATUSES[1:])}"
@@ -217,7 +219,9 @@ def parse_cell(column: Column, cell: Any) -> Any:
         raise ValueError(f"{cell!r} is not a number")
     if column.kind == "integer":
         if isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"{cell!r} is not a whole number" if math.isfinite(value) else column.problem(value))
+            raise ValueError(
+                f"{cell!r} is not a whole number" if math.isfinite(value) else column.problem(value)
+            )
         if abs(value) >= 2**63:
             raise ValueError(f"{cell!r} is too large")
         value = int(value)

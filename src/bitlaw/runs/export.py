@@ -64,7 +64,9 @@ def without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
     [("'=1+1", -1.0), ('a', 2.0)]
     """
     text = pl.col(pl.String)
-    return frame.with_columns(pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text).name.keep())
+    return frame.with_columns(
+        pl.when(text.str.contains(_FORMULA)).then("'" + text).otherwise(text).name.keep()
+    )
 
 
 def latex(runs: Runs) -> str:

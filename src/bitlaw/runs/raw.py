@@ -39,7 +39,11 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}, column {self.column}: {self.reason}" if self.column else f"{self.place} {self.reason}"
+        return (
+            f"{self.place}, column {self.column}: {self.reason}"
+            if self.column
+            else f"{self.place} {self.reason}"
+        )
 
 
 @dataclass(frozen=True)
@@ -165,22 +169,26 @@ def together(raws: list[Raw]) -> Raw:
             for part, raw in zip(parts, raws, strict=True):
                 cells += [None] * raw.frame.height if part is None else part.to_list()
             columns[name] = column_of(cells)
-    problems = [Problem(f"{r.name}, {p.place}", p.column, p.value, p.reason) for r in raws for p in r.problems]
+    problems = [
+        Problem(f"{r.name}, {p.place}", p.column, p.value, p.reason) for r in raws for p in r.problems
+    ]
     return Raw(
         pl.DataFrame(columns),
         [f"{raw.name}, {place}" for raw in raws for place in raw.places],
         ", ".join(dict.fromkeys(raw.name for raw in raws)),
-        "table" if all(raw.kind == "table" for raw in raws) else next(r.kind for r in raws if r.kind != "table"),
+        "table"
+        if all(raw.kind == "table" for raw in raws)
+        else next(r.kind for r in raws if r.kind != "table"),
         tuple(problems),
         tuple(dict.fromkeys(note for raw in raws for note in raw.notes)),
     )
 
 
 def shown(value: Any) -> str:
-    """A cell for a message: short, on one line, without control characters.
+    r"""A cell for a message: short, on one line, without control characters.
 
-    >>> shown("a\\nb"), shown(None), shown(3.0)
-    ('a\\\\nb', '', '3')
+    >>> shown("a\nb"), shown(None), shown(3.0)
+    ('a\\nb', '', '3')
     """
     if value is None:
         return ""

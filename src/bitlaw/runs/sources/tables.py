@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,8 +43,10 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet")
-        with path.open(encoding="utf-8-sig", newline="") as file:
+            raise DataError(
+                f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet"
+            )
+        with path.open("rb") as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(_lines(file, path), strict=True, delimiter=separator)
             header = [name.strip() for name in next(reader, [])]
             _check_header(header, path, separator)
@@ -59,7 +62,7 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
                 rows.append(cells)
                 places.append(place)
                 if len(rows) % TELL_ROWS == 0:
-                    tell(f"reading {path.name}", min(file.buffer.tell() / size, 1.0))
+                    tell(f"reading {path.name}", min(binary.tell() / size, 1.0))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not a UTF-8 CSV file: {_where(path)} is no UTF-8; save it as `CSV UTF-8`"
@@ -104,7 +107,9 @@ def _check_header(header: list[str], path: Path, separator: str) -> None:
     check_width(len(header), str(path))
     for other, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
         if len(header) == 1 and other in header[0] and other != separator:
-            raise DataError(f"{path} has one column; its cells seem to stand between {word}: give the separator")
+            raise DataError(
+                f"{path} has one column; its cells seem to stand between {word}: give the separator"
+            )
     seen: set[str] = set()
     for name in header:
         if not name:
@@ -137,7 +142,9 @@ def from_frame(source: Any) -> Raw:
     try:
         native = nw.from_native(source, eager_only=True)
     except TypeError as error:
-        raise DataError(f"cannot read runs from a {type(source).__name__}; give a path or a data frame") from error
+        raise DataError(
+            f"cannot read runs from a {type(source).__name__}; give a path or a data frame"
+        ) from error
     names = [str(name) for name in native.columns]
     if len(set(names)) < len(names):
         raise DataError("the data frame: two columns have one name; keep one")
