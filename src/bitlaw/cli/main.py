@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError
-from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .common import (
+    CorpusOption,
+    CountOption,
+    IntervalOption,
+    JsonFlag,
+    RunsArgument,
+    WhereOption,
+    counted,
+    print_json,
+)
 from .corpus import corpus_app
 from .formats import formats
 from .hardware import hardware
@@ -127,6 +136,7 @@ def fit(
     free: Annotated[
         list[str] | None, typer.Option(help="A parameter not to be borrowed; may be given often.")
     ] = None,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -138,13 +148,15 @@ def fit(
 
     * `bitlaw fit runs.csv --law kumar --save fit.json`
     * `bitlaw fit two-runs.csv --law efficiency --borrow fit.json`: only what the lender does not have is fitted
+    * `bitlaw fit runs.csv --where "params >= 30M" --where "w_format in bf16,int8"`: these rows alone
     """
     from .. import laws
     from ..fitting import examine, load_fit
     from ..fitting import fit as fit_law
     from ..runs import read_runs
+    from ..runs import where as meant
 
-    table = read_runs(runs)
+    table = meant(read_runs(runs), where or ())
     how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)

@@ -5,6 +5,7 @@ from .leases import LEASE_SECONDS, Lease, Leases, running
 from .schema import COLUMN, COLUMNS, OVERVIEW, Column
 from .store import Store, is_address
 from .table import Count, Runs
+from .where import where
 
 __all__ = [
     "COLUMN",
@@ -20,5 +21,6 @@ __all__ = [
     "is_address",
     "read_runs",
     "running",
+    "where",
     "write_runs",
 ]
