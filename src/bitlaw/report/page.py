@@ -11,27 +11,23 @@ import html
 import io
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import sympy as sp
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sympy.printing.mathml import mathml
 
-from ..errors import DataError
 from ..files import whole
 from ..fitting import Comparison, Fit
 from ..fitting.tell import entry_cells, held_out_text, method_text, number, objective_text
-from ..laws.law import N
 from ..planning import Plan
 from ..planning.answer import quantity, span
 from ..runs import OVERVIEW, Runs
 from . import figures
+from .chart import Chart
+from .draw import draw
 from .style import style
-from .view import View
 
 _CSS = """
 :root { color-scheme: light; --ink: #1a1a1a; --soft: #5b5b5b; --line: #dcdcdc; --tint: #f4f6f8; }
@@ -59,15 +55,6 @@ math { font-size: 1.1rem; }
 """
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure: its file name, what it shows, and how to draw it."""
-
-    name: str
-    caption: str
-    draw: Callable[[Axes], Axes]
-
-
 def write_report(
     path: str | os.PathLike[str],
     runs: Runs,
@@ -79,7 +66,7 @@ def write_report(
     command: str = "",
     figure_folder: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write a report of runs and a fit as one HTML file and, if asked, its figures as SVG and PNG.
+    """Write a report of runs and a fit as one HTML file and, if asked, its figures as SVG, PNG and PDF.
 
     Args:
         path: the page; written whole or not at all.
@@ -94,91 +81,19 @@ def write_report(
     Raises:
         DataError: a file cannot be written.
     """
-    drawn: list[tuple[Picture, bytes]] = []
-    pixels = {}
+    shown = figures.charts(runs, fit, comparison=comparison, plans=plans)
+    drawn = []
     with style():
-        for picture in pictures(fit, View.of(runs, fit)):
-            figure = Figure()
-            picture.draw(figure.subplots())
-            svg, png = io.BytesIO(), io.BytesIO()
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-            drawn.append((picture, svg.getvalue()))
-            if figure_folder is not None:
-                figure.savefig(png, format="png")
-                pixels[picture.name] = png.getvalue()
+        for chart in shown:
+            canvas, svg = Figure(), io.BytesIO()
+            draw(canvas.subplots(), chart)
+            canvas.savefig(svg, format="svg", metadata={"Date": None})
+            drawn.append((chart, svg.getvalue()))
     text = _page(runs, fit, comparison, plans, drawn, title, command)
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if figure_folder is not None:
-        _write_figures(Path(figure_folder), drawn, pixels)
-
-
-def _write_figures(folder: Path, drawn: Sequence[tuple[Picture, bytes]], pixels: dict[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for picture, svg in drawn:
-        for suffix, data in (("svg", svg), ("png", pixels[picture.name])):
-            with whole(folder / f"{picture.name}.{suffix}") as temporary:
-                temporary.write_bytes(data)
-
-
-def pictures(fit: Fit, view: View) -> list[Picture]:
-    """The figures that these rows and this law can fill."""
-    n, g = fit.rows.get("loss", 0), fit.clusters
-    evidence = f"n = {n} losses in {g} independent clusters"
-    band = f"{fit.level:.0%} confidence, {method_text(fit)}"
-    out = []
-    if view.weights_only().height:
-        out.append(
-            Picture(
-                "loss-against-tokens",
-                f"Marks: single runs. Lines: the fitted law. {evidence}.",
-                lambda ax: figures.loss_against_tokens(ax, fit, view),
-            )
-        )
-    if fit.law.reads_bits and fit.law.n_eff != N and {"A", "alpha"} <= fit.values.keys():
-        out.append(
-            Picture(
-                "effective-parameters",
-                f"Dots: single runs against the fitted 16-bit loss. Lines and bands: fit, {band}. {evidence}.",
-                lambda ax: figures.effective_parameters(ax, fit, view),
-            )
-        )
-    if view.quantized.height:
-        out.append(
-            Picture(
-                "gap-against-tokens-per-parameter",
-                f"Bars: one standard error of each paired gap. Lines and bands: the fitted law, {band}. "
-                f"n = {view.quantized.height} gaps. The vertical axis is linear near zero, so negative gaps show.",
-                lambda ax: figures.gap_against_ratio(ax, fit, view),
-            )
-        )
-    out.append(
-        Picture(
-            "compute-optimal",
-            f"Under C = (6/16) N D P with all parts at P bits. Bands and bars: {band}.",
-            lambda ax: figures.compute_optimal(ax, fit, view),
-        )
-    )
-    if fit.law.reads_bits:
-        largest = view.largest_cost()
-        out.append(
-            Picture(
-                "loss-against-bits",
-                "The best size and tokens at each number of bits, by the point estimates.",
-                lambda ax: figures.loss_against_bits(ax, fit, largest),
-            )
-        )
-    out.append(
-        Picture(
-            "predicted-against-measured",
-            f"Blue: rows the law was fitted to. Open squares: predicted by a fit that never saw them. {evidence}.",
-            lambda ax: figures.predicted_against_measured(ax, fit, view),
-        )
-    )
-    return out
+        figures.write_figures(figure_folder, shown)
 
 
 def _page(
@@ -186,7 +101,7 @@ def _page(
     fit: Fit,
     comparison: Comparison | None,
     plans: Sequence[Plan],
-    drawn: Sequence[tuple[Picture, bytes]],
+    drawn: Sequence[tuple[Chart, bytes]],
     title: str,
     command: str,
 ) -> str:
@@ -197,11 +112,11 @@ def _page(
     if comparison:
         parts += ["<h3>Does precision matter to the prediction?</h3>", _comparison(comparison)]
     parts.append("<h2>Evidence</h2>")
-    for picture, svg in drawn:
+    for chart, svg in drawn:
         image = base64.b64encode(svg).decode()
         parts.append(
-            f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{_text(picture.name.replace("-", " "))}">'
-            f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
+            f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{_text(chart.name.replace("-", " "))}">'
+            f"<figcaption>{_text(chart.caption)}</figcaption></figure>"
         )
     parts += ["<h2>Methods</h2>", "<h3>The law</h3>", _equations(fit), _estimates(fit)]
     parts += [
