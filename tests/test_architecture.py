@@ -27,6 +27,9 @@ LAW_HALF = {
     "planning": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting"},
     "calibration": {"errors"},
     "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
+    "explore": {
+        *("errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning", "report"),
+    },
 }
 LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {

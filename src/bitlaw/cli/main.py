@@ -22,6 +22,7 @@ from .common import (
     print_json,
 )
 from .corpus import corpus_app
+from .explore import explore
 from .formats import formats
 from .hardware import hardware
 from .judge import VERBS
@@ -206,7 +207,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, plan, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, explore, formats, hardware, quantize, train):
     app.command()(verb)
 
 

@@ -53,7 +53,9 @@ def listen(port: int = 0) -> socket.socket:
         listening.bind((HOST, port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ConfigError(f"cannot listen at {HOST}:{port}: {error}; leave --port out for a free one") from error
+        raise ConfigError(
+            f"cannot listen at {HOST}:{port}: {error}; leave --port out for a free one"
+        ) from error
     return listening
 
 

@@ -46,6 +46,11 @@ class Live:
     Args:
         source: a .sqlite, .csv or .parquet file, a study's folder, or `postgresql://user@host/database`.
 
+    Attributes:
+        name: what people are told; never with credentials.
+        address: by which it is opened.
+        is_store: whether it is a run store, which sweeps write to.
+
     Raises:
         DataError: there is no such file, or a table with bad cells.
         StoreError: a store that cannot be opened.
@@ -67,7 +72,8 @@ class Live:
             path = path / "runs.sqlite"
         self.is_store = address or path.suffix.lower() == ".sqlite"
         self._path = None if address else path
-        self._store = Store(source if address else path, read_only=True) if self.is_store else None
+        self.address = str(source) if address else str(path)  # it may hold a password; `name` does not
+        self._store = Store(self.address, read_only=True) if self.is_store else None
         self.name = self._store.name if self._store else str(path)
         self._lock = threading.Lock()
         self._mark = self._stamp()
@@ -112,7 +118,7 @@ class Live:
             except OSError as error:
                 raise DataError(f"cannot look at {self.name}: {error.strerror}") from error
             return found.st_mtime_ns, found.st_size, found.st_ino
-        place = sa.literal_column(self._store.database.place)
+        place: sa.ColumnElement[int] = sa.literal_column(self._store.database.place)
         facts = (
             sa.func.count(),
             sa.func.max(place),

@@ -39,12 +39,12 @@ def page(
     for name in (*chosen, *([sort] if sort else [])):
         if name not in COLUMN:
             raise ConfigError(f"there is no column {name!r}; {nearest(name, COLUMN)}")
-    frame = runs.frame.select(dict.fromkeys(["id", *chosen, *([sort] if sort else [])])).with_columns(
+    frame = runs.frame.select(list(dict.fromkeys(["id", *chosen, *([sort] if sort else [])]))).with_columns(
         pl.col(c).fill_null(e) for c in chosen if c == "status" and (e := empty_means(c))
     )
     if sort:
         frame = frame.sort(sort, descending=descending, nulls_last=True, maintain_order=True)
-    rows = frame.slice(offset, min(limit, PAGE)).select(dict.fromkeys(["id", *chosen]))
+    rows = frame.slice(offset, min(limit, PAGE)).select(list(dict.fromkeys(["id", *chosen])))
     return {
         "columns": [{"name": c, "unit": COLUMN[c].unit, "kind": COLUMN[c].kind} for c in chosen],
         "used": used,

@@ -41,7 +41,9 @@ def state(snapshot: Snapshot, goal: Mapping[str, Any] | None = None) -> dict[str
 def _ended(runs: Runs) -> list[datetime]:
     """When the work on each row ended, where rows say so."""
     out = []
-    for started, seconds in runs.frame.select("started", pl.col("seconds").fill_null(0.0)).drop_nulls().rows():
+    for started, seconds in (
+        runs.frame.select("started", pl.col("seconds").fill_null(0.0)).drop_nulls().rows()
+    ):
         try:
             moment = datetime.fromisoformat(started) + timedelta(seconds=seconds)
         except (ValueError, OverflowError):

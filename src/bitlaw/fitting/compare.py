@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -213,6 +214,7 @@ def compare(
     interval: float = 0.90,
     criteria: bool = False,
     seed: int = 0,
+    on_law: Callable[[float, str], None] = lambda share, name: None,
 ) -> Comparison:
     """Fit laws to the same rows and rank them by their error on rows held out.
 
@@ -229,6 +231,7 @@ def compare(
         interval: level of the intervals of differences, for all laws of a ranking at once.
         criteria: also fit every law to all rows by least squares of log losses, and give BIC.
         seed: of starting points.
+        on_law: told of each fit that begins: the share of all that is done, and the law.
 
     Raises:
         FitError: no laws, or a law that cannot be fitted to the rows.
@@ -261,9 +264,10 @@ def compare(
             else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
         )
     rankings = []
-    for split in splits:
+    for k, split in enumerate(splits):
+        begun = partial(_begun, on_law, k, len(splits), len(selected))
         try:
-            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out))
+            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out, begun))
         except FitError as error:
             if len(splits) == 1:
                 raise
@@ -271,6 +275,11 @@ def compare(
     if not rankings:
         raise FitError("no split can be held out: " + "; ".join(left_out[s.name] for s in splits))
     return Comparison(tuple(rankings), left_out)
+
+
+def _begun(on_law: Callable[[float, str], None], k: int, splits: int, laws: int, j: int, name: str) -> None:
+    """Say that law j of split k is begun."""
+    on_law((k + j / laws) / splits, name)
 
 
 def _rows_of(table: Runs, what: What) -> Runs:
@@ -291,11 +300,13 @@ def _rank(
     criteria: bool,
     seed: int,
     left_out: dict[str, str],
+    begun: Callable[[int, str], None],
 ) -> Ranking:
     """Fit every law without the rows held out, and score it on them."""
     scored: list[tuple[str, int | None, HeldOut, float | None]] = []
     guesses: list[Baseline] = []
-    for name, rows in laws:
+    for place, (name, rows) in enumerate(laws):
+        begun(place, name)
         try:
             _block(rows, what)
             train, test = divide(rows, split)
