@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -154,6 +153,11 @@ class Comparison:
 
         return comparison_text(self)
 
+    def _repr_html_(self) -> str:
+        from .tell import comparison_html
+
+        return comparison_html(self)
+
 
 def without_precision(law: Law) -> Law:
     """Return the same law with neither precision terms nor gap."""
@@ -265,7 +269,10 @@ def compare(
         )
     rankings = []
     for k, split in enumerate(splits):
-        begun = partial(_begun, on_law, k, len(splits), len(selected))
+
+        def begun(share: float, name: str, k: int = k) -> None:
+            on_law((k + share) / len(splits), name)
+
         try:
             rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out, begun))
         except FitError as error:
@@ -275,11 +282,6 @@ def compare(
     if not rankings:
         raise FitError("no split can be held out: " + "; ".join(left_out[s.name] for s in splits))
     return Comparison(tuple(rankings), left_out)
-
-
-def _begun(on_law: Callable[[float, str], None], k: int, splits: int, laws: int, j: int, name: str) -> None:
-    """Say that law j of split k is begun."""
-    on_law((k + j / laws) / splits, name)
 
 
 def _rows_of(table: Runs, what: What) -> Runs:
@@ -300,13 +302,13 @@ def _rank(
     criteria: bool,
     seed: int,
     left_out: dict[str, str],
-    begun: Callable[[int, str], None],
+    begun: Callable[[float, str], None],
 ) -> Ranking:
     """Fit every law without the rows held out, and score it on them."""
     scored: list[tuple[str, int | None, HeldOut, float | None]] = []
     guesses: list[Baseline] = []
     for place, (name, rows) in enumerate(laws):
-        begun(place, name)
+        begun(place / len(laws), name)
         try:
             _block(rows, what)
             train, test = divide(rows, split)
