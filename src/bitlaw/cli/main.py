@@ -179,6 +179,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
     budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
+    where: WhereOption = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG.")] = None,
     json_: JsonFlag = False,
 ) -> None:
@@ -191,12 +192,14 @@ def report(
     from ..planning import plan as answer
     from ..report import write_report
     from ..runs import is_address, read_runs
+    from ..runs import where as meant
 
-    table = read_runs(runs)
+    table = meant(read_runs(runs), where or ())
     fitted, comparison = examine(laws.get(law), table)
     plans = [answer(fitted, budget=budget)] if budget is not None else []
     shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
     flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
+    flags += tuple(("--where", condition) for condition in where or ())
     command = _command("report", shown, *flags)
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures

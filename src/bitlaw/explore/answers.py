@@ -27,6 +27,7 @@ from ..report.view import View
 from ..runs import Runs
 from .jobs import Report
 
+REPEATED = ("predicted-against-measured",)  # the residuals show it, with runs that can be left out
 FARTHEST = 12  # rows named beside the residuals
 SAVED = "fit.json"
 
@@ -70,7 +71,7 @@ def fitted(
     view = View.of(runs, found)
     parts = {
         "fit": encoded({**_fit(found), "commands": dict(commands)}),
-        "charts": encoded([_figure(chart) for chart in charts(runs, found)]),
+        "charts": encoded([_figure(c) for c in charts(runs, found) if c.name not in REPEATED]),
         "residuals": encoded(residuals(view)),
     }
     report(0.95, "preparing the planner")

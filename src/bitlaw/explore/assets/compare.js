@@ -1,6 +1,6 @@
 // Laws ranked on the chosen runs by their error on runs held out.
 import { part, work } from "./api.js";
-import { commandLine, el, find, grid, plural } from "./dom.js";
+import { commandLine, el, fill, find, grid, plural } from "./dom.js";
 import { progress } from "./fit.js";
 import { chosen, onChange } from "./state.js";
 
@@ -33,7 +33,7 @@ function ranking({ split, what, rows, clusters, laws, baselines, verdict, level 
 
 function draw(place, data) {
   const out = Object.entries(data.left_out);
-  place.replaceChildren(
+  fill(place,
     el("p", { class: "outside", id: "compare-stale", hidden: true }, "The choice of runs has changed since this comparison."),
     ...data.rankings.flatMap(ranking),
     out.length ? el("details", {}, el("summary", {}, `Left out (${out.length})`),

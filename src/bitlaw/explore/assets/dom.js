@@ -11,6 +11,11 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
+// Put children into a place, in the stead of what was there.
+export function fill(place, ...children) {
+  place.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+}
+
 export const find = (id) => document.getElementById(id);
 
 export const count = (value) => value.toLocaleString("en");

@@ -1,6 +1,6 @@
 // A law on the chosen runs: constants with intervals, what is not known, and charts.
 import { ask, part, work } from "./api.js";
-import { commandLine, el, find, grid, plural } from "./dom.js";
+import { commandLine, el, fill, find, grid, plural } from "./dom.js";
 import { drawResiduals } from "./residuals.js";
 import { chosen, onChange, state } from "./state.js";
 
@@ -77,7 +77,7 @@ async function run() {
 function draw(place, data, charts, residuals) {
   const rows = Object.entries(data.rows).map(([kind, n]) => `${n.toLocaleString("en")} ${kind === "loss" ? "losses" : "gaps"}`);
   const figures = charts.map(figure), rest = el("section", {});
-  place.replaceChildren(
+  fill(place,
     el("p", { class: "outside", id: "fit-stale", hidden: true }, "The choice of runs has changed since this fit. ",
       el("button", { type: "button", onclick: run }, "Fit again")),
     el("h2", {}, `${data.law.name}: ${rows.join(" and ")}`),
@@ -88,7 +88,7 @@ function draw(place, data, charts, residuals) {
       data.table.map((e) => [e.name, e.value, e.interval, e.status, e.meaning + (e.unit ? ` [${e.unit}]` : "")]), [1]),
     ...data.said.map((sentence) => el("p", { class: "soft" }, sentence)),
     data.notes.length ? el("ul", { class: "notes" }, ...data.notes.map((note) => el("li", {}, `${note}.`))) : null,
-    ...figures, rest, el("h3", {}, "The same on a terminal"), commandLine(data.commands.fit));
+    el("div", { class: "figures" }, ...figures), rest, el("h3", {}, "The same on a terminal"), commandLine(data.commands.fit));
   for (const each of figures) bitlaw.charts.mount(each);
   drawResiduals(rest, residuals);
   stale();

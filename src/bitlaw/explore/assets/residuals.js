@@ -16,7 +16,7 @@ function table(rows) {
 export function drawResiduals(place, { chart, ids, farthest }) {
   if (!chart) return;
   const made = figure(chart);
-  place.append(made, el("h3", {}, "Farthest off"), table(farthest));
+  place.append(el("div", { class: "halves" }, made, el("div", {}, el("h3", {}, "Farthest off"), table(farthest))));
   bitlaw.charts.mount(made);
   const canvas = made.querySelector(".canvas");
   canvas.on?.("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => choose(ids[curveNumber][pointNumber], false));

@@ -1,5 +1,5 @@
 // A sweep as it runs: how far it is, who is at work, what came last and what failed.
-import { cell, count, el, find, grid } from "./dom.js";
+import { cell, count, el, fill, find, grid } from "./dom.js";
 import { showDetail } from "./detail.js";
 
 const UNITS = { params: "parameters", tokens: "tokens", loss: "nats/token" };
@@ -45,7 +45,9 @@ export function drawSweep(now) {
     ? [el("h3", {}, "Without a loss, and why"), grid("Failures", ["run", "status", "reason"],
       now.failures.map((run) => [link(run.id), run.status, run.reason || ""]))]
     : [];
-  place.replaceChildren(
+  fill(place,
     el("p", { role: "status", "aria-live": "polite", id: "sweep-said" }, `${count(now.rows)} runs, ${now.workers.length} at work`),
-    bar(now), facts(now), hint, el("h3", {}, "At work"), workers, el("h3", {}, "Newest"), newest, ...lost);
+    bar(now), facts(now), hint,
+    el("div", { class: "halves" }, el("div", {}, el("h3", {}, "Newest"), newest),
+      el("div", {}, el("h3", {}, "At work"), workers, ...lost)));
 }

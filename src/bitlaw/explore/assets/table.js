@@ -17,7 +17,7 @@ function heading(column) {
     changed("table");
     find(`sort-${column.name}`)?.focus();
   };
-  const button = el("button", { type: "button", id: `sort-${column.name}`, onclick: turn, title: column.unit || null },
+  const button = el("button", { type: "button", id: `sort-${column.name}`, onclick: turn, title: column.name + (column.unit ? `, ${column.unit}` : "") },
     NAMES[column.name] || column.name.replaceAll("_", " "));
   if (sorted) button.append(el("span", { "aria-hidden": "true" }, state.down ? " ↓" : " ↑"));
   return el("th", { scope: "col", align: right(column), "aria-sort": sorted ? way : null }, button);
