@@ -199,8 +199,8 @@ def report(
     plans = [answer(fitted, budget=budget)] if budget is not None else []
     shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
     flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
-    flags += tuple(("--where", condition) for condition in where or ())
-    command = _command("report", shown, *flags)
+    chosen = [("--where", condition) for condition in where or ()]
+    command = _command("report", shown, *flags, *chosen)
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
     )
