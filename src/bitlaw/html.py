@@ -36,6 +36,8 @@ scope="row">a&lt;b</th><td align="right">1 %</td></tr></tbody></table>'
     sides = ['align="right"' if k in numbers else "" for k in range(len(header))]
 
     def cell(name: str, k: int, text: str, scope: str = "") -> str:
+        if not text:  # an empty heading is none
+            name, scope = "td", ""
         words = " ".join(w for w in (name, f'scope="{scope}"' if scope else "", sides[k]) if w)
         return f"<{words}>{escape(text)}</{name}>"
 

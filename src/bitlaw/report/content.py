@@ -19,12 +19,13 @@ from ..fitting.tell import (
 from ..laws.terms import TARGETS
 from ..planning import Plan
 from ..planning.answer import OTHERS, answer_cells, option_cells, option_title, other_cells, quantity, span
+from ..planning.cost import train_flops
 from ..planning.source import why_not_plannable
 from ..runs import Runs
 from ..runs.table import overview
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 from .chart import Chart
-from .panel import panel_data
+from .panel import MOST_DRAWS, panel_data
 
 VERSIONS = ("bitlaw", "numpy", "scipy", "sympy", "polars", "plotly")
 
@@ -62,7 +63,7 @@ def content(
         Text(f"{what}. Law: {fit.law.name}, {fit_title(fit).partition(': ')[2]}.", "soft"),
         Heading("Answers"),
         *_answers(fit, comparison, plans),
-        *_panel(fit, planner, before),
+        *_panel(fit, plans, planner, before),
         Heading("Evidence"),
         *_evidence(runs, charts, comparison),
         Heading("Methods"),
@@ -78,6 +79,8 @@ def _answers(fit: Fit, comparison: Comparison | None, plans: Sequence[Plan]) -> 
         yield Answer(list(_plan(plan)))
     if reason := why_not_plannable(fit.law):
         yield Text(f"No plan is made with this law: {reason}.")
+    elif not plans:
+        yield Text("No plan was asked for.")
     if fit.held_out:
         yield Text(held_out_text(fit.held_out, alone=fit.law.loss == 0))
     for ranking in comparison.rankings if comparison else ():
@@ -131,21 +134,28 @@ def decision(plan: Plan) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _panel(fit: Fit, planner: Sequence[str], before: str) -> Iterator[Block]:
+def _panel(fit: Fit, plans: Sequence[Plan], planner: Sequence[str], before: str) -> Iterator[Block]:
     if why_not_plannable(fit.law) or not planner:
         return
     yield Heading("Ask it yourself", 3)
-    yield Text(
-        "Worked out here, in this page, from the fitted law. Losses and gaps are at the chosen point, their intervals over "
-        f"{min(len(fit.draws), 1000):,} draws of the constants."
-        if fit.df
-        else "Worked out here, in this page, from the fitted law.",
-        "soft",
-    )
-    yield Panel(panel_data(fit, command=planner), fit.law)
+    how = "Worked out here, in this page, from the fitted law."
+    if fit.df:
+        count = f"{min(len(fit.draws), MOST_DRAWS):,} draws of the constants"
+        how += f" Losses and gaps are of the chosen point, their intervals over {count}."
+    yield Text(how, "soft")
+    yield Panel(panel_data(fit, command=planner, budget=_budget(plans)), fit.law)
     if before:
         yield Text("The command above plans with a saved fit, which this one makes:", "soft")
         yield Code(before)
+
+
+def _budget(plans: Sequence[Plan]) -> float | None:
+    """What the first plan of free bits spends, so that the panel begins where the answers stand."""
+    for plan in plans:
+        known = {a.name: a for a in plan.answers}
+        if not plan.formats and {"params", "tokens", "bits"} <= known.keys() and not known["params"].given:
+            return train_flops(*(known[name].value for name in ("params", "tokens", "bits")))
+    return None
 
 
 # ---- evidence

@@ -11,12 +11,17 @@ bitlaw.charts = (() => {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
+  // A long name on several lines.
+  function wrapped(text) {
+    return text.replace(/(.{9,}?) /g, "$1<br>");
+  }
+
   // The figure in the page's colours. Black and grey marks take those of text; the rest are told apart on both papers.
   function dressed(text, scales, width, height) {
     const ink = colour("--ink"), soft = colour("--soft"), line = colour("--line");
     const figure = JSON.parse(text.replaceAll(`"${PLAIN}"`, `"${ink}"`).replaceAll(`"${GREY}"`, `"${soft}"`));
     const { layout } = figure, narrow = width < NARROW;
-    layout.font = { family: "inherit", size: narrow ? 11 : 12.5, color: ink };
+    layout.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink };
     layout.width = width;
     layout.height = height || (narrow ? 360 : 430);
     layout.autosize = false;
@@ -28,6 +33,7 @@ bitlaw.charts = (() => {
       if (scales[name]) rescale(layout, name, scales[name]);
     }
     if (narrow) {
+      for (const axis of [layout.xaxis, layout.yaxis]) axis.ticktext = axis.ticktext && axis.ticktext.map(wrapped);
       layout.margin = { l: 48, r: 12, t: 12, b: 44 };
       if (layout.legend) Object.assign(layout.legend, { y: -0.24, yanchor: "top", font: { size: 11 } });
       if (layout.legend && layout.legend.title) layout.legend.title.side = "top";
@@ -41,7 +47,7 @@ bitlaw.charts = (() => {
     const axis = layout[name], letter = name[0], ref = letter + name.slice(5);
     if (axis.type === scale) return;
     axis.type = scale;
-    for (const key of ["tickvals", "ticktext", "range"]) delete axis[key];
+    for (const key of ["tickmode", "tickvals", "ticktext", "range"]) delete axis[key];
     axis.autorange = true;
     for (const note of layout.annotations || [])
       if (note[`${letter}ref`] === ref)

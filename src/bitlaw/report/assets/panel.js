@@ -79,7 +79,7 @@ bitlaw.mountPanel = (element, data, law) => {
   // ---- answers
 
   const LINES = [
-    ["loss", "Loss", "nats a token"], ["gap", "of it, the gap after quantisation", "nats a token"],
+    ["loss", "Loss", "nats a token"], ["gap", "of it, the gap after quantisation", ""],
     ["size", "Size", "parameters"], ["tokens", "Training tokens", ""], ["best", "Best size", "parameters"],
     ["memory", "Weights in serving", ""],
   ].filter(([name]) => name !== "gap" || data.gap);
@@ -104,7 +104,10 @@ bitlaw.mountPanel = (element, data, law) => {
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });
   element.classList.add("panel");
-  element.append(controls, make("div", { class: "answers" }, outside, lines, beyond, spoken), plot,
+  const legend = make("p", { class: "soft legend" }, "Loss against size at this budget. Dot: what is chosen; shaded: within ",
+    `${100 * data.tolerance}% of the reducible loss.`);
+  element.append(controls, make("div", { class: "answers" }, outside, lines, beyond, spoken),
+    make("div", { class: "plot" }, plot, legend),
     make("div", { class: "command" }, code, copy));
 
   // ---- from a state to what is shown
@@ -133,10 +136,10 @@ bitlaw.mountPanel = (element, data, law) => {
 
   function show() {
     const { point, best, outside: why } = planner.answer(state);
-    const sure = data.level ? `${Math.round(100 * data.level)} %: ` : "", nats = (v) => v.toFixed(4);
+    const sure = data.level ? `${Math.round(100 * data.level)}%: ` : "", nats = (v) => v.toFixed(4);
     outside.hidden = !why;
     outside.textContent = why ? `The law says nothing here: ${why.replace(/\.?$/, ".")}` : "";
-    lines.hidden = plot.hidden = Boolean(why);
+    lines.hidden = plot.parentElement.hidden = Boolean(why);
     beyond.replaceChildren(...(point ? point.beyond : []).map((text) => make("li", {}, `${text}.`)));
     code.textContent = planner.command(state);
     if (state.params !== null) shownSize = state.params;
@@ -145,12 +148,12 @@ bitlaw.mountPanel = (element, data, law) => {
     if (!point) return say(outside.textContent);
     const all = point.tokens === point.bought;
     put("loss", point.loss, nats(point.loss), point.lossInterval ? sure + range(point.lossInterval, nats) : "");
-    if (data.gap) put("gap", point.gap, nats(point.gap), point.gapInterval ? sure + range(point.gapInterval, nats) : "");
+    if (data.gap) put("gap", point.gap, point.gap === null ? "none" : nats(point.gap), point.gapInterval ? sure + range(point.gapInterval, nats) : "");
     put("size", point.params, quantity(point.params), `${quantity(point.tokens / point.params)} tokens a parameter`);
     put("tokens", point.tokens, quantity(point.tokens),
       all ? "all that the budget buys" : `of ${quantity(point.bought)} that the budget buys; more would hurt`);
     put("best", best && best.params, best ? quantity(best.params) : "–",
-      best ? `${range(best.near, quantity)} within ${100 * data.tolerance} % of the reducible loss` : "");
+      best ? `${range(best.near, quantity)} within ${100 * data.tolerance}% of the reducible loss` : "");
     put("memory", point.bytes, quantity(point.bytes, "bytes"), "scales included");
     outputs.loss.dataset.interval = JSON.stringify(point.lossInterval);
     if (data.gap) outputs.gap.dataset.interval = JSON.stringify(point.gapInterval);

@@ -146,9 +146,9 @@ bitlaw.planner = (data, law) => {
     const x = at(s, point.params, point.tokens), drawn = draws.length > 0;
     out.point = {
       ...point,
-      gap: data.gap ? law.gap(theta, x) : null,
+      gap: s.after ? law.gap(theta, x) : null,
       lossInterval: drawn ? interval(s, "total", point.params, point.tokens) : null,
-      gapInterval: drawn && data.gap ? interval(s, "gap", point.params, point.tokens) : null,
+      gapInterval: drawn && s.after ? interval(s, "gap", point.params, point.tokens) : null,
       bytes: point.params * s.bpw / 8,
       beyond: beyond(s, point),
     };
@@ -162,15 +162,20 @@ bitlaw.planner = (data, law) => {
     return sizes.map((size) => atSize(s, size)).filter((point) => Number.isFinite(point.loss));
   }
 
+  // A number as a command takes it, exactly.
+  function exact(value) {
+    return value < 1e6 ? String(value) : value.toExponential().replace("e+", "e");
+  }
+
   // The words that ask `bitlaw plan` the same.
   function command(state) {
-    const { chosen } = setting(state), words = [...data.command, "--budget", String(state.budget)];
-    if (state.params !== null) words.push("--params", String(state.params));
+    const { chosen } = setting(state), words = [...data.command, "--budget", exact(state.budget)];
+    if (state.params !== null) words.push("--params", exact(state.params));
     const parts = data.controls.map((c) => c.part).filter((part) => part !== "all" && part !== "post");
     if (chosen.all) words.push("--bits", chosen.all.name);
     else if (parts.length) words.push("--bits", parts.map((part) => chosen[part].name).join("") || "bf16");
     if (chosen.post && chosen.post.name !== "none") words.push("--quantize-to", chosen.post.name);
-    if (state.served) words.push("--served", String(state.served));
+    if (state.served) words.push("--served", exact(state.served));
     return words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`)).join(" ");
   }
 

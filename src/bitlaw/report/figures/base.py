@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, ParamSpec
 
 import numpy as np
@@ -15,12 +16,14 @@ from ...fitting.tell import method_text
 from ...formats import UNQUANTIZED
 from ...laws.terms import TARGETS
 from ...units import format_quantity
-from ..chart import Chart
+from ..chart import Chart, Mark, Points
 from ..draw import draw
-from ..view import View
+from ..view import Array, View
 
 P = ParamSpec("P")
 CURVE = 48  # points of a curve
+DRAWN = 150  # of the draws, where each costs an optimisation
+ROOM = 0.6  # of the spread of losses before quantisation, above the largest of them
 
 
 class Figure(Generic[P]):
@@ -35,11 +38,14 @@ class Figure(Generic[P]):
         return draw(ax, self.chart(*args, **kwargs))
 
 
-def evidence(fit: Fit) -> str:
-    """How many rows and clusters are behind a fit."""
+def evidence(of: Fit | View) -> str:
+    """How many rows, clusters and, where rows are at hand that say so, seeds are behind a fit."""
+    fit = of.fit if isinstance(of, View) else of
     kinds = {"loss": "losses", "gap": "gaps"}
     counts = " and ".join(f"{n} {kinds[kind]}" for kind, n in fit.rows.items())
-    return f"n = {counts} in {fit.clusters} independent clusters"
+    seeds = of.frame["seed"].drop_nulls().n_unique() if isinstance(of, View) else 0
+    said = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
+    return f"n = {counts} in {fit.clusters} independent clusters{said}"
 
 
 def interval(fit: Fit) -> str:
@@ -54,6 +60,40 @@ def bits_name(bits: float) -> str:
     ('4 bits', '16-bit')
     """
     return "16-bit" if bits == UNQUANTIZED else f"{bits:g} bits"
+
+
+def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) -> list[Mark]:
+    """Rows as points of what was measured; those held out from the fit that judges it are hollow."""
+    held = pl.col("place").is_in(list(view.held))
+    return [
+        Points(
+            part[x].to_numpy(),
+            part["measured"].to_numpy(),
+            label,
+            number,
+            number,
+            hover=hover(part),
+            hollow=hollow,
+        )
+        for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
+        if part.height
+    ]
+
+
+def ceiling(trained: pl.Series | Array) -> float:
+    """How high a figure of losses after quantisation goes: those of two bits would leave no room for all others."""
+    values = np.asarray(trained, dtype=float)
+    return float(values.max() + ROOM * max(np.ptp(values), 0.1 * values.max()))
+
+
+def above(count: int) -> str:
+    """A sentence about marks that a figure has no room for; empty where there are none."""
+    return f" {count} rows lie above the frame." if count else ""
+
+
+def thinned(fit: Fit) -> Fit:
+    """The fit with fewer draws, where each of them costs an optimisation: enough for what an eye can see."""
+    return replace(fit, draws=fit.draws[:DRAWN])
 
 
 def loss_label(view: View) -> str:

@@ -10,9 +10,14 @@ from ...formats import UNQUANTIZED
 from ...laws.law import N
 from ...laws.terms import PARTS
 from ...runs import Runs
+from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..style import STAR
 from ..view import Array, View
-from .base import CURVE, Figure, evidence, hover, interval
+from .base import CURVE, Figure, ceiling, evidence, hover, interval, marks_of
+
+BEYOND = 30.0  # times the most tokens of the rows, as far as curves after quantisation go
+MOST_BITS = 6  # beyond which a gap is not seen beside the loss
 
 
 @Figure
@@ -48,7 +53,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         curve, low, high = _factor(view, part, grid)
         marks += [
             Band(grid, low, high, PARTS[part], k),
-            Line(grid, curve, PARTS[part], k),
+            Line(grid, curve, PARTS[part], k, dash=k == 1),
             Points(bits + 0.06 * (k - 1), dots, PARTS[part], k, marker=k, hover=hover(rows), faint=True),
         ]
     if len(marks) == 1:
@@ -57,7 +62,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         "effective-parameters",
         "Effective parameters by part",
         f"Dots: single runs against the fitted 16-bit loss. Lines and bands: the fitted law, {interval(fit)}. "
-        f"{evidence(fit)}.",
+        f"{evidence(view)}.",
         Axis("bits in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=1.6),
         tuple(marks),
@@ -102,11 +107,11 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
                 continue
             plain = some.filter(pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS))
             if known and plain.height > 1 and plain["tokens"].n_unique() > 1:
-                tokens = np.geomspace(*(plain["tokens"].to_numpy()[[0, -1]]), 20)
+                tokens = np.geomspace(plain["tokens"].to_numpy()[0], plain["tokens"].to_numpy()[-1], 20)
                 curve, low, high = view.curve(plain.row(0, named=True), "gap", tokens=tokens)
                 marks += [
                     Band(tokens / size, low, high, label, k),
-                    Line(tokens / size, curve, label, k),
+                    Line(tokens / size, curve, label, k, dash=k % 2 == 1),
                 ]
             marks.append(
                 Points(
@@ -128,6 +133,67 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
         "zero, so negative gaps show.",
         Axis("training tokens per parameter", "log"),
         Axis("gap after quantisation, nats per token", "symlog", linear_below=max(1e-3, smallest)),
+        tuple(marks),
+        legend="after training",
+    )
+
+
+@Figure
+def u_curves(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
+    """Loss after quantisation against training tokens, by bits, and the tokens beyond which more of them hurt.
+
+    Args:
+        fit: of a law with a gap.
+        runs: the rows it was fitted to.
+        params: the size; None for the largest that was quantised.
+
+    Raises:
+        NothingToDraw: a law without a gap by bits, or no row quantised after training.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens", "post_bits")
+    plain = pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS)
+    rows = view.quantized.filter(plain & pl.col("tokens").is_not_null() & pl.col("params").is_not_null())
+    if not rows.height:
+        raise NothingToDraw("no row that was trained unquantised was quantised after training; add some")
+    size = float(rows["params"].to_numpy().max()) if params is None else params
+    rows = rows.filter(pl.col("params") == size)
+    if not rows.height:
+        raise NothingToDraw(f"no row of {format_quantity(size, 'params')} was quantised after training")
+    seen = rows["tokens"].to_numpy()
+    grid = np.geomspace(seen.min(), BEYOND * seen.max(), 2 * CURVE)
+    inside = grid <= seen.max() * 1.0001
+    trained = view.trained.filter(plain & (pl.col("params") == size)).sort("tokens")
+    top = ceiling((trained if trained.height else rows)["measured"])
+    marks: list[Mark] = []
+    shown = [b for b in rows["post_bits"].unique().sort() if b <= MOST_BITS]
+    worse = []
+    for k, bits in enumerate([*shown, UNQUANTIZED]):
+        some = rows.filter(pl.col("post_bits") == bits) if bits < UNQUANTIZED else trained
+        label = f"{bits:g} bits" if bits < UNQUANTIZED else "as trained"
+        row = (some if some.height else rows).row(0, named=True)
+        curve, low, high = view.curve(row, tokens=grid, post_bits=np.full(len(grid), bits))
+        least = int(np.argmin(np.where(np.isfinite(curve), curve, np.inf)))
+        if not curve[least] < top:
+            worse.append(label)
+            continue
+        marks += [
+            Band(grid, low, np.minimum(high, top), label, k),
+            Line(grid[inside], curve[inside], label, k),
+            Line(grid[~inside], curve[~inside], label, k, dash=True),
+        ]
+        marks += marks_of(view, some, "tokens", label, k)
+        if 0 < least < len(grid) - 1:
+            text = f"{label}\ncritical tokens {format_quantity(grid[least])}\nloss {curve[least]:.4f}"
+            marks.append(Points([grid[least]], [curve[least]], "critical tokens", k, STAR, hover=[text]))
+    left = f" {' and '.join(worse)}: above the frame." if worse else ""
+    return Chart(
+        "u-curves",
+        f"Loss after quantising {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
+        "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
+        f"{interval(fit)}.{left} {evidence(view)}.",
+        Axis("training tokens", "log", "prefix"),
+        Axis("loss after quantisation, nats per token", high=top),
         tuple(marks),
         legend="after training",
     )
