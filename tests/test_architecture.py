@@ -39,6 +39,7 @@ LAW_HALF = {
         "fitting",
         "planning",
     },
+    "explore": {"errors", "units", "formats", "runs", "laws", "fitting", "planning", "report"},
 }
 LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {

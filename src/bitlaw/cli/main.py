@@ -16,11 +16,13 @@ from .common import (
     IntervalOption,
     JsonFlag,
     RunsArgument,
+    WhereOption,
     command_line,
     counted,
     print_json,
 )
 from .corpus import corpus_app
+from .explore import explore
 from .formats import formats
 from .hardware import hardware
 from .judge import VERBS
@@ -137,6 +139,7 @@ def fit(
     free: Annotated[
         list[str] | None, typer.Option(help="A parameter not to be borrowed; may be given often.")
     ] = None,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -148,13 +151,15 @@ def fit(
 
     * `bitlaw fit runs.csv --law kumar --save fit.json`
     * `bitlaw fit two-runs.csv --law efficiency --borrow fit.json`: only what the lender does not have is fitted
+    * `bitlaw fit runs.csv --where "params >= 30M" --where "w_format in bf16,int8"`: these rows alone
     """
     from .. import laws
     from ..fitting import examine, load_fit
     from ..fitting import fit as fit_law
     from ..runs import read_runs
+    from ..runs import where as meant
 
-    table = read_runs(runs)
+    table = meant(read_runs(runs), where or ())
     how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
@@ -170,7 +175,7 @@ def fit(
         print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
 
 
-for verb in (*VERBS, plan, report, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):
     app.command()(verb)
 
 

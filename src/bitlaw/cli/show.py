@@ -11,7 +11,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError, FitError
 from ..units import format_quantity
-from .common import JsonFlag, command_line, print_json
+from .common import JsonFlag, WhereOption, command_line, print_json
 
 if TYPE_CHECKING:
     from ..fitting import Comparison, Fit
@@ -43,6 +43,7 @@ def report(
     rows: Annotated[
         str | None, typer.Option("--runs", help="The rows of a saved fit, for their figures.")
     ] = None,
+    where: WhereOption = None,
     budget: Annotated[
         str | None, typer.Option(help="Plan for this training cost; default: ten times the dearest run's.")
     ] = None,
@@ -70,6 +71,7 @@ def report(
     flags = [
         ("--out", out),
         *(("--law", name) for name in law or ()),
+        *(("--where", condition) for condition in where or ()),
         ("--compare", compare),
         ("--runs", rows),
     ]
@@ -80,14 +82,15 @@ def report(
         ("--thorough", thorough),
     ]
     if runs.endswith(KINDS):
-        table, fitted, comparison = _saved(runs, rows, law, compare)
+        table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
         shown, how["planner"] = runs, ("bitlaw", "plan", "--fit", runs)
     else:
         if rows is not None:
             raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
-        table, fitted, comparison = _fitted(runs, law or ["kumar"], compare)
+        table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
         shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
         saving = ["bitlaw", "fit", shown, "--law", (law or ["kumar"])[0], "--save", "fit.json"]
+        saving += [word for condition in where or () for word in ("--where", condition)]
         how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": shlex.join(saving)}
     how["command"] = command_line("report", shown, *flags)
     plans = list(_plans(fitted, budget, quantize_to or []))
@@ -98,12 +101,14 @@ def report(
         print(f"Wrote {out}")
 
 
-def _fitted(runs: str, named: list[str], every: bool) -> tuple[Runs, Fit, Comparison | None]:
+def _fitted(
+    runs: str, named: list[str], every: bool, conditions: list[str]
+) -> tuple[Runs, Fit, Comparison | None]:
     from .. import laws
     from ..fitting import compare, examine
-    from ..runs import read_runs
+    from ..runs import read_runs, where
 
-    table = read_runs(runs)
+    table = where(read_runs(runs), conditions)
     fitted, comparison = examine(laws.get(named[0]), table)
     if every or len(named) > 1:
         try:
@@ -114,16 +119,18 @@ def _fitted(runs: str, named: list[str], every: bool) -> tuple[Runs, Fit, Compar
 
 
 def _saved(
-    path: str, rows: str | None, law: list[str] | None, every: bool
+    path: str, rows: str | None, law: list[str] | None, every: bool, conditions: list[str]
 ) -> tuple[Runs | None, Fit, Comparison | None]:
     from ..fitting import compare, load_fit
-    from ..runs import read_runs
+    from ..runs import read_runs, where
 
     if law:
         raise ConfigError("a saved fit has its law already; drop --law, or name the rows instead of the fit")
     if every and rows is None:
         raise ConfigError("laws are compared on rows; give those of the fit with --runs")
-    fitted, table = load_fit(path), None if rows is None else read_runs(rows)
+    if conditions and rows is None:
+        raise ConfigError("--where chooses among rows; give those of the fit with --runs, or leave it out")
+    fitted, table = load_fit(path), None if rows is None else where(read_runs(rows), conditions)
     return table, fitted, compare(table) if every else None
 
 
