@@ -25,19 +25,31 @@ class Words(str):
         return str(self)
 
 
+def spelt(annotation: Any) -> str:
+    """An annotation as the source has it."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
 def signature(name: str, value: Any) -> str:
     """How something is called, one argument a line where one line is too long."""
     try:
         found = inspect.signature(value)
     except ValueError:
         return name
+    written = {
+        k: v
+        for c in reversed(getattr(value, "__mro__", ()))
+        for k, v in vars(c).get("__annotations__", {}).items()
+    }
     parameters = [
-        p if p.annotation is p.empty else p.replace(annotation=Words(p.annotation))
+        p
+        if p.annotation is p.empty
+        else p.replace(annotation=Words(spelt(written.get(p.name, p.annotation))))
         for p in found.parameters.values()
         if p.name != "self"
     ]
-    returns = found.return_annotation
-    arrow = "" if returns in (found.empty, "None") or inspect.isclass(value) else f" -> {returns}"
+    returns = spelt(found.return_annotation)
+    arrow = "" if returns in ("_empty", "None") or inspect.isclass(value) else f" -> {returns}"
     text = f"{name}{inspect.Signature(parameters)}{arrow}"
     if len(text) <= WIDTH:
         return text
