@@ -30,7 +30,15 @@ PAGES = sorted(
     if "```" in path.read_text() and "Made by docs/generate.py" not in path.read_text()
 )
 QUICK = ()  # pages whose blocks take no more than a second or two
-NOT_RUN = {}  # reason: how many blocks
+NOT_RUN = {  # reason: how many blocks
+    "installs": 1,
+    "needs a Kubernetes cluster": 1,
+    "needs a PostgreSQL server": 1,
+    "needs a Ray cluster": 1,
+    "needs a Slurm cluster": 1,
+    "needs a model of yours": 1,
+    "trains for minutes": 1,
+}
 
 
 def fenced(language):
@@ -151,3 +159,25 @@ def test_lines_are_compared_but_for_last_digits():
     assert not absent("┃ a  ┃ 1,200 ┃\n...\nNote: 3.00% of B", printed)
     assert absent("Note: 3.2% of B", printed) and absent("Note: 3.01% of C", printed)
     assert absent("Note: 3.01% of B\n┃ a ┃ 1,203 ┃", printed)
+
+
+# ---- how good is it
+
+
+def numbers(text):
+    """Numbers as they are written, without leading zeros and thousands' commas."""
+    return {
+        n.replace(",", "").lstrip("0")
+        for n in re.findall(r"(?<![\w.])\.?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)
+    }
+
+
+def test_every_number_of_how_good_it_is_stands_in_its_sources():
+    """In the tables of coverage and regret or in the log; there also as a share, where the page has a percentage."""
+    sources = numbers(
+        "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("coverage", "regret", "log"))
+    )
+    page = (ROOT / "docs" / "how-good.md").read_text()
+    assert len(numbers(page)) > 100
+    found = {n for n in numbers(page) if {n, f"{float(n or 0) / 100:.3f}".lstrip("0")} & sources}
+    assert numbers(page) - found == set()

@@ -4,13 +4,13 @@ if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
       super()
-      this.frame = document.createElement("iframe")
-      this.frame.hidden = true
+      this.frame = Object.assign(document.createElement("iframe"), { hidden: true, srcdoc: "<body></body>" })
+      this.ready = new Promise(done => this.frame.addEventListener("load", done, { once: true })).then(() => {
+        const inside = this.frame.contentWindow
+        inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
+        return this.load(url)
+      })
       document.body.append(this.frame)
-      const inside = this.frame.contentWindow
-      inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
-      inside.importScripts = (...urls) => Promise.all(urls.map(src => this.load(src)))
-      this.ready = this.load(url)
     }
     load(src) {
       return new Promise((done, failed) => {
