@@ -37,11 +37,12 @@ if TYPE_CHECKING:
     from .laws import Law, published
     from .planning import Plan, next_runs, plan
     from .report import write_report
-    from .runs import Runs, Store, read_runs, write_runs
+    from .runs import Imported, Runs, Store, import_runs, read_runs, write_runs
 
 _HOME = {
     "Comparison": "fitting",
     "Fit": "fitting",
+    "Imported": "runs",
     "Law": "laws",
     "Plan": "planning",
     "Runs": "runs",
@@ -53,6 +54,7 @@ _HOME = {
     "fit": "fitting",
     "forecast": "fitting",
     "formats": "",
+    "import_runs": "runs",
     "isoflop": "fitting",
     "largest": "fitting",
     "laws": "",
@@ -77,6 +79,7 @@ __all__ = [
     "DataError",
     "Fit",
     "FitError",
+    "Imported",
     "LabError",
     "Law",
     "LawError",
@@ -91,6 +94,7 @@ __all__ = [
     "fit",
     "forecast",
     "formats",
+    "import_runs",
     "isoflop",
     "largest",
     "laws",

@@ -1,82 +1,18 @@
-"""The verbs that look things up: run tables and laws."""
+"""The verbs that look laws up."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import JsonFlag, RunsArgument, print_json
+from .common import JsonFlag, print_json
 
 if TYPE_CHECKING:
     from ..laws import Law
 
-runs_app = typer.Typer(
-    no_args_is_help=True, help="Look into run tables, and turn one kind of file into another."
-)
 laws_app = typer.Typer(no_args_is_help=True, help="The laws: equations, parameters, published constants.")
-
-
-@runs_app.command("show")
-def runs_show(
-    runs: RunsArgument,
-    rows: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
-    json_: JsonFlag = False,
-) -> None:
-    """Check a table and print its first rows."""
-    import polars as pl
-
-    from ..runs import OVERVIEW, read_runs
-
-    table = read_runs(runs)
-    used = [s.name for s in table.frame if s.null_count() < len(s) and s.name not in ("config", "versions")]
-    if json_:
-        print(table.frame.select(used).head(rows).write_json())
-        return
-    print(repr(table)[1:-1])
-    with pl.Config(tbl_rows=rows, tbl_cols=20, tbl_hide_dataframe_shape=True, tbl_width_chars=140):
-        print(table.frame.select([c for c in OVERVIEW if c in used]).head(rows))
-
-
-@runs_app.command("convert")
-def runs_convert(
-    runs: RunsArgument,
-    out: Annotated[Path, typer.Argument(help="A .csv or .parquet file.")],
-    json_: JsonFlag = False,
-) -> None:
-    """Write a table as CSV or Parquet."""
-    from ..runs import read_runs, write_runs
-
-    table = read_runs(runs)
-    write_runs(table, out)
-    if json_:
-        print_json({"rows": len(table), "file": str(out)})
-    else:
-        print(f"Wrote {len(table)} rows to {out}")
-
-
-@runs_app.command("schema")
-def runs_schema(json_: JsonFlag = False) -> None:
-    """List the columns of a run table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..runs import COLUMNS
-
-    if json_:
-        print_json(
-            [{"column": c.name, "kind": c.kind, "unit": c.unit, "meaning": c.meaning} for c in COLUMNS]
-        )
-        return
-    table = Table()
-    for name in ("column", "kind", "unit", "range", "meaning"):
-        table.add_column(name)
-    for c in COLUMNS:
-        limits = c.range_text() if c.kind in ("integer", "number") else ", ".join(c.choices)
-        table.add_row(c.name, c.kind, c.unit, limits, c.meaning)
-    Console().print(table)
 
 
 @laws_app.command("list")

@@ -16,9 +16,10 @@ from .corpus import corpus_app
 from .formats import formats
 from .hardware import hardware
 from .judge import VERBS
-from .look import laws_app, runs_app
+from .look import laws_app
 from .plan import plan
 from .quantize import quantize
+from .runs import runs_app
 from .sweep import sweep_app
 from .task import task_app
 from .train import train

@@ -1,30 +1,24 @@
-"""Tables from anywhere, checked cell by cell, and tables out.
+"""Tables of our own columns in, checked cell by cell, and tables out.
 
-A CSV file is read as text and every cell is parsed here: data-frame readers turn a column into text, or a
-bad number into NaN, without a word. All bad cells are reported at once, with line and column.
+All bad cells are reported at once, with line and column. Tables with columns of other names come in by
+`importing.import_runs`.
 """
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import narwhals.stable.v1 as nw
-import polars as pl
-
 from ..errors import DataError, nearest
-from ..files import whole
-from ..formats import parse_format
-from .schema import COLUMN, SCHEMA, Column
+from .check import check, refuse
+from .export import write
+from .raw import Problem, Raw
+from .schema import SCHEMA
+from .sources.tables import from_csv, from_frame, from_parquet
 from .store import Store, is_address
-from .table import Runs, check_row, check_unique, named
+from .table import Runs
 
-MAX_BYTES = 2**30
-MAX_CELL = 1_000_000
 SHOWN = 10  # bad cells spelled out in one message
 
 
@@ -33,7 +27,8 @@ def read_runs(source: Any) -> Runs:
 
     Args:
         source: a path ending in .csv, .parquet or .sqlite; a folder that holds `runs.sqlite`;
-            `postgresql://user@host/database`; or a pandas, polars or Arrow data frame.
+            `postgresql://user@host/database`; or a pandas, polars or Arrow data frame. Columns have the names that
+            `bitlaw runs schema` lists; `import_runs` takes any others.
 
     Returns:
         The checked table.
@@ -49,7 +44,7 @@ def read_runs(source: Any) -> Runs:
     if isinstance(source, Runs):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        return _from_frame(source)
+        return _checked(from_frame(source))
     if is_address(source):
         return Store(source, read_only=True).runs()
     path = Path(source)
@@ -67,173 +62,43 @@ def read_runs(source: Any) -> Runs:
     if suffix == ".sqlite":
         return Store(path, read_only=True).runs()
     if suffix == ".csv":
-        return _from_csv(path)
+        return _checked(from_csv(path))
     if suffix == ".parquet":
-        try:
-            frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"cannot read {path} as Parquet: {error}") from error
-        return _from_frame(frame, str(path))
-    raise DataError(f"cannot tell what {path} is; bitlaw reads .csv, .parquet and .sqlite")
+        return _checked(from_parquet(path))
+    raise DataError(
+        f"cannot tell what {path} is; bitlaw reads .csv, .parquet and .sqlite, "
+        "and `bitlaw runs import` makes them of much else"
+    )
 
 
-def write_runs(runs: Runs, path: str | os.PathLike[str]) -> None:
-    """Write runs to a .csv or .parquet file, whole or not at all; columns without a value are left out.
+def write_runs(runs: Runs, path: str | os.PathLike[str], spreadsheet: bool = False) -> None:
+    """Write runs to a .csv, .parquet or .tex file, whole or not at all; columns without a value are left out.
+
+    Args:
+        runs: the table.
+        path: the file; .tex is a LaTeX table of the columns that a reader looks at first, for booktabs.
+        spreadsheet: in a CSV file, put ' before text that a spreadsheet would run as a formula (that begins with
+            = + - @). Such a file is for people: read back, these texts are no longer the same.
 
     Raises:
-        DataError: an unknown kind of file.
+        DataError: an unknown kind of file, or one that cannot be written.
     """
-    used = [s.name for s in runs.frame if s.null_count() < len(s)]
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise DataError(f"cannot write {path}; name a file that ends in .csv or .parquet")
-    with whole(path) as temporary:
-        frame = runs.frame.select(used)
-        frame.write_csv(temporary) if suffix == ".csv" else frame.write_parquet(temporary)
+    write(runs, Path(path), spreadsheet)
 
 
-def _from_frame(source: Any, name: str = "") -> Runs:
-    try:
-        frame = nw.from_native(source, eager_only=True)
-    except TypeError as error:
-        raise DataError(
-            f"cannot read runs from a {type(source).__name__}; give a path or a data frame"
-        ) from error
-    _check_header(list(frame.columns), name or "the data frame")
-    texts: list[dict[str, Any]] = []
-    for place, row in enumerate(frame.iter_rows(named=True), start=1):
-        texts.append({"": f"row {place}", **row})
-    return _checked(texts, name)
-
-
-def _from_csv(path: Path) -> Runs:
-    csv.field_size_limit(MAX_CELL)
-    rows: list[dict[str, Any]] = []
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(
-                f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet"
-            )
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            if not header:
-                raise DataError(
-                    f"{path} is empty; its first line must name the columns: params,tokens,loss,..."
-                )
-            header = [name.strip() for name in header]
-            _check_header(header, str(path))
-            for cells in reader:
-                where = f"line {reader.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise DataError(f"{path}, {where} has {len(cells)} cells, its header {len(header)}")
-                rows.append({"": where, **dict(zip(header, cells, strict=True))})
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return _checked(rows, str(path))
-
-
-def _check_header(header: list[str], where: str) -> None:
-    for name in header:
-        if name not in COLUMN:
-            raise DataError(f"{where}: unknown column {name!r}; {nearest(name, SCHEMA)}")
-        if header.count(name) > 1:
-            raise DataError(f"{where}: column {name!r} stands there twice; keep one")
+def _checked(raw: Raw) -> Runs:
+    where = raw.name or "the data frame"
+    for name in raw.frame.columns:
+        if name not in SCHEMA:
+            hint = "to use columns of other names, see `bitlaw runs import --help`"
+            raise DataError(f"{where}: unknown column {name[:80]!r}; {nearest(name[:80], SCHEMA)}; {hint}")
     for name in ("tokens", "loss"):
-        if name not in header:
+        if name not in raw.frame.columns:
             raise DataError(f"{where}: column {name!r} is missing; every table needs params, tokens and loss")
-
-
-def _checked(raw: list[dict[str, Any]], source: str) -> Runs:
-    """Parse every cell; rows carry their place in the source under the empty name."""
-    if not raw:
-        raise DataError(f"{source or 'the data frame'} has a header but no rows")
-    rows, problems = [], []
-    for cells in raw:
-        where = cells.pop("")
-        row: dict[str, Any] = {}
-        bad = False
-        for name, cell in cells.items():
-            try:
-                row[name] = _parse(COLUMN[name], cell)
-            except ValueError as error:
-                bad = True
-                problems.append(f"{where}, column {name}: {error}")
-        if not bad:
-            try:
-                check_row(row, where)
-            except DataError as error:
-                problems.append(str(error))
-        rows.append(row)
+    if not raw.places and not raw.problems:
+        raise DataError(f"{where} has a header but no rows")
+    frame, flaws = check(raw.frame)
+    problems = [*raw.problems, *(Problem(raw.places[f.row], f.column, "", f.reason) for f in flaws)]
     if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        prefix = f"{source}: " if source else ""
-        raise DataError(prefix + "; ".join(problems[:SHOWN]) + more)
-    rows = named(rows)
-    frame = pl.DataFrame(rows, schema_overrides={k: v for k, v in SCHEMA.items() if k in rows[0]})
-    check_unique(frame)
-    return Runs(frame, source)
-
-
-def _parse(column: Column, cell: Any) -> Any:
-    """Turn a cell into the column's type; empty cells are None.
-
-    Raises:
-        ValueError: with the reason.
-    """
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return None
-    if isinstance(cell, str):
-        cell = cell.strip()
-    value: Any = cell
-    if column.kind in ("text", "format"):
-        if isinstance(cell, float) and cell.is_integer():
-            cell = int(cell)
-        value = str(cell)
-    elif isinstance(cell, str):
-        value = _number(cell)
-        if column.kind == "integer" and math.isfinite(value):
-            value = _whole(cell)
-    elif isinstance(cell, bool) or not isinstance(cell, (int, float)):
-        raise ValueError(f"{cell!r} is not a number")
-    if column.kind == "integer":
-        if isinstance(value, float) and not value.is_integer():
-            raise ValueError(f"{cell!r} is not a whole number")
-        if abs(value) >= 2**63:
-            raise ValueError(f"{cell!r} is too large")
-        value = int(value)
-    elif column.kind == "number":
-        value = float(value)
-    problem = column.problem(value)
-    if problem:
-        raise ValueError(problem)
-    return parse_format(value).name if column.kind == "format" else value
-
-
-def _whole(text: str) -> int:
-    """Read a whole number exactly: a float would round what is above 2^53."""
-    try:
-        exact = Decimal(text)
-        if exact != exact.to_integral_value():
-            raise ValueError
-    except (ArithmeticError, ValueError):
-        raise ValueError(f"{text[:40]!r} is not a whole number") from None
-    if abs(exact) >= 2**63:
-        raise ValueError(f"{text[:40]!r} is too large")
-    return int(exact)
-
-
-def _number(text: str) -> float:
-    """Read a plain decimal number; Python's own `float` also takes 1_000, nan, inf and foreign digits."""
-    if not text.isascii() or "_" in text:
-        raise ValueError(f"{text[:40]!r} is not a number")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"{text[:40]!r} is not a number; write it like 2.5e9, without units or commas"
-        ) from None
+        refuse(raw.name, [str(problem) for problem in problems], SHOWN)
+    return Runs(frame, raw.name)

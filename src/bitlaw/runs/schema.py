@@ -57,6 +57,8 @@ class Column:
                 parse_format(value)
             except ConfigError as error:
                 return str(error)
+        elif "\x00" in value:
+            return "holds a NUL character; databases cannot keep it: take it out"
         elif self.choices and value not in self.choices:
             return f"{value!r} is not one of {', '.join(self.choices)}"
         return ""

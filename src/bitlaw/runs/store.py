@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import sqlalchemy as sa
 
 from ..errors import StoreError
@@ -17,6 +18,8 @@ from .database import Database
 from .postgresql import PostgreSQL
 from .sqlite import SQLite
 from .table import Runs
+
+TAKEN = 5000  # rows that are written at once
 
 
 def is_address(source: object) -> bool:
@@ -98,6 +101,32 @@ class Store:
         records = self.checked(rows)
         if records:
             self._database.run("write to", lambda connection: self.insert(connection, records))
+
+    def take(self, runs: Runs, tell: Callable[[float], None] = lambda share: None) -> int:
+        """Store checked runs in one transaction; a row whose id is there already is left as it is.
+
+        Args:
+            runs: the rows.
+            tell: told which share is stored.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            StoreError: the database refused; then none is stored.
+        """
+        frame = runs.frame.with_columns(pl.col("status").fill_null("ok"))
+        frame = frame.select([s.name for s in frame if s.null_count() < len(s)])
+        count = sa.select(sa.func.count()).select_from(tables.runs)
+
+        def work(connection: sa.Connection) -> int:
+            before = int(connection.execute(count).scalar_one())
+            for place, rows in enumerate(frame.iter_slices(TAKEN)):
+                self.insert(connection, rows.to_dicts())
+                tell(min(1.0, (place + 1) * TAKEN / frame.height))
+            return int(connection.execute(count).scalar_one()) - before
+
+        return self._database.run("write to", work) if frame.height else 0
 
     def checked(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Rows as they are stored.

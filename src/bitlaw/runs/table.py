@@ -10,7 +10,8 @@ import polars as pl
 from ..errors import DataError, nearest
 from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
-from .schema import COLUMN, SCHEMA, STATUSES
+from .check import row_problem
+from .schema import COLUMN, SCHEMA
 
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 
@@ -67,6 +68,28 @@ class Runs:
     def ok(self) -> pl.DataFrame:
         """Rows that have a loss."""
         return self.frame.filter(pl.col("loss").is_not_null())
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame of all columns; needs pandas and pyarrow.
+
+        Raises:
+            DataError: they are not installed.
+        """
+        return self._native("to_pandas", "pandas pyarrow")
+
+    def to_arrow(self) -> Any:
+        """An Arrow table of all columns; needs pyarrow.
+
+        Raises:
+            DataError: it is not installed.
+        """
+        return self._native("to_arrow", "pyarrow")
+
+    def _native(self, method: str, packages: str) -> Any:
+        try:
+            return getattr(self.frame, method)()
+        except ImportError as error:
+            raise DataError(f"this needs packages that are not installed: pip install {packages}") from error
 
     def filter(self, *predicates: pl.Expr) -> Runs:
         """Return the rows for which all polars expressions hold."""
@@ -196,12 +219,9 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
     Raises:
         DataError: naming the place.
     """
-    if row.get("status") in (None, "ok") and row.get("loss") is None:
-        raise DataError(f"{where} has no loss; give one, or a status of {' or '.join(STATUSES[1:])}")
-    if row.get("status") not in (None, "ok") and row.get("loss") is not None:
-        raise DataError(f"{where} has status {row['status']!r} and a loss; a failed run has none")
-    if row.get("gap") is not None and row.get("post_format") is None:
-        raise DataError(f"{where} has a gap but no post_format; say which format it was quantised to")
+    problem = row_problem(row)
+    if problem:
+        raise DataError(f"{where} {problem}")
 
 
 def check_unique(frame: pl.DataFrame) -> None:

@@ -1,0 +1,234 @@
+"""Everybody's data in: read, mapped, checked, and never anything lost without a word."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ..errors import ConfigError, DataError
+from ..files import whole
+from .check import Flaw, check, refuse
+from .convert import convert
+from .export import without_formulas
+from .mapping import read_mapping
+from .proposal import Proposal, propose
+from .raw import Problem, Raw, Tell, shown, silent, together
+from .sources import open_source
+from .table import Runs
+
+SHOWN = 10  # problems spelled out in one message
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Rows that came in, and an account of it.
+
+    Attributes:
+        runs: the checked rows.
+        proposal: which column became which, what was not used, what to look at.
+        problems: cells and rows that could not be used.
+        left_out: rows that are not in `runs` because of them.
+        diverged: rows without a loss because it was nan or inf.
+        notes: how the source was read.
+    """
+
+    runs: Runs
+    proposal: Proposal
+    problems: tuple[Problem, ...] = ()
+    left_out: int = 0
+    diverged: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.runs)} rows; {self.left_out} left out, {len(self.problems)} problems"]
+        lines += [f"{self.diverged} rows diverged: their loss was nan or inf"] if self.diverged else []
+        return "\n".join([*lines, *self.notes, *map(str, self.problems[:SHOWN])])
+
+    def as_json(self) -> dict[str, Any]:
+        """The account as plain values; problems in full."""
+        return {
+            "rows": len(self.runs),
+            "left_out": self.left_out,
+            "diverged": self.diverged,
+            "columns": self.proposal.table(),
+            "unused": list(self.proposal.unused),
+            "remarks": list(self.proposal.remarks),
+            "notes": list(self.notes),
+            "problems": [vars(problem) for problem in self.problems],
+        }
+
+
+def import_runs(
+    source: Any,
+    columns: Mapping[str, Any] | Iterable[str] | str | os.PathLike[str] | None = None,
+    constants: Mapping[str, Any] | Iterable[str] = (),
+    *,
+    ignore: Iterable[str] = (),
+    accept_guesses: bool = False,
+    keep_good: bool = False,
+    diverged: bool = False,
+    separator: str | None = None,
+) -> Imported:
+    """Read runs from anybody's table, tracker or tool.
+
+    Args:
+        source: a data frame (pandas, polars, Arrow); a CSV, Parquet or JSON file; a folder or database of W&B, MLflow,
+            TensorBoard or trackio; trainer_state.json files; results of lm-evaluation-harness; tables and logs of
+            llama.cpp; `wandb:entity/project`; a list of several. `bitlaw runs import --help` has an example of each.
+        columns: which of their columns is which of ours, and in which unit: `{"params": "size in B"}`, or a TOML file.
+            Units are named in `bitlaw runs import --help`.
+        constants: the same in every row: `{"count": "total"}`.
+        ignore: their columns that decide nothing.
+        accept_guesses: believe what their names suggest; without it, guesses are refused with the list of them.
+        keep_good: leave bad rows out, and say which; without it one bad cell refuses the whole.
+        diverged: a loss of nan or inf means that the run diverged; without it such a cell is bad.
+        separator: between the cells of a CSV file.
+
+    Returns:
+        The rows, and what was made of what.
+
+    Raises:
+        DataError: bad cells, guesses that nobody confirmed, or a source that cannot be read.
+        ConfigError: a mapping that cannot mean anything.
+
+    >>> import polars as pl
+    >>> frame = pl.DataFrame({"size": [0.4, 7.0], "D": [8e9, 1e12], "ppl": [20.0, 8.0]})
+    >>> came = import_runs(frame, {"params": "size in B", "tokens": "D", "loss": "ppl in ppl"}, {"count": "total"})
+    >>> came.runs.frame["params"].to_list(), came.runs.frame["loss"].round(3).to_list()
+    ([400000000.0, 7000000000.0], [2.996, 2.079])
+    """
+    said = read_mapping(columns, constants, ignore)
+    raw = read_raw(source, separator)
+    proposal = propose(raw, said)
+    if proposal.guesses and not accept_guesses:
+        raise DataError(
+            f"these columns are guesses: {', '.join(map(str, proposal.guesses))}; "
+            "give them as `columns`, or say accept_guesses=True"
+        )
+    return carry_out(raw, proposal, keep_good=keep_good, diverged=diverged)
+
+
+def read_raw(source: Any, separator: str | None = None, tell: Tell = silent) -> Raw:
+    """Read one source, or a list of several, as it is.
+
+    Raises:
+        DataError: it cannot be read, or holds no rows.
+    """
+    several = source if isinstance(source, (list, tuple)) else [source]
+    if not several:
+        raise DataError("name a source: a file, a folder, a data frame")
+    raw = together([open_source(one, separator, tell) for one in several])
+    if not raw.places and not raw.problems:
+        raise DataError(f"{raw.name or 'the data frame'} has a header but no rows")
+    return raw
+
+
+def carry_out(
+    raw: Raw, proposal: Proposal, *, keep_good: bool = False, diverged: bool = False, tell: Tell = silent
+) -> Imported:
+    """Make rows of a source by a proposal that was confirmed.
+
+    Raises:
+        DataError: bad cells, unless good rows are to be kept and there are some.
+        ConfigError: a column that every table needs is missing.
+    """
+    _check_whole(raw, proposal)
+    columns: dict[str, pl.Series] = {}
+    flaws: list[Flaw] = []
+    for place, rule in enumerate(proposal.rules):
+        tell("converting", place / len(proposal.rules))
+        if not rule.theirs:
+            columns[rule.ours] = pl.Series([rule.constant]).new_from_index(0, raw.frame.height)
+            continue
+        series = raw.frame[rule.theirs]
+        if diverged and rule.ours == "loss":
+            lost = _not_finite(series)
+            series = series.set(lost, None)
+            columns.setdefault("status", pl.Series([None] * len(series), dtype=pl.String))
+            columns["status"] = columns["status"].set(lost, "diverged")
+        columns[rule.ours], found = convert(series, rule.ours, rule.unit, rule.values)
+        flaws += found
+    frame = pl.DataFrame([series.alias(name) for name, series in columns.items()])
+    checked, more = check(frame, lambda share: tell("checking", share))
+    seen = {
+        flaw.row for flaw in flaws
+    }  # a cell that could not be turned leaves a hole: one complaint is enough
+    flaws += [flaw for flaw in more if flaw.column or flaw.row not in seen]
+    theirs = {rule.ours: rule.theirs for rule in proposal.rules}
+    problems = [*raw.problems, *(_problem(raw, flaw, theirs) for flaw in sorted(flaws, key=lambda f: f.row))]
+    bad = {flaw.row for flaw in flaws}
+    good = pl.Series([row not in bad for row in range(len(raw.places))], dtype=pl.Boolean)
+    if problems and not (keep_good and good.any()):
+        raise BadRows(raw.name, problems, keep_good)
+    kept = checked.filter(good)
+    count = int((kept["status"] == "diverged").sum()) if diverged and "status" in kept.columns else 0
+    return Imported(
+        Runs(kept, raw.name), proposal, tuple(problems), len(bad) + len(raw.problems), count, raw.notes
+    )
+
+
+class BadRows(DataError):
+    """Rows that cannot be used; `problems` has all of them."""
+
+    def __init__(self, source: str, problems: list[Problem], asked: bool) -> None:
+        self.problems = problems
+        try:
+            refuse(source, [str(problem) for problem in problems], SHOWN)
+        except DataError as error:
+            text = str(error)
+        end = (
+            "no row is without one"
+            if asked
+            else "mend them, or keep the good rows alone (--keep-good, keep_good=True)"
+        )
+        super().__init__(f"{text}; {end}")
+
+
+def write_problems(problems: Iterable[Problem], path: str | os.PathLike[str]) -> None:
+    """Write problems as CSV, with columns place, column, value and reason; safe for spreadsheets.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    rows = [vars(problem) for problem in problems]
+    names = ("place", "column", "value", "reason")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
+    with whole(Path(path)) as temporary:
+        without_formulas(frame).write_csv(temporary)
+
+
+def _check_whole(raw: Raw, proposal: Proposal) -> None:
+    have = {rule.ours for rule in proposal.rules}
+    missing = [name for name in ("params", "tokens", "loss") if name not in have]
+    if not missing:
+        return
+    there = ", ".join(shown(name) for name in proposal.unused[:30]) or "none"
+    example = {"params": "--set params=8B", "tokens": "--set tokens=300B", "loss": '--map "loss=ppl in ppl"'}
+    raise ConfigError(
+        f"nothing in {raw.name or 'the data frame'} gives {' and '.join(missing)}; its other columns: {there}. "
+        f'Say which is which, like --map "{missing[0]}=COLUMN", or one value for all rows, like {example[missing[0]]}'
+    )
+
+
+def _not_finite(series: pl.Series) -> pl.Series:
+    if series.dtype == pl.String:
+        return (
+            series.str.strip_chars()
+            .str.to_lowercase()
+            .str.contains(r"^[+-]?(nan|inf|infinity)$")
+            .fill_null(False)
+        )
+    return (~series.is_finite()).fill_null(False) if series.dtype.is_float() else series.is_null() & False
+
+
+def _problem(raw: Raw, flaw: Flaw, theirs: Mapping[str, str]) -> Problem:
+    """A flaw as a person finds it: in their column, with what stands there."""
+    name = theirs.get(flaw.column, "")
+    value = shown(raw.frame[name][flaw.row]) if name else ""
+    reason = flaw.reason if not name or name == flaw.column else f"{flaw.reason} (as {flaw.column})"
+    return Problem(raw.places[flaw.row], name or flaw.column, value, reason)

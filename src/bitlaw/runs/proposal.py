@@ -1,0 +1,188 @@
+"""What would be made of a source: what was said and what may be guessed, shown before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from ..errors import ConfigError, nearest
+from . import guess
+from .check import check_column
+from .convert import check_unit, convert
+from .mapping import Rule, Said, quoted
+from .raw import Raw, shown
+from .schema import COLUMN
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What would be made of a source.
+
+    Attributes:
+        rules: one for each of our columns that has something.
+        unused: their columns that nothing is made of.
+        remarks: what a person should look at.
+    """
+
+    rules: tuple[Rule, ...]
+    unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    examples: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def guesses(self) -> tuple[Rule, ...]:
+        """Rules that a person must confirm."""
+        return tuple(rule for rule in self.rules if rule.guessed)
+
+    def table(self) -> list[dict[str, str]]:
+        """Each rule with an example of a cell before and after."""
+        return [
+            {
+                "theirs": rule.theirs or "(the same in all rows)",
+                "ours": rule.ours,
+                "unit": rule.unit or ("values" if rule.values is not None else ""),
+                "why": rule.why,
+                "before": self.examples.get(rule.ours, ("", ""))[0],
+                "after": self.examples.get(rule.ours, ("", ""))[1],
+            }
+            for rule in self.rules
+        ]
+
+
+def propose(raw: Raw, said: Said, guesses: bool = True) -> Proposal:
+    """Put what was said and what may be guessed together.
+
+    Raises:
+        ConfigError: a column that there is not, or bits that nobody explained.
+    """
+    names = raw.frame.columns
+    given = [_resolved(rule, names) for rule in said.rules]
+    for name in said.ignored - set(names):
+        raise ConfigError(f"there is no column {name[:80]!r} to ignore; {nearest(name[:80], names)}")
+    taken = {rule.theirs for rule in given}
+    done = {rule.ours for rule in given} | said.refused
+    free = [name for name in names if name not in taken and name not in said.ignored]
+    found = _guessed(raw, free, done) if guesses else []
+    rules = tuple([*given, *found])
+    used = {rule.theirs for rule in rules}
+    unused = tuple(name for name in names if name not in used)
+    _ask_for_bits(
+        raw, [name for name in unused if name not in said.ignored], {r.ours for r in rules} | said.refused
+    )
+    return Proposal(rules, unused, tuple(_remarks(raw, rules, unused)), _examples(raw, rules))
+
+
+def _resolved(rule: Rule, names: list[str]) -> Rule:
+    """A rule whose column there is; a unit is split off its name unless a column is called that."""
+    if not rule.theirs:
+        return rule
+    theirs, unit = rule.theirs, rule.unit
+    if theirs not in names and not rule.exact:
+        head, word, tail = theirs.rpartition(" in ")
+        if word and head.strip() in names:
+            theirs, unit = head.strip(), tail.strip()
+            check_unit(unit, rule.ours)
+    if theirs not in names:
+        close = nearest(theirs[:80], names) if names else "it has no columns"
+        raise ConfigError(f"there is no column {theirs[:80]!r} to make {rule.ours} of; {close}")
+    return replace(rule, theirs=theirs, unit=unit)
+
+
+def _guessed(raw: Raw, free: list[str], done: set[str]) -> list[Rule]:
+    rules: list[Rule] = []
+    done = set(done)
+    filled = [name for name in free if raw.frame[name].null_count() < raw.frame.height]
+    for ours in [name for name in free if name in COLUMN and name not in done and raw.kind == "table"]:
+        if COLUMN[ours].kind != "format" or not guess.has_digits(raw.frame[ours]):
+            rules.append(Rule(ours, ours, why="same name"))
+    used = {rule.theirs for rule in rules}
+    done |= {rule.ours for rule in rules}
+    for ours in guess.NAMES:
+        ranked = [(guess.rank(name, ours), name) for name in filled if name not in used]
+        best = min(((place, name) for place, name in ranked if place is not None), default=None)
+        if ours in done or best is None or not _plausible(raw, ours, best[1]):
+            continue
+        name = best[1]
+        unit = guess.unit_of(name, ours, raw.frame[name])
+        rules.append(Rule(ours, name, unit, why="guess: by its name" + (" and unit" if unit else "")))
+        used.add(name)
+    return rules
+
+
+def _plausible(raw: Raw, ours: str, name: str) -> bool:
+    """Whether cells do not speak against a guess by name."""
+    series = raw.frame[name]
+    if ours == "id":
+        return not series.null_count() and not series.is_duplicated().any()
+    if COLUMN[ours].kind == "format":
+        return guess.format_unit(ours, series) is not None
+    return COLUMN[ours].kind == "text" or series.dtype != pl.Boolean
+
+
+def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
+    """Refuse to lose a column that says how many bits: rows without a format count as 16 bits."""
+    for name in unused:
+        ours = guess.formats_of(name, raw.frame[name])
+        if ours is None or ours in done:
+            continue
+        cells = guess.filled(raw.frame[name]).unique(maintain_order=True)
+        some = ", ".join(shown(cell) for cell in cells.head(5))
+        if not guess.has_digits(cells):
+            file = f'{ours} = {{ column = {quoted(name)}, values = {{ {quoted(str(cells[0]))} = "int4" }} }}'
+            raise ConfigError(
+                f"column {name!r} ({some}) seems to name formats, and rows without one count as 16 bits: say what it "
+                f'means by --map "{ours}={name}", or, if bitlaw does not know all of these names, in a mapping file by '
+                f"{file}; or --ignore {name!r}"
+            )
+        raise ConfigError(
+            f"column {name!r} ({some}) seems to say in how many bits, but not of which format, and rows without one "
+            f'count as 16 bits: add --map "{ours}={name} in int" (4 is int4), "... in fp" (8 is e4m3), '
+            f"post_format for quantisation after training, a mapping file with values, or --ignore {name!r}"
+        )
+
+
+def _examples(raw: Raw, rules: Iterable[Rule]) -> dict[str, tuple[str, str]]:
+    out = {}
+    for rule in rules:
+        if not rule.theirs:
+            out[rule.ours] = ("", rule.constant)
+            continue
+        cells = guess.filled(raw.frame[rule.theirs]).head(20)
+        if not len(cells):
+            continue
+        turned, flaws = convert(cells, rule.ours, rule.unit, rule.values)
+        turned, more = check_column(COLUMN[rule.ours], turned)
+        place = int(turned.is_not_null().arg_max() or 0)
+        bad = any(flaw.row == place for flaw in flaws + more)
+        after = "(cannot be read)" if bad else shown(turned[place]) or "(empty)"
+        out[rule.ours] = (shown(cells[place]), after)
+    return out
+
+
+def _remarks(raw: Raw, rules: tuple[Rule, ...], unused: tuple[str, ...]) -> Iterable[str]:
+    by = {rule.ours: rule for rule in rules}
+    for ours, least in (("params", 1e3), ("tokens", 1e3)):
+        rule = by.get(ours)
+        if rule is None or rule.unit or not rule.theirs:
+            continue
+        largest, _ = check_column(COLUMN[ours], raw.frame[rule.theirs])
+        if largest.max() is not None and largest.max() < least:  # type: ignore[operator]
+            yield (
+                f"{rule.theirs} is at most {shown(largest.max())}, few for {ours}: "
+                f'if it counts billions, say --map "{ours}={rule.theirs} in B"'
+            )
+    if "params" in by and "count" not in by:
+        yield "how params are counted is not known: --set count=non_embedding (or total, matmul) says it"
+    loss = by.get("loss")
+    if loss is not None and guess.plain(loss.theirs) == "loss" and raw.kind != "table":
+        yield f"{loss.theirs} may be the loss on training text, of the last step; a loss on held-out text is better"
+    if raw.kind != "table" and "state" in raw.frame.columns:
+        states = raw.frame["state"].drop_nulls().str.to_lowercase()
+        for state, n in sorted((s, int((states == s).sum())) for s in states.unique() if s != "finished"):
+            runs = f"{n} of {raw.frame.height} runs are {shown(state)}, not finished"
+            yield f"{runs}: their last values count as their ends"
+    other = [name for name in unused if loss is not None and guess.rank(name, "loss") is not None]
+    if other:
+        yield f"also possible as loss: {', '.join(shown(name) for name in other)}"

@@ -1,0 +1,183 @@
+"""CSV, Parquet and data frames, as they are.
+
+A CSV file is read as text, to be parsed cell by cell later: data-frame readers turn a column into text, or a bad number
+into NaN, without a word.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TextIO
+
+import narwhals.stable.v1 as nw
+import polars as pl
+
+from ...errors import DataError
+from ..raw import MAX_COLUMNS, Problem, Raw, Tell, check_width, column_of, silent
+
+MAX_BYTES = 2**30
+MAX_CELL = 1_000_000
+MAX_LINE = 16_000_000
+TELL_ROWS = 20_000
+
+
+def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> Raw:
+    """Read a CSV file as text.
+
+    Args:
+        path: the file; tabs separate cells where it ends in .tsv.
+        separator: between cells; default: a comma, or a tab in .tsv.
+        tell: told how much is read.
+
+    Raises:
+        DataError: it is not a CSV file, or has no header of different names.
+    """
+    csv.field_size_limit(MAX_CELL)
+    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    rows: list[list[str]] = []
+    places: list[str] = []
+    problems: list[Problem] = []
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(
+                f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet"
+            )
+        with path.open("rb") as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(_lines(file, path), strict=True, delimiter=separator)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(header, path, separator)
+            for cells in reader:
+                if not cells:
+                    continue
+                place = f"line {reader.line_num}"
+                if len(cells) != len(header):
+                    text = separator.join(cells)[:60]
+                    reason = f"has {len(cells)} cells, its header {len(header)}; quote cells that hold {separator!r}"
+                    problems.append(Problem(place, "", text, reason))
+                    continue
+                rows.append(cells)
+                places.append(place)
+                if len(rows) % TELL_ROWS == 0:
+                    tell(f"reading {path.name}", min(binary.tell() / size, 1.0))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not a UTF-8 CSV file: {_where(path)} is no UTF-8; save it as `CSV UTF-8`"
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{path} is not a UTF-8 CSV file: line {reader.line_num}: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    cells_by_column = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    columns = {
+        name: pl.Series(name, cells, dtype=pl.String)
+        for name, cells in zip(header, cells_by_column, strict=True)
+    }
+    return Raw(pl.DataFrame(columns), places, str(path), "table", tuple(problems))
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Lines, none longer than anybody writes: a file of 1 GiB may be one line."""
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise DataError(
+                f"{path}, line {number} is longer than {MAX_LINE:,} characters; is this a table of runs?"
+            )
+        yield line
+
+
+def _where(path: Path) -> str:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"line {number}"
+    return "its end"
+
+
+def _check_header(header: list[str], path: Path, separator: str) -> None:
+    if not header:
+        raise DataError(f"{path} is empty; its first line must name the columns: params,tokens,loss,...")
+    check_width(len(header), str(path))
+    for other, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
+        if len(header) == 1 and other in header[0] and other != separator:
+            raise DataError(
+                f"{path} has one column; its cells seem to stand between {word}: give the separator"
+            )
+    seen: set[str] = set()
+    for name in header:
+        if not name:
+            raise DataError(f"{path}: a column has no name; name it in the first line, or take it out")
+        if name in seen:
+            raise DataError(f"{path}: column {name[:80]!r} stands there twice; keep one")
+        seen.add(name)
+
+
+def from_parquet(path: Path) -> Raw:
+    """Read a Parquet file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        check_width(len(pl.read_parquet_schema(path)), str(path))
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"cannot read {path} as Parquet: {error}") from error
+    return Raw(_flat(frame), _numbered(frame.height), str(path))
+
+
+def from_frame(source: Any) -> Raw:
+    """Take a pandas, polars or Arrow data frame; what pandas calls missing (None, NA, NaN) is an empty cell.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        native = nw.from_native(source, eager_only=True)
+    except TypeError as error:
+        raise DataError(
+            f"cannot read runs from a {type(source).__name__}; give a path or a data frame"
+        ) from error
+    names = [str(name) for name in native.columns]
+    if len(set(names)) < len(names):
+        raise DataError("the data frame: two columns have one name; keep one")
+    check_width(len(names), "the data frame")
+    if isinstance(source, pl.DataFrame):
+        frame = source
+    elif native.implementation.is_pandas():
+        frame = pl.DataFrame({str(name): _of_pandas(source[name]) for name in source.columns})
+    else:
+        frame = native.to_polars()
+    return Raw(_flat(frame), _numbered(frame.height), "", "table")
+
+
+def _of_pandas(series: Any) -> pl.Series:
+    missing = series.isna()
+    values = [None if lost else _plain(value) for value, lost in zip(series.tolist(), missing, strict=True)]
+    return column_of(values)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars, which hide in columns of objects, as Python's."""
+    return value.item() if type(value).__module__ == "numpy" else value
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns of records taken apart, as in records from elsewhere."""
+    nested = [s.name for s in frame if isinstance(s.dtype, pl.Struct)]
+    for name in nested[:MAX_COLUMNS]:
+        parts = frame[name].struct.unnest()
+        parts = parts.rename({part: f"{name}.{part}" for part in parts.columns})
+        frame = frame.drop(name).hstack(parts)
+    return frame
+
+
+def _numbered(height: int) -> list[str]:
+    return [f"row {place}" for place in range(1, height + 1)]

@@ -1,0 +1,66 @@
+"""trackio: the SQLite file of a project, read without trackio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+from ..raw import Raw, from_records
+from . import records
+
+
+def sees(folder: Path) -> bool:
+    """Whether a folder holds projects of trackio."""
+    return any({"metrics", "configs"} <= records.tables(path) for path in _projects(folder))
+
+
+def _projects(folder: Path) -> list[Path]:
+    """Files of SQLite among those that might be projects."""
+    found = []
+    for path in sorted(folder.glob("*.db")):
+        with path.open("rb") as file:
+            if file.read(16) == b"SQLite format 3\x00":
+                found.append(path)
+    return found
+
+
+def read(source: str) -> Raw:
+    """Runs of a project's file, or of all in a folder (by default ~/.cache/huggingface/trackio).
+
+    Each run is a row: its configuration, and the last value of each metric.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(source)
+    paths = _projects(path) if path.is_dir() else [path]
+    if not paths:
+        raise DataError(
+            f"{path} holds no projects of trackio (.db); they are in ~/.cache/huggingface/trackio"
+        )
+    found = [run for one in paths if {"metrics", "configs"} <= records.tables(one) for run in _runs(one)]
+    return from_records(found, str(path), "trackio")
+
+
+def _runs(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    runs: dict[str, dict[str, Any]] = {}
+    for name, config in records.query(path, "SELECT run_name, config FROM configs ORDER BY id"):
+        runs[str(name)] = {k: v for k, v in _object(path, config).items() if not k.startswith("_")}
+    for name, metrics in records.query(path, "SELECT run_name, metrics FROM metrics ORDER BY step, id"):
+        record = runs.setdefault(str(name), {})
+        for key, value in _object(path, metrics).items():
+            if isinstance(value, (int, float, str)):
+                record[key] = value
+    return [
+        (f"run {name!r} of {path.stem}", {"run_name": name, "project": path.stem, **record})
+        for name, record in runs.items()
+    ]
+
+
+def _object(path: Path, text: Any) -> dict[str, Any]:
+    try:
+        return records.mapping(json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} holds values of trackio that are not JSON: {str(error)[:100]}") from error
