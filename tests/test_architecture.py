@@ -18,15 +18,16 @@ ROOT = Path(bitlaw.__file__).parent
 LAW_HALF = {
     "errors": set(),
     "files": {"errors"},
+    "html": set(),
     "units": {"errors"},
     "formats": {"errors", "units"},
     "shapes": {"errors", "units", "formats"},
-    "runs": {"errors", "files", "units", "formats", "shapes"},
-    "laws": {"errors", "files", "units", "formats", "shapes"},
-    "fitting": {"errors", "files", "units", "formats", "shapes", "runs", "laws"},
-    "planning": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting"},
+    "runs": {"errors", "files", "html", "units", "formats", "shapes"},
+    "laws": {"errors", "files", "html", "units", "formats", "shapes"},
+    "fitting": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws"},
+    "planning": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws", "fitting"},
     "calibration": {"errors"},
-    "report": {"errors", "files", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
+    "report": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
 }
 LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {

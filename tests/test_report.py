@@ -59,7 +59,7 @@ def test_the_page_is_whole_and_reaches_for_nothing(page):
     tags.feed(text)
     assert tags.open == []
     assert "script" not in tags.seen
-    assert tags.seen.count("img") == 6
+    assert tags.seen.count("img") >= 6
     assert all(a.startswith("data:image/svg+xml;base64,") for a in tags.addresses)
     assert text.endswith("</html>\n")
     assert list(page[0].parent.iterdir()) == [page[0]]

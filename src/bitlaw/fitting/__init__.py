@@ -5,8 +5,10 @@ from .contour import Contour, contours
 from .estimate import fit
 from .examine import examine
 from .forecast import Forecast, forecast, load_forecast
+from .influence import Influence, influence
 from .isoflop import isoflop
 from .path import OptimalPath
+from .profiles import Profile, profiles
 from .protocol import Backtest, Protocol, backtest, protocol
 from .result import Estimate, Fit, HeldOut, load_fit
 from .shift import Shift, shift
@@ -20,7 +22,9 @@ __all__ = [
     "Fit",
     "Forecast",
     "HeldOut",
+    "Influence",
     "OptimalPath",
+    "Profile",
     "Protocol",
     "Shift",
     "Split",
@@ -32,12 +36,14 @@ __all__ = [
     "examine",
     "fit",
     "forecast",
+    "influence",
     "isoflop",
     "largest",
     "load_fit",
     "load_forecast",
     "longest",
     "lowest_bits",
+    "profiles",
     "protocol",
     "shift",
 ]

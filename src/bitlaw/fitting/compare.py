@@ -153,6 +153,11 @@ class Comparison:
 
         return comparison_text(self)
 
+    def _repr_html_(self) -> str:
+        from .tell import comparison_html
+
+        return comparison_html(self)
+
 
 def without_precision(law: Law) -> Law:
     """Return the same law with neither precision terms nor gap."""

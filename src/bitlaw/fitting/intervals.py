@@ -155,6 +155,11 @@ def covariance(problem: Problem, jacobian: Array, residual: Array) -> Array:
     return sandwich
 
 
+def curvature(problem: Problem, jacobian: Array, residual: Array, pull: Array | None = None) -> Array:
+    """The inverse of the objective's curvature (f, f), with the weights of Huber's second derivative or others (n,)."""
+    return _inverse(jacobian, problem.weight * problem.inlying(residual) if pull is None else pull)
+
+
 def _inverse(jacobian: Array, weight: Array) -> Array:
     """(J' W J)^-1 (f, f) from derivatives (n, f), but not by way of J' W J, whose condition is the square of J's."""
     half = np.linalg.pinv(np.sqrt(weight)[:, None] * jacobian, rcond=1e-6)
@@ -172,8 +177,7 @@ def profile(problem: Problem, optimum: Optimum, level: float) -> Array:
     values, slopes = problem.linearised(u[None])
     residual = values[0] - problem.targets
     spread = np.sqrt(np.diag(covariance(problem, slopes[0].T, residual)))
-    inside = problem.weight * problem.inlying(residual)
-    alone = np.sqrt(np.maximum(np.diag(_inverse(slopes[0].T, inside)), 1e-300))
+    alone = np.sqrt(np.maximum(np.diag(curvature(problem, slopes[0].T, residual)), 1e-300))
     limit = student_quantile(degrees(problem), 0.5 + level / 2)
     ends = np.empty((len(u), 2))
     for place in range(len(u)):

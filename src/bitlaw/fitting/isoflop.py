@@ -158,6 +158,7 @@ def isoflop(
         flops_per=flops_per,
         notes=tuple(notes + _flags(minima) + [said]),
         line=line,
+        valleys=minima.valleys,
     )
 
 

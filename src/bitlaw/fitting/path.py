@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..units import format_quantity, parse_quantity
 from .line import Line, Range
-from .minima import OK
+from .minima import OK, Valley
 from .result import plain
 from .tell import number, render
 
@@ -82,6 +82,7 @@ class OptimalPath:
         count: convention by which N is counted.
         flops_per: k, FLOPs per parameter and token.
         notes: what was left out or should be known.
+        valleys: the parabolas of approach 2, with the losses they go through.
     """
 
     approach: int
@@ -100,6 +101,7 @@ class OptimalPath:
     flops_per: float
     notes: tuple[str, ...]
     line: Line = field(repr=False)
+    valleys: tuple[Valley, ...] = field(default=(), repr=False)
 
     def optimum(self, flops: str | float) -> Allocation:
         """The best size and tokens for a budget; the intervals do not hold `bias_params`.
@@ -117,7 +119,7 @@ class OptimalPath:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
-        return plain({k: v for k, v in asdict(self).items() if k != "line"})
+        return plain({k: v for k, v in asdict(self).items() if k not in ("line", "valleys")})
 
     def __str__(self) -> str:
         title = (

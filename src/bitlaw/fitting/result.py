@@ -208,6 +208,11 @@ class Fit:
 
         return fit_text(self)
 
+    def _repr_html_(self) -> str:
+        from .tell import fit_html
+
+        return fit_html(self)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data, complete enough to load again; NaN becomes None."""
         held = vars(self.held_out) if self.held_out else None

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .. import html
 from ..units import format_quantity
 from .objective import HUBER
 
 if TYPE_CHECKING:
-    from .compare import Comparison, Entry
+    from .compare import Comparison, Entry, Ranking
     from .protocol import Backtest, Protocol
     from .result import Fit, HeldOut
     from .shift import Shift
@@ -40,31 +41,24 @@ def render(*parts: Table | str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def fit_text(fit: Fit) -> str:
-    """A fit as text."""
+def fit_title(fit: Fit) -> str:
+    """What a fit is of."""
     rows = " and ".join(f"{n} {kind} rows" for kind, n in fit.rows.items())
-    table = Table(
-        title=f"{fit.law.name}: {rows}, {fit.clusters} independent clusters, N counted as {fit.count}",
-        title_justify="left",
-    )
-    for name, justify in (
-        ("parameter", "left"),
-        ("estimate", "right"),
-        (f"{fit.level:.0%} interval", "left"),
-        ("status", "left"),
-        ("meaning", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    return f"{fit.law.name}: {rows}, {fit.clusters} independent clusters, N counted as {fit.count}"
+
+
+def estimate_cells(fit: Fit) -> tuple[list[str], list[list[str]]]:
+    """The estimates: a header, and a row for each parameter."""
+    rows = []
     for e in fit.estimates:
         interval = "" if e.status == "fixed" else f"{number(e.low)} to {number(e.high)}"
         unit = f" [{e.parameter.unit}]" if e.parameter.unit else ""
-        table.add_row(
-            escape(e.parameter.name),
-            number(e.value),
-            interval,
-            e.status,
-            escape(e.parameter.meaning + unit),
-        )
+        rows.append([e.parameter.name, number(e.value), interval, e.status, e.parameter.meaning + unit])
+    return ["parameter", "estimate", f"{fit.level:.0%} interval", "status", "meaning"], rows
+
+
+def fit_lines(fit: Fit) -> list[str]:
+    """How a fit was made and how well it predicts, in sentences."""
     lines = []
     if fit.df:
         student = f", Student with {fit.df} degrees of freedom" if fit.method != "cluster" else ""
@@ -72,8 +66,25 @@ def fit_text(fit: Fit) -> str:
     lines.append(objective_text(fit))
     if fit.held_out:
         lines.append(held_out_text(fit.held_out, alone=fit.law.loss == 0))
-    lines += [f"Note: {note}." for note in fit.notes]
-    return render(table, *lines)
+    return lines
+
+
+def fit_text(fit: Fit) -> str:
+    """A fit as text."""
+    table = Table(title=fit_title(fit), title_justify="left")
+    header, rows = estimate_cells(fit)
+    for name in header:
+        table.add_column(name, justify="right" if name == "estimate" else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return render(table, *fit_lines(fit), *(f"Note: {note}." for note in fit.notes))
+
+
+def fit_html(fit: Fit) -> str:
+    """A fit for a notebook."""
+    table = html.table(*estimate_cells(fit), numbers={1}, caption=fit_title(fit))
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in fit_lines(fit))
+    return f"<div>{table}{lines}{html.items(fit.notes)}</div>"
 
 
 def method_text(fit: Fit) -> str:
@@ -118,33 +129,62 @@ def held_out_text(held: HeldOut, alone: bool = False) -> str:
     return text + "."
 
 
+def ranking_title(ranking: Ranking) -> str:
+    """What a ranking is of."""
+    what = "losses" if ranking.what == "loss" else "gaps"
+    return f"Held out: {ranking.split}, {ranking.rows} {what} in {ranking.clusters} clusters"
+
+
+def ranking_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
+    """A ranking: a header, and a row for each law and baseline."""
+    header = ["law", "parameters", "mean abs. error", "bias", "worse than the best by"]
+    criteria = any(e.bic is not None for e in ranking.entries)
+    rows = []
+    for entry in (*ranking.entries, *ranking.baselines):
+        bic = ["-" if entry.bic is None else f"{entry.bic:.1f}"] if criteria else []
+        rows.append([*entry_cells(entry), *bic])
+    return header + (["BIC"] if criteria else []), rows
+
+
+def intervals_of(comparison: Comparison) -> str:
+    """How the intervals of a comparison were made."""
+    return (
+        f"Intervals: {comparison.rankings[0].level:.0%} confidence, Student's t over clusters; those of how much "
+        "laws are worse than the best hold for all laws of a ranking at once."
+    )
+
+
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as text."""
     parts: list[Table | str] = []
     for ranking in comparison.rankings:
-        what = "losses" if ranking.what == "loss" else "gaps"
-        table = Table(
-            title=f"Held out: {ranking.split}, {ranking.rows} {what} in {ranking.clusters} clusters",
-            title_justify="left",
-        )
-        for name in ("law", "parameters", "mean abs. error", "bias", "worse than the best by"):
+        table = Table(title=ranking_title(ranking), title_justify="left")
+        header, rows = ranking_cells(ranking)
+        for name in header:
             table.add_column(name, justify="left" if name == "law" else "right")
-        criteria = any(e.bic is not None for e in ranking.entries)
-        if criteria:
-            table.add_column("BIC", justify="right")
-        for entry in (*ranking.entries, *ranking.baselines):
-            cells = entry_cells(entry)
-            table.add_row(*cells, *(["-" if entry.bic is None else f"{entry.bic:.1f}"] if criteria else []))
+        for row in rows:
+            table.add_row(*row)
         parts += [table, ranking.verdict]
     if comparison.rankings:
-        parts.append(
-            f"Intervals: {comparison.rankings[0].level:.0%} confidence, Student's t over clusters; those of how much "
-            "laws are worse than the best hold for all laws of a ranking at once."
-        )
+        parts.append(intervals_of(comparison))
     if comparison.left_out:
         parts.append("Left out:")
         parts += [f"  {name}: {reason}" for name, reason in comparison.left_out.items()]
     return render(*parts)
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """A comparison for a notebook."""
+    parts = []
+    for ranking in comparison.rankings:
+        header, rows = ranking_cells(ranking)
+        parts.append(html.table(header, rows, range(1, len(header)), ranking_title(ranking)))
+        parts.append(f"<p>{html.escape(ranking.verdict)}</p>")
+    if comparison.rankings:
+        parts.append(f"<p>{html.escape(intervals_of(comparison))}</p>")
+    left_out = [f"{name}: {reason}" for name, reason in comparison.left_out.items()]
+    parts += ["<p>Left out:</p>", html.items(left_out)] if left_out else []
+    return f"<div>{''.join(parts)}</div>"
 
 
 def entry_cells(entry: Entry) -> tuple[str, str, str, str, str]:

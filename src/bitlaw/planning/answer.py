@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..html import escape, items
+from ..html import table as html_table
 from ..units import format_quantity
 
 SHOWN = 12  # options printed; all are in the JSON
+OTHERS = "The same question by other laws and objectives"
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,22 @@ class Plan:
         found: dict[str, Any] = _null(asdict(self))
         return found
 
+    def _repr_html_(self) -> str:
+        parts = [f"<p><strong>{escape(self.question)}</strong><br>Law: {escape(self.law)}</p>"]
+        parts.append(html_table(*answer_cells(self), numbers={1}))
+        if self.options:
+            header, rows = option_cells(self)
+            parts.append(html_table(header, rows, range(1, len(header)), option_title(self)))
+        if any(not o.reason for o in self.others):
+            header, rows = other_cells(self)
+            parts.append(html_table(header, rows, range(1, len(header)), OTHERS))
+        return f"<div>{''.join(parts)}{items(self.remarks)}</div>"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and which other laws have no answer."""
+        return (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason))
+
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
         console.print(f"{self.question}\nLaw: {self.law}", markup=False)
@@ -168,51 +187,39 @@ class Plan:
                 console.print(f"... and {len(self.options) - SHOWN} more, which --json lists.", markup=False)
         if any(not o.reason for o in self.others):
             console.print(others_table(self))
-        for note in (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason)):
+        for note in self.remarks:
             console.print(f"Note: {note}.", markup=False)
         text: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def answers_table(plan: Plan) -> Table:
-    """The quantities, with intervals and near-optimal ranges where there are any."""
-    table = Table()
-    table.add_column("")
-    table.add_column("best", justify="right")
+def answer_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """The quantities, with intervals and near-optimal ranges where there are any: a header, and rows."""
     drawn = not math.isnan(plan.level)
-    if drawn:
-        table.add_column(f"{plan.level:.0%} interval" + (f", {plan.method}" if plan.method else ""))
     ranged = any(not math.isnan(a.near_low) for a in plan.answers)
+    header = ["", "best"]
+    if drawn:
+        header.append(f"{plan.level:.0%} interval" + (f", {plan.method}" if plan.method else ""))
     if ranged:
-        table.add_column(f"within {plan.tolerance:.0%} of the reducible loss")
-    if plan.formats:
-        table.add_row("formats", plan.formats, *[""] * (drawn + ranged))
+        header.append(f"within {plan.tolerance:.0%} of the reducible loss")
+    rows = [["formats", plan.formats, *[""] * (drawn + ranged)]] if plan.formats else []
     for a in plan.answers:
         cells = [a.name.replace("_", " "), quantity(a.name, a.value) + (" (given)" if a.given else "")]
         if drawn:
             cells.append("" if a.given else span(a.name, a.low, a.high))
         if ranged:
             cells.append(span(a.name, a.near_low, a.near_high))
-        table.add_row(*cells)
-    return table
+        rows.append(cells)
+    return header, rows
 
 
-def options_table(plan: Plan) -> Table:
-    """Choices of formats side by side."""
-    table = Table(
-        title="Formats compared" + (", each at its best" if plan.columns[2] == "loss" else ""),
-        title_justify="left",
-    )
-    table.add_column("formats")
+def option_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
+    """Choices of formats side by side: a header, and a row for each that is shown."""
     *names, chance = plan.columns
-    for name in names:
-        table.add_column(name, justify="right")
     chances = not all(math.isnan(o.chance) for o in plan.options)
     served = not all(math.isnan(o.bytes) for o in plan.options)
-    if chances:
-        table.add_column(chance, justify="right")
-    if served:
-        table.add_column("served bytes", justify="right")
+    header = ["formats", *names, *([chance] if chances else []), *(["served bytes"] if served else [])]
+    rows = []
     for o in plan.options[:SHOWN]:
         cells = [
             o.formats,
@@ -222,27 +229,52 @@ def options_table(plan: Plan) -> Table:
             "yes" if o.near_optimal else "",
         ]
         cells += [f"{o.chance:.0%} of draws"] if chances else []
-        table.add_row(*cells, *([quantity("bytes", o.bytes)] if served else []))
-    return table
+        rows.append(cells + ([quantity("bytes", o.bytes)] if served else []))
+    return header, rows
 
 
-def others_table(plan: Plan) -> Table:
+def option_title(plan: Plan) -> str:
+    """What the table of options is."""
+    return "Formats compared" + (", each at its best" if plan.columns[2] == "loss" else "")
+
+
+def other_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
     """The same answer by other laws; their spread is the honest uncertainty."""
-    table = Table(title="The same question by other laws and objectives", title_justify="left")
-    table.add_column("law")
     told = not all(math.isnan(o.held_out) for o in plan.others)
     names = [a.name for a in plan.answers if not a.given and any(a.name in o.values for o in plan.others)]
     formats = any(o.formats for o in plan.others)
-    if formats:
-        table.add_column("formats")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    if told:
-        table.add_column("held-out error", justify="right")
+    header = ["law", *(["formats"] if formats else []), *(name.replace("_", " ") for name in names)]
+    header += ["held-out error"] if told else []
+    rows = []
     for o in (o for o in plan.others if not o.reason):
         cells = [quantity(name, o.values.get(name, math.nan)) for name in names]
         cells += [("-" if math.isnan(o.held_out) else f"{o.held_out:.2%}")] if told else []
-        table.add_row(o.law, *([o.formats or "free bits"] if formats else []), *cells)
+        rows.append([o.law, *([o.formats or "free bits"] if formats else []), *cells])
+    return header, rows
+
+
+def answers_table(plan: Plan) -> Table:
+    """The quantities as a table of a terminal."""
+    return _table("", *answer_cells(plan), left={0, 2, 3})
+
+
+def options_table(plan: Plan) -> Table:
+    """Choices of formats as a table of a terminal."""
+    return _table(option_title(plan), *option_cells(plan), left={0})
+
+
+def others_table(plan: Plan) -> Table:
+    """The answers of other laws as a table of a terminal."""
+    header, rows = other_cells(plan)
+    return _table(OTHERS, header, rows, left={0, header.index("formats") if "formats" in header else 0})
+
+
+def _table(title: str, header: list[str], rows: list[list[str]], left: set[int]) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    for k, name in enumerate(header):
+        table.add_column(name, justify="left" if k in left else "right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -6,29 +6,42 @@ turns it into the figure of a page. So a figure is worked out once, and file and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .ticks import Form
+
 Scale: TypeAlias = Literal["linear", "log", "symlog"]
+Numbers: TypeAlias = Sequence[float] | NDArray[np.float64]
+
+
+class NothingToDraw(DataError):
+    """The rows, or the law, have nothing that this figure shows; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its label with unit, its scale, and where plain numbers stand, if not by themselves.
+    """An axis: its label with unit, its scale, and where numbers stand, if not by themselves.
 
     Attributes:
         label: what is on it, unit included.
         scale: `symlog` is linear within `linear_below` of zero and logarithmic beyond.
-        ticks: places of the numbers; empty means chosen by the printer.
+        form: how numbers are written: `plain` 0.05, `prefix` 20M, `power` 10²¹.
+        ticks: places of the numbers; empty means chosen from the marks.
         names: texts in place of the numbers at `ticks`, for axes of categories.
-        low, high: limits; None means chosen by the printer.
+        low, high: limits; None means chosen from the marks.
         linear_below: of a `symlog` scale.
         reverse: whether it runs downwards or to the left.
     """
 
     label: str
     scale: Scale = "linear"
+    form: Form = "plain"
     ticks: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     low: float | None = None
@@ -39,14 +52,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """Measured things: a marker each, with an error bar where `error` is given and a text on hover."""
+    """Measured things: a marker each, with an error bar up and down where `error` is given, a text on hover."""
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     label: str = ""
-    colour: int = 0
+    colour: int | None = 0
     marker: int = 0
-    error: Sequence[float] = ()
+    error: Numbers = ()
     hover: Sequence[str] = ()
     hollow: bool = False
     faint: bool = False
@@ -57,8 +70,8 @@ class Points:
 class Line:
     """A curve; `colour` None is grey; `second` puts it on the second vertical axis."""
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     label: str = ""
     colour: int | None = 0
     marker: int | None = None
@@ -70,9 +83,9 @@ class Line:
 class Band:
     """An interval along x."""
 
-    x: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    x: Numbers
+    low: Numbers
+    high: Numbers
     label: str = ""
     colour: int | None = 0
     second: bool = False
@@ -82,24 +95,33 @@ class Band:
 class Bars:
     """Horizontal intervals, one a place on the vertical axis, with a marker at the value."""
 
-    y: Sequence[float]
-    value: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    y: Numbers
+    value: Numbers
+    low: Numbers
+    high: Numbers
     label: str = ""
-    colour: int = 0
+    colour: int | None = 0
+    marker: int = 0
     hover: Sequence[str] = ()
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
 class Contours:
-    """Lines of equal z over a grid: z[i][j] stands at x[j], y[i]; NaN where nothing is known."""
+    """Lines of equal z over a grid: z[i][j] stands at x[j], y[i]; NaN where nothing is known.
 
-    x: Sequence[float]
-    y: Sequence[float]
-    z: Sequence[Sequence[float]]
-    levels: Sequence[float]
+    Attributes:
+        x, y, z: the grid.
+        levels: evenly spaced, rising.
+        label: of the legend.
+    """
+
+    x: Numbers
+    y: Numbers
+    z: NDArray[np.float64]
+    levels: Numbers
     label: str = ""
+    colour: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -136,3 +158,32 @@ class Chart:
     marks: tuple[Mark, ...]
     second: Axis | None = None
     legend: str = ""
+
+    def extent(self, which: Literal["x", "y", "second"]) -> tuple[float, float]:
+        """The lowest and highest number on an axis: its limits where they are set, and else of its marks."""
+        axis = {"x": self.x, "y": self.y, "second": self.second or self.y}[which]
+        found = [np.asarray(part, dtype=float).ravel() for part in self._on(which)]
+        values = np.concatenate([np.empty(0), *found])
+        values = values[np.isfinite(values) & ((values > 0) | (axis.scale != "log"))]
+        low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
+        return (low if axis.low is None else axis.low), (high if axis.high is None else axis.high)
+
+    def _on(self, which: str) -> Iterator[Numbers]:
+        for mark in self.marks:
+            if isinstance(mark, Rule):
+                place = mark.x if which == "x" else mark.y if which == "y" else None
+                yield () if place is None else np.ravel(place)
+            elif isinstance(mark, Bars):
+                yield from (mark.low, mark.value, mark.high) if which == "x" else (mark.y,)
+            elif which == "x":
+                yield mark.x
+            elif isinstance(mark, Contours):
+                yield mark.y
+            elif mark.second == (which == "second"):
+                if isinstance(mark, Band):
+                    yield from (mark.low, mark.high)
+                elif isinstance(mark, Points) and len(mark.error):
+                    y, error = np.asarray(mark.y), np.asarray(mark.error)
+                    yield from (y - error, y + error)
+                else:
+                    yield mark.y

@@ -1,323 +1,82 @@
-"""One self-contained page: answers first, then the evidence, then how it was done.
+"""Blocks as HTML: one self-contained page that opens from disk, from a mail, from an artefact of CI, and prints.
 
-Everything is inside the file: figures as SVG, equations as MathML, no script, no address. Every text from
-a table is escaped. The page opens from disk, from a mail, from an artefact of CI, and prints.
+Everything is inside the file: figures as data that its scripts draw, equations as MathML. A policy in its head lets no
+other script run and nothing be requested. Every text from a table is escaped.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import os
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import sympy as sp
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from sympy.printing.mathml import mathml
 
-from ..errors import DataError
-from ..files import whole
-from ..fitting import Comparison, Fit
-from ..fitting.tell import entry_cells, held_out_text, method_text, number, objective_text
-from ..laws.law import N
-from ..planning import Plan
-from ..planning.answer import quantity, span
-from ..runs import OVERVIEW, Runs
-from . import figures
-from .style import style
-from .view import View
+from ..html import escape, items, table
+from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
+from .document import document
+from .interactive import plotly
 
-_CSS = """
-:root { color-scheme: light; --ink: #1a1a1a; --soft: #5b5b5b; --line: #dcdcdc; --tint: #f4f6f8; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto;
-  max-width: 60rem; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, li { max-width: 46rem; }
-.soft, figcaption { color: var(--soft); font-size: .88rem; }
-figure { margin: 1rem 0 1.6rem; }
-figure img { max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; }
-.answer { background: var(--tint); padding: .8rem 1rem; border-radius: .4rem; margin: 1rem 0; }
-.answer p { margin: .2rem 0; }
-code { font-size: .88rem; background: var(--tint); padding: .1rem .3rem; }
-pre { background: var(--tint); padding: .6rem .8rem; overflow-x: auto; }
-math { font-size: 1.1rem; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } details > * { display: block; }
-  figure, .answer, tr { break-inside: avoid; } }
-"""
+NO_SCRIPT = "Figures and the planner need JavaScript, which is off or not available here; all else is below."
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure: its file name, what it shows, and how to draw it."""
-
-    name: str
-    caption: str
-    draw: Callable[[Axes], Axes]
-
-
-def write_report(
-    path: str | os.PathLike[str],
-    runs: Runs,
-    fit: Fit,
-    *,
-    comparison: Comparison | None = None,
-    plans: Sequence[Plan] = (),
-    title: str = "Scaling report",
-    command: str = "",
-    figure_folder: str | os.PathLike[str] | None = None,
-) -> None:
-    """Write a report of runs and a fit as one HTML file and, if asked, its figures as SVG and PNG.
+def page(blocks: Sequence[Block], title: str) -> str:
+    """Print a report as HTML.
 
     Args:
-        path: the page; written whole or not at all.
-        runs: the table the fit was made from.
-        fit: the fit.
-        comparison: laws ranked on held-out rows.
-        plans: decisions to put first.
-        title: of the page.
-        command: that makes the page again.
-        figure_folder: where figures are written too; None for nowhere.
+        blocks: of the report.
+        title: of the file.
 
-    Raises:
-        DataError: a file cannot be written.
+    Returns:
+        The text of the file.
     """
-    drawn: list[tuple[Picture, bytes]] = []
-    pixels = {}
-    with style():
-        for picture in pictures(fit, View.of(runs, fit)):
-            figure = Figure()
-            picture.draw(figure.subplots())
-            svg, png = io.BytesIO(), io.BytesIO()
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-            drawn.append((picture, svg.getvalue()))
-            if figure_folder is not None:
-                figure.savefig(png, format="png")
-                pixels[picture.name] = png.getvalue()
-    text = _page(runs, fit, comparison, plans, drawn, title, command)
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    if figure_folder is not None:
-        _write_figures(Path(figure_folder), drawn, pixels)
+    data: dict[str, Any] = {}
+    body = "\n".join(_html(block, data) for block in blocks)
+    law = next((block.law for block in blocks if isinstance(block, Panel)), None)
+    return document(title, f'<noscript><p class="soft">{NO_SCRIPT}</p></noscript>\n{body}', data, law)
 
 
-def _write_figures(folder: Path, drawn: Sequence[tuple[Picture, bytes]], pixels: dict[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for picture, svg in drawn:
-        for suffix, data in (("svg", svg), ("png", pixels[picture.name])):
-            with whole(folder / f"{picture.name}.{suffix}") as temporary:
-                temporary.write_bytes(data)
+def _html(block: Block, data: dict[str, Any]) -> str:
+    """A block as HTML; what scripts need of it goes into `data`."""
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
+    if isinstance(block, Text):
+        return f'<p class="{block.tone}">{escape(block.text)}</p>' if block.tone else f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Items):
+        return items(block.texts)
+    if isinstance(block, Table):
+        cells = table(block.header, block.rows, block.numbers, block.caption)
+        # Focusable, so that wide tables can be scrolled by keys.
+        name = escape(block.folded or block.caption or "Table")
+        whole = f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">{cells}</div>'
+        return f"<details><summary>{escape(block.folded)}</summary>{whole}</details>" if block.folded else whole
+    if isinstance(block, Code):
+        return f'<pre tabindex="0"><code>{escape(block.text)}</code></pre>'
+    if isinstance(block, Equations):
+        return "\n".join(_equation(left, right) for left, right in block.sides.items())
+    if isinstance(block, Picture):
+        return _figure(block, data)
+    if isinstance(block, Panel):
+        data["planner-data"] = block.data
+        return '<section id="planner" aria-label="Planner"></section>'
+    return f'<section class="answer">{"".join(_html(b, data) for b in block.blocks)}</section>'
 
 
-def pictures(fit: Fit, view: View) -> list[Picture]:
-    """The figures that these rows and this law can fill."""
-    n, g = fit.rows.get("loss", 0), fit.clusters
-    evidence = f"n = {n} losses in {g} independent clusters"
-    band = f"{fit.level:.0%} confidence, {method_text(fit)}"
-    out = []
-    if view.weights_only().height:
-        out.append(
-            Picture(
-                "loss-against-tokens",
-                f"Marks: single runs. Lines: the fitted law. {evidence}.",
-                lambda ax: figures.loss_against_tokens(ax, fit, view),
-            )
-        )
-    if fit.law.reads_bits and fit.law.n_eff != N and {"A", "alpha"} <= fit.values.keys():
-        out.append(
-            Picture(
-                "effective-parameters",
-                f"Dots: single runs against the fitted 16-bit loss. Lines and bands: fit, {band}. {evidence}.",
-                lambda ax: figures.effective_parameters(ax, fit, view),
-            )
-        )
-    if view.quantized.height:
-        out.append(
-            Picture(
-                "gap-against-tokens-per-parameter",
-                f"Bars: one standard error of each paired gap. Lines and bands: the fitted law, {band}. "
-                f"n = {view.quantized.height} gaps. The vertical axis is linear near zero, so negative gaps show.",
-                lambda ax: figures.gap_against_ratio(ax, fit, view),
-            )
-        )
-    out.append(
-        Picture(
-            "compute-optimal",
-            f"Under C = (6/16) N D P with all parts at P bits. Bands and bars: {band}.",
-            lambda ax: figures.compute_optimal(ax, fit, view),
-        )
-    )
-    if fit.law.reads_bits:
-        largest = view.largest_cost()
-        out.append(
-            Picture(
-                "loss-against-bits",
-                "The best size and tokens at each number of bits, by the point estimates.",
-                lambda ax: figures.loss_against_bits(ax, fit, largest),
-            )
-        )
-    out.append(
-        Picture(
-            "predicted-against-measured",
-            f"Blue: rows the law was fitted to. Open squares: predicted by a fit that never saw them. {evidence}.",
-            lambda ax: figures.predicted_against_measured(ax, fit, view),
-        )
-    )
-    return out
-
-
-def _page(
-    runs: Runs,
-    fit: Fit,
-    comparison: Comparison | None,
-    plans: Sequence[Plan],
-    drawn: Sequence[tuple[Picture, bytes]],
-    title: str,
-    command: str,
-) -> str:
-    parts = [f"<h1>{_text(title)}</h1>", f'<p class="soft">{_text(repr(runs)[1:-1])}</p>']
-    parts += ["<h2>Answers</h2>", *(_plan(p) for p in plans)]
-    if fit.held_out:
-        parts.append(f"<p>{_text(held_out_text(fit.held_out))}</p>")
-    if comparison:
-        parts += ["<h3>Does precision matter to the prediction?</h3>", _comparison(comparison)]
-    parts.append("<h2>Evidence</h2>")
-    for picture, svg in drawn:
-        image = base64.b64encode(svg).decode()
-        parts.append(
-            f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{_text(picture.name.replace("-", " "))}">'
-            f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
-        )
-    parts += ["<h2>Methods</h2>", "<h3>The law</h3>", _equations(fit), _estimates(fit)]
-    parts += [
-        "<h3>What the rows do not tell, and what was left out</h3>",
-        _list(fit.notes or ("Nothing to add.",)),
-    ]
-    parts += ["<h3>Rows</h3>", _rows(runs), "<h3>How to make this page again</h3>"]
-    if command:
-        parts.append(f"<pre>{_text(command)}</pre>")
-    parts.append(
-        f'<p class="soft">bitlaw {version("bitlaw")}, Python {platform.python_version()}; rows '
-        f"{_text(fit.provenance.rows_sha256[:16])}; made {_text(fit.provenance.made)}.</p>"
-    )
-    body = "\n".join(parts)
+def _equation(left: str, right: sp.Expr) -> str:
+    equation = mathml(sp.Eq(sp.Symbol(left), right, evaluate=False), printer="presentation")
+    equation = equation.replace("\u2147", "e").replace("<mo>-</mo>", "<mo>\u2212</mo>")  # as it is printed in papers
+    space = "http://www.w3.org/1998/Math/MathML"
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_text(title)}</title>\n'
-        f"<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        '<p class="equation" tabindex="0" role="group" aria-label="Equation">'
+        f'<math xmlns="{space}" display="block">{equation}</math></p>'
     )
 
 
-def _plan(plan: Plan) -> str:
-    rows = []
-    drawn = plan.level == plan.level  # not NaN
-    for a in plan.answers:
-        cells = [a.name.replace("_", " "), quantity(a.name, a.value) + (" (given)" if a.given else "")]
-        if drawn:
-            cells.append("" if a.given else span(a.name, a.low, a.high))
-        cells.append(span(a.name, a.near_low, a.near_high))
-        rows.append(cells)
-    header = [
-        "",
-        "best",
-        *([f"{plan.level:.0%} interval"] if drawn else []),
-        f"within {plan.tolerance:.0%} of the reducible loss",
-    ]
-    options = ""
-    if plan.options:
-        best = ", ".join(o.formats for o in plan.options if o.near_optimal)
-        options = (
-            f"<p>Formats that are {_text(plan.columns[3])}: <strong>{_text(best) or 'none'}</strong>.</p>"
-        )
+def _figure(picture: Picture, data: dict[str, Any]) -> str:
+    chart, name = picture.chart, f"figure-{len(data) + 1}"
+    data[name] = plotly(chart)
     return (
-        f'<div class="answer"><p><strong>{_text(plan.question)}</strong></p>{_table(header, rows)}{options}'
-        f'<div class="soft">{_list([note[:1].upper() + note[1:] for note in plan.notes])}</div></div>'
+        f'<figure data-chart="{name}"><header><h3>{escape(chart.title)}</h3><div class="scales"></div></header>'
+        f'<div class="canvas" role="img" aria-label="{escape(chart.title)}" aria-describedby="{name}-caption"></div>'
+        f'<figcaption id="{name}-caption">{escape(chart.caption)}</figcaption></figure>'
     )
-
-
-def _comparison(comparison: Comparison) -> str:
-    parts = []
-    for ranking in comparison.rankings:
-        header = [
-            "law",
-            "parameters",
-            "mean abs. error",
-            "bias",
-            f"worse than the best by ({ranking.level:.0%} interval)",
-        ]
-        what = "losses" if ranking.what == "loss" else "gaps"
-        rows = [list(entry_cells(e)) for e in (*ranking.entries, *ranking.baselines)]
-        lead = f"Held out: {ranking.split}, {ranking.rows} {what} in {ranking.clusters} clusters."
-        parts.append(f"<p>{_text(lead)}</p>{_table(header, rows)}<p>{_text(ranking.verdict)}</p>")
-    return "".join(parts)
-
-
-def _equations(fit: Fit) -> str:
-    """The law as MathML: the loss, then the effective parameters it abbreviates."""
-    equations = [sp.Eq(sp.Symbol(name), e, evaluate=False) for name, e in fit.law.display().items()]
-    blocks = [
-        f'<p><math xmlns="http://www.w3.org/1998/Math/MathML" display="block">'
-        f"{mathml(e, printer='presentation')}</math></p>"
-        for e in equations
-    ]
-    return "".join(blocks) + f'<p class="soft">{_text(fit.law.source)}. N counted as {_text(fit.count)}.</p>'
-
-
-def _estimates(fit: Fit) -> str:
-    rows = []
-    for e in fit.estimates:
-        interval = "" if e.status == "fixed" else f"{number(e.low)} to {number(e.high)}"
-        rows.append(
-            [e.parameter.name, number(e.value), interval, e.parameter.unit, e.status, e.parameter.meaning]
-        )
-    header = ["parameter", "estimate", f"{fit.level:.0%} interval", "unit", "status", "meaning"]
-    return (
-        _table(header, rows) + f'<p class="soft">Confidence intervals by {_text(method_text(fit))}, '
-        f"Student with {fit.df} degrees of freedom. "
-        f"{_text(objective_text(fit))}</p>"
-    )
-
-
-def _rows(runs: Runs) -> str:
-    frame = runs.frame.select([c for c in OVERVIEW if runs.frame[c].null_count() < len(runs)])
-    rows = [
-        ["" if v is None else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row]
-        for row in frame.rows()
-    ]
-    hashes = runs.frame["eval_sha256"].drop_nulls().unique()
-    corpora = runs.frame["corpus"].drop_nulls().unique()
-    note = ""
-    if len(corpora):
-        note = f"<p>Text: {_text(', '.join(corpora))}. Evaluation set {_text(', '.join(h[:16] for h in hashes))}.</p>"
-    return (
-        f"{note}<details><summary>All {len(runs)} rows</summary>{_table(list(frame.columns), rows)}</details>"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(h)}</th>" for h in header)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _list(items: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(item)}.</li>" for item in items) + "</ul>"
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))

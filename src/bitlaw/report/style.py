@@ -1,4 +1,4 @@
-"""One restrained, colour-blind safe style for all figures."""
+"""One restrained, colour-blind safe style for all figures; whatever a colour tells apart, marker or dash does too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import matplotlib as mpl
 
-#: Okabe & Ito (2008): told apart under all common colour-vision deficiencies.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+#: Okabe & Ito (2008), told apart under all common colour-vision deficiencies, without black and yellow, which are not
+#: seen on both paper and a dark page; an olive and a violet take their places.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-GREY = "#666666"
+#: The same for the page.
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
+GREY = "#777777"
 
 _RC: Any = {  # matplotlib types its keys one by one; a dict of ours is not that
     "backend": "agg",
@@ -25,15 +28,28 @@ _RC: Any = {  # matplotlib types its keys one by one; a dict of ours is not that
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "legend.title_fontsize": 8.5,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "bitlaw",
+    "pdf.fonttype": 42,
 }
+
+
+def colour(number: int | None) -> str:
+    """The colour of a mark; grey where it has none.
+
+    >>> colour(0), colour(None)
+    ('#0072B2', '#777777')
+    """
+    return GREY if number is None else COLOURS[number % len(COLOURS)]
 
 
 @contextmanager

@@ -1,49 +1,74 @@
-"""The rows of a table as the figures want them: bits as numbers, trained and quantised apart."""
+"""The rows of a table as the figures want them: numbers that the fitted law reads, trained and quantised apart."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from ..fitting import Fit
 from ..formats import UNQUANTIZED
 from ..laws.terms import PARTS
 from ..planning.cost import train_flops
 from ..runs import Count, Runs
+from .chart import NothingToDraw
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class View:
-    """Rows with a loss.
+    """Rows with a loss, beside a fit.
 
     Attributes:
-        trained: rows before quantisation after training.
-        quantized: rows with a gap.
-        losses: loss of every row with one, in table order (what held-out indices point into).
+        fit: the fit.
+        frame: rows with a loss in table order (what held-out indices point into), with `measured`, what the law
+            predicts, and a column for each of the law's inputs, NaN where the table does not say.
     """
 
-    trained: pl.DataFrame
-    quantized: pl.DataFrame
-    losses: NDArray[np.float64]
+    fit: Fit
+    frame: pl.DataFrame
 
     @classmethod
-    def of(cls, runs: Runs, fit: Fit) -> View:
-        """Arrange a table for the figures of a fit."""
+    def of(cls, runs: Runs | View, fit: Fit) -> View:
+        """Arrange a table for the figures of a fit; what is arranged already stays as it is."""
+        if isinstance(runs, View):
+            return runs
         ok = runs.filter(pl.col("loss").is_not_null())
         count: Count = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"  # type: ignore[assignment]
+        inputs = [i for i in fit.law.inputs if i.column not in ("params", "tokens")]
+        sizes = (
+            ok.size(count) if "params" in fit.law.columns and len(ok) else ok.frame["params"].cast(pl.Float64)
+        )
+        target = ok.frame["loss"] if fit.law.target == "loss" else ok.quantity(fit.law.target)
         frame = ok.frame.with_columns(
-            ok.size(count).alias("params"),
+            sizes.alias("params"),
+            target.fill_null(float("nan")).alias("measured"),
             *(ok.bits(part).alias(f"{part}_bits") for part in (*PARTS, "post")),
-        )
-        trained = frame.filter(pl.col("post_format").is_null())
-        return cls(
-            trained=trained,
-            quantized=frame.filter((pl.col("post_bits") < UNQUANTIZED) & pl.col("gap").is_not_null()),
-            losses=frame["loss"].to_numpy(),
-        )
+        ).with_columns(_read(ok, i.column).alias(i.column) for i in inputs)
+        return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")))
+
+    @cached_property
+    def trained(self) -> pl.DataFrame:
+        """Rows before quantisation after training."""
+        return self.frame.filter(pl.col("post_format").is_null() & pl.col("measured").is_finite())
+
+    @cached_property
+    def quantized(self) -> pl.DataFrame:
+        """Rows with a gap."""
+        return self.frame.filter((pl.col("post_bits") < UNQUANTIZED) & pl.col("gap").is_not_null())
+
+    @cached_property
+    def held(self) -> dict[int, float]:
+        """The signed relative error of each held-out row, by its place."""
+        held = self.fit.held_out
+        return {} if held is None else dict(zip(held.index, held.errors, strict=True))
 
     def weights_only(self) -> pl.DataFrame:
         """Trained rows whose activations, keys and values are unquantised."""
@@ -51,5 +76,77 @@ class View:
 
     def largest_cost(self) -> float:
         """Cost of the dearest trained run at 16 bits."""
+        self.need("params", "tokens")
         params, tokens = (self.trained[name].to_numpy() for name in ("params", "tokens"))
+        if not len(params):
+            raise NothingToDraw("no row has a loss of its own; give rows before quantisation")
         return float(train_flops(params, tokens, np.full(len(params), 16.0)).max())
+
+    def need(self, *columns: str) -> None:
+        """Refuse laws that do not read some columns, or that predict no loss.
+
+        Raises:
+            NothingToDraw: such a law.
+        """
+        law = self.fit.law
+        missing = [name for name in columns if name not in law.columns]
+        if missing or law.loss == 0:
+            what = f"does not read {' and '.join(missing)}" if missing else "has no loss in training"
+            raise NothingToDraw(f"{law.name} {what}; take a law that does")
+
+    # ---- what the law says
+
+    def data(self, rows: pl.DataFrame) -> dict[str, Array]:
+        """The law's inputs for some rows of `frame`, each (n,)."""
+        return {i.column: rows[i.column].cast(pl.Float64).to_numpy() for i in self.fit.law.inputs}
+
+    def predicted(self, rows: pl.DataFrame, what: str = "total") -> Array:
+        """Predictions for some rows of `frame` (n,); NaN outside the law's domain."""
+        theta = self.fit.law.vector(self.fit.values)
+        return self._finite(self.fit.law.compiled.guarded(what, theta, self.data(rows)))
+
+    def curve(self, row: Mapping[str, Any], what: str = "total", **swap: Array) -> tuple[Array, Array, Array]:
+        """Prediction and interval along arrays of one shape that take the place of what one row has.
+
+        Args:
+            row: a row of `frame`, or any mapping with the law's inputs.
+            what: `total` or `gap`.
+            **swap: arrays by column.
+
+        Returns:
+            The prediction and both ends of the fit's confidence interval, NaN outside the law's domain, and the
+            ends NaN where there are no draws.
+        """
+        shape = np.broadcast_shapes(*(np.shape(value) for value in swap.values()))
+        inputs = dict(swap)
+        if "tokens" in swap and (row.get("unique_tokens") or np.inf) >= row.get("tokens", np.nan):
+            inputs["unique_tokens"] = swap["tokens"]  # a row that repeats nothing still would not
+        data = {
+            i.column: np.broadcast_to(inputs.get(i.column, row[i.column]), shape).astype(float).ravel()
+            for i in self.fit.law.inputs
+        }
+        theta = np.concatenate([self.fit.law.vector(self.fit.values)[None], self.fit.draws])
+        values = self._finite(self.fit.law.compiled.guarded(what, theta, data))
+        low = high = np.full(values.shape[1], np.nan)
+        if self.fit.df:
+            low, high = self.ends(values[1:])
+        return values[0].reshape(shape), low.reshape(shape), high.reshape(shape)
+
+    def ends(self, draws: Array) -> tuple[Array, Array]:
+        """The ends of the fit's interval from draws (S, n), NaN where none is finite."""
+        tail = (1 - self.fit.level) / 2
+        known = np.isfinite(draws).any(axis=0)
+        out = np.full((2, draws.shape[1]), np.nan)
+        out[:, known] = np.nanquantile(draws[:, known], [tail, 1 - tail], axis=0)
+        return out[0], out[1]
+
+    @staticmethod
+    def _finite(values: Array) -> Array:
+        return np.where(np.isfinite(values), values, np.nan)
+
+
+def _read(runs: Runs, name: str) -> pl.Series:
+    try:
+        return runs.quantity(name).fill_null(float("nan"))
+    except DataError:
+        return pl.Series(name, np.full(len(runs), np.nan))

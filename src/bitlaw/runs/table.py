@@ -7,12 +7,14 @@ from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
+from .. import html
 from ..errors import DataError, nearest
 from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
 from .check import row_problem
-from .schema import COLUMN, SCHEMA
+from .schema import COLUMN, OVERVIEW, SCHEMA
 
+SHOWN = 10  # rows of a table in a notebook
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 
 
@@ -64,6 +66,11 @@ class Runs:
             f"<Runs{' of ' + self.source if self.source else ''}: {trained.height} trained, "
             f"{ok.height - trained.height} quantised after training, {len(self) - ok.height} without a loss>"
         )
+
+    def _repr_html_(self) -> str:
+        header, rows = overview(self)
+        more = f"<p>... and {len(rows) - SHOWN} more rows.</p>" if len(rows) > SHOWN else ""
+        return f"<div>{html.table(header, rows[:SHOWN], caption=repr(self)[1:-1])}{more}</div>"
 
     def ok(self) -> pl.DataFrame:
         """Rows that have a loss."""
@@ -197,6 +204,16 @@ class Runs:
         names = self.frame[f"{part}_format"].fill_null("bf16")
         table = {name: quantity(parse_format(name)) for name in names.unique()}
         return names.replace_strict(table, return_dtype=pl.Float64)
+
+
+def overview(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """The columns that identify a run and say how it ended, as far as they are filled: a header, and rows of text."""
+    used = [name for name in OVERVIEW if runs.frame[name].null_count() < len(runs)]
+    rows = [
+        ["" if v is None else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row]
+        for row in runs.frame.select(used).rows()
+    ]
+    return used, rows
 
 
 def named(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,165 @@
+"""The figures: each is worked out by `figure.chart(...)`, and drawn by `figure(ax, ...)`, which returns `ax`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from ...errors import BitlawError, DataError
+from ...files import whole
+from ...fitting import Comparison, Fit, isoflop
+from ...planning import Plan
+from ...runs import Runs
+from ..chart import Chart, NothingToDraw
+from ..draw import draw
+from ..style import style
+from ..view import View
+from .base import Figure
+from .budgets import compute_optimal, isoflop_parabolas, loss_against_bits, loss_against_bytes, plan_options
+from .constants import constant_pair, correlated, profile_likelihoods
+from .judged import law_ranking, predicted_against_measured, residuals_and_influence
+from .losses import isoloss, loss_against_tokens, loss_slices, loss_surface
+from .precision import effective_parameters, gap_against_ratio, u_curves
+from .training import learning_curves, reliability_diagram, sweep_progress
+
+__all__ = [
+    "Figure",
+    "charts",
+    "compute_optimal",
+    "constant_pair",
+    "effective_parameters",
+    "gap_against_ratio",
+    "isoflop_parabolas",
+    "isoloss",
+    "law_ranking",
+    "learning_curves",
+    "loss_against_bits",
+    "loss_against_bytes",
+    "loss_against_tokens",
+    "loss_slices",
+    "loss_surface",
+    "plan_options",
+    "predicted_against_measured",
+    "profile_likelihoods",
+    "reliability_diagram",
+    "residuals_and_influence",
+    "sweep_progress",
+    "u_curves",
+    "write_figures",
+]
+PAIRS = 2  # of constants that are drawn
+FORMATS = ("svg", "png", "pdf")
+
+
+def charts(
+    runs: Runs,
+    fit: Fit,
+    *,
+    comparison: Comparison | None = None,
+    plans: Sequence[Plan] = (),
+    slow: bool = False,
+) -> list[Chart]:
+    """Every figure that some rows and a fit support, in reading order.
+
+    Args:
+        runs: the table the fit was made from.
+        fit: the fit.
+        comparison: laws ranked on held-out rows.
+        plans: decisions, whose choices of formats are drawn.
+        slow: also those that fit again, which take a second or more: profiles of the constants, and isoFLOP parabolas.
+
+    Returns:
+        The charts; what the rows or the law have nothing of is left out.
+
+    >>> from bitlaw import Runs, fit
+    >>> rows = [{"params": n, "tokens": d, "loss": 2 + 400 / n**0.3 + 400 / d**0.3}
+    ...         for n in (1e6, 3e6, 1e7) for d in (1e7, 1e8, 1e9)]
+    >>> [chart.name for chart in charts(Runs.from_rows(rows), fit("chinchilla", Runs.from_rows(rows)))][:2]
+    ['compute-optimal', 'loss-slices']
+    """
+    view = View.of(runs, fit)
+    makers: list[Callable[[], Chart]] = [
+        *(partial(plan_options.chart, answer, k) for k, answer in enumerate(plans)),
+        lambda: compute_optimal.chart(fit, view),
+        lambda: loss_against_bits.chart(fit, view),
+        lambda: effective_parameters.chart(fit, view),
+        lambda: loss_against_tokens.chart(fit, view),
+        lambda: loss_slices.chart(fit, view),
+        lambda: loss_surface.chart(fit, view),
+        lambda: isoloss.chart(fit, view),
+        lambda: gap_against_ratio.chart(fit, view),
+        lambda: u_curves.chart(fit, view),
+        lambda: loss_against_bytes.chart(fit, view),
+    ]
+    if slow:
+        makers.append(lambda: _parabolas(runs, fit))
+    if comparison:
+        makers += [partial(law_ranking.chart, comparison, k) for k in range(len(comparison.rankings))]
+    makers += [
+        lambda: predicted_against_measured.chart(fit, view),
+        lambda: residuals_and_influence.chart(fit, runs),
+    ]
+    if slow:
+        makers.append(lambda: profile_likelihoods.chart(fit, runs))
+    with suppress(NothingToDraw):
+        makers += [partial(constant_pair.chart, fit, *pair) for pair in correlated(fit, PAIRS)]
+    makers += [lambda: learning_curves.chart(runs), lambda: sweep_progress.chart(runs)]
+    found = []
+    for make in makers:
+        with suppress(NothingToDraw):
+            found.append(make())
+    return found
+
+
+def _parabolas(runs: Runs, fit: Fit) -> Chart:
+    try:
+        return isoflop_parabolas.chart(isoflop(runs))
+    except BitlawError as error:  # hardly any table is an isoFLOP sweep
+        raise NothingToDraw(str(error)) from error
+
+
+def write_figures(
+    folder: str | os.PathLike[str], charts: Sequence[Chart], formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write charts as files, each whole or not at all, named after their charts.
+
+    Args:
+        folder: made if it is absent.
+        charts: what to draw.
+        formats: of `svg`, `png` and `pdf`, those wanted.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: a file or the folder cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from bitlaw.report.chart import Axis, Chart, Points
+    >>> chart = Chart("two", "Two runs", "n = 2.", Axis("tokens", "log"), Axis("loss"), (Points([1, 9], [3, 2]),))
+    >>> with TemporaryDirectory() as folder:
+    ...     [path.name for path in write_figures(folder, [chart], ["svg"])]
+    ['two.svg']
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+    written = []
+    with style():
+        for chart in charts:
+            canvas = Canvas()
+            draw(canvas.subplots(), chart)
+            for kind in formats:
+                path = folder / f"{chart.name}.{kind}"
+                undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                with whole(path) as temporary:
+                    canvas.savefig(temporary, format=kind, metadata=undated)
+                written.append(path)
+    return written

@@ -1,0 +1,124 @@
+"""What all figures share: how one is called, how many points a curve has, and how evidence is put into words."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, ParamSpec
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+
+from ...fitting import Fit
+from ...fitting.tell import method_text
+from ...formats import UNQUANTIZED
+from ...laws.terms import TARGETS
+from ...units import format_quantity
+from ..chart import Chart, Mark, Points
+from ..draw import draw
+from ..view import View
+
+P = ParamSpec("P")
+CURVE = 48  # points of a curve
+DRAWN = 150  # of the draws, where each costs an optimisation
+NAME = 34  # letters beside an axis
+
+
+class Figure(Generic[P]):
+    """A figure: `figure.chart(...)` works it out, and `figure(ax, ...)` draws it on `ax` and returns that."""
+
+    def __init__(self, chart: Callable[P, Chart]) -> None:
+        functools.update_wrapper(self, chart)
+        self.chart = chart
+
+    def __call__(self, ax: Axes, *args: P.args, **kwargs: P.kwargs) -> Axes:
+        """Draw on a matplotlib `ax`; the rest as `chart` takes it."""
+        return draw(ax, self.chart(*args, **kwargs))
+
+
+def evidence(fit: Fit) -> str:
+    """How many rows and clusters are behind a fit."""
+    kinds = {"loss": "losses", "gap": "gaps"}
+    counts = " and ".join(f"{n} {kinds[kind]}" for kind, n in fit.rows.items())
+    return f"n = {counts} in {fit.clusters} independent clusters"
+
+
+def interval(fit: Fit) -> str:
+    """The level, kind and method of a fit's intervals."""
+    return f"{fit.level:.0%} confidence, {method_text(fit)}" if fit.df else "no intervals"
+
+
+def bits_name(bits: float) -> str:
+    """Bits as people read them.
+
+    >>> bits_name(4.0), bits_name(1e6)
+    ('4 bits', '16-bit')
+    """
+    return "16-bit" if bits == UNQUANTIZED else f"{bits:g} bits"
+
+
+def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) -> list[Mark]:
+    """Rows as points of what was measured; those held out from the fit that judges it are hollow."""
+    held = pl.col("place").is_in(list(view.held))
+    return [
+        Points(
+            part[x].to_numpy(),
+            part["measured"].to_numpy(),
+            label,
+            number,
+            number,
+            hover=hover(part),
+            hollow=hollow,
+        )
+        for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
+        if part.height
+    ]
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside an axis.
+
+    >>> shortened("a" * 40) == "a" * 33 + "…"
+    True
+    """
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def thinned(fit: Fit) -> Fit:
+    """The fit with fewer draws, where each of them costs an optimisation: enough for what an eye can see."""
+    return replace(fit, draws=fit.draws[:DRAWN])
+
+
+def loss_label(view: View) -> str:
+    """What the law predicts, with its unit."""
+    target = view.fit.law.target
+    if target != "loss":
+        return f"{target.replace('_', ' ')}, {TARGETS[target][1]}"
+    unit = view.frame["unit"].drop_nulls()
+    kind = view.frame["objective"].drop_nulls()
+    name = f"{kind[0]} loss" if len(kind) and kind[0] != "cross-entropy" else "loss"
+    token = "frame" if len(unit) and unit[0] == "frames" else "token"
+    return f"{name}, {'nats' if name == 'loss' else 'units'} per {token}"
+
+
+def size_label(fit: Fit) -> str:
+    """What N counts."""
+    count = fit.count.replace("_", "-")
+    return "parameters" + ("" if count in ("not stated", "as-given") else f" ({count})")
+
+
+def hover(rows: pl.DataFrame) -> tuple[str, ...]:
+    """What tells a row: its id, size, tokens, formats, loss."""
+    parts = ("w_format", "a_format", "kv_format", "post_format")
+    out = []
+    for row in rows.select("id", "params", "tokens", *parts, "loss").iter_rows(named=True):
+        formats = ", ".join(f"{name.split('_')[0]} {row[name]}" for name in parts if row[name]) or "16-bit"
+        size = " ".join(
+            f"{letter} {format_quantity(row[name])}"
+            for letter, name in (("N", "params"), ("D", "tokens"))
+            if row[name] is not None and np.isfinite(row[name])
+        )
+        out.append(f"{row['id']}\n{size}\n{formats}\nloss {row['loss']:.4f}")
+    return tuple(out)

@@ -1,0 +1,262 @@
+"""What a budget buys: the best size, tokens and bits, choices of formats, and the size of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from ...fitting import Fit, OptimalPath
+from ...fitting.minima import OK
+from ...formats import UNQUANTIZED
+from ...planning import Plan, frontier, plan
+from ...planning.serve import artefact_bytes
+from ...runs import Runs
+from ...units import format_quantity
+from ..chart import Axis, Band, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..ticks import written
+from ..view import View
+from .base import CURVE, Figure, bits_name, evidence, hover, interval, shortened, size_label, thinned
+
+OPTIONS = 16  # choices of formats that are drawn
+SHOWN = 8  # budgets whose parabolas are drawn
+
+
+@Figure
+def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
+    """Best parameters, tokens and bits against the budget, with intervals.
+
+    Args:
+        fit: of a law of size and tokens.
+        runs: the rows it was fitted to; budgets reach from a tenth of the dearest to ten times it.
+
+    Raises:
+        NothingToDraw: a law without a size and tokens.
+    """
+    largest = View.of(runs, fit).largest_cost()
+    budgets = np.geomspace(largest / 10, largest * 10, 5)
+    best = frontier(thinned(fit), budgets.tolist(), fit.level)
+    marks: list[Mark] = [Rule(x=largest, text="dearest run")]
+    for k, name in enumerate(("params", "tokens")):
+        value, low, high = best[name].T
+        marks += [
+            Band(budgets, low, high, name, k),
+            Line(budgets, value, name, k, marker=k),
+        ]
+    second, title = None, "Compute-optimal parameters and tokens"
+    if fit.law.reads_bits:
+        value, low, high = best["bits"].T
+        marks += [
+            Band(budgets, low, high, "bits", 2, second=True),
+            Line(budgets, value, "bits", 2, marker=2, dash=True, second=True),
+        ]
+        second, title = Axis("best bits", ticks=(0, 4, 8, 12, 16), low=0, high=16), f"{title}, and bits"
+    return Chart(
+        "compute-optimal",
+        title,
+        f"Under C = (6/16) N D P with all parts at P bits. Bands: {interval(fit)}. {evidence(fit)}.",
+        Axis("budget, 16-bit FLOPs", "log", "power"),
+        Axis("best parameters, tokens", "log", "prefix"),
+        tuple(marks),
+        second,
+    )
+
+
+@Figure
+def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) -> Chart:
+    """The best loss a budget buys against bits: where the optimum is, and how flat.
+
+    Args:
+        fit: of a law of bits in training.
+        runs: the rows it was fitted to.
+        budget: in 16-bit FLOPs; None for the cost of the dearest row.
+
+    Raises:
+        NothingToDraw: a law without bits.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens")
+    if not fit.law.reads_bits:
+        raise NothingToDraw(f"{fit.law.name} does not read bits; take a law like kumar")
+    flops = view.largest_cost() if budget is None else budget
+    answer = plan(replace(fit, df=0), budget=flops, interval=fit.level)
+    options = sorted(answer.options, key=lambda o: o.bits)
+    best = answer["bits"]
+    bits = [o.bits for o in options]
+    return Chart(
+        "loss-against-bits",
+        f"What {format_quantity(flops, 'flops')} buys, by bits (shaded: near-optimal)",
+        f"The best size and tokens at each number of bits, by the point estimates; the best of all is {best.value:.1f} "
+        f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(fit)}.",
+        Axis("bits of all parts in training", ticks=tuple(bits)),
+        Axis("best loss, nats per token"),
+        (
+            Rule(x=(best.near_low, best.near_high)),
+            Rule(x=best.value, text="best"),
+            Line(bits, [o.loss for o in options], marker=0),
+        ),
+    )
+
+
+@Figure
+def plan_options(answer: Plan, which: int = 0) -> Chart:
+    """The loss that each choice of formats comes to at its best; near-optimal ones filled.
+
+    Args:
+        answer: a plan with choices of formats.
+        which: its place among several plans, for the file's name.
+
+    Raises:
+        NothingToDraw: a plan without choices, or whose choices are not compared by loss.
+    """
+    options = [o for o in answer.options if np.isfinite(o.loss)][:OPTIONS]
+    if len(options) < 2 or answer.columns[2] != "loss":
+        raise NothingToDraw("the plan compares no formats by loss; ask for bits='any'")
+    marks: list[Mark] = []
+    for label, near, hollow in ((answer.columns[3], True, False), ("others", False, True)):
+        places = [k for k, o in enumerate(options) if o.near_optimal == near]
+        if places:
+            chosen = [options[k] for k in places]
+            loss = [o.loss for o in chosen]
+            texts = [
+                f"{o.formats}\nloss {o.loss:.4f}\nN {format_quantity(o.params)} D {format_quantity(o.tokens)}"
+                + (f"\n{answer.columns[4]} {o.chance:.0%} of draws" if np.isfinite(o.chance) else "")
+                for o in chosen
+            ]
+            marks.append(Bars(places, loss, loss, loss, label, int(hollow), int(hollow), texts, hollow))
+    few = f" The best {len(options)} of {len(answer.options)}." if len(answer.options) > len(options) else ""
+    return Chart(
+        "plan-options" + (f"-{which + 1}" if which else ""),
+        "Formats compared, each at its best size and tokens",
+        f"{answer.question}. Law: {answer.law}; losses at the point estimates. Near-optimal: within "
+        f"{answer.tolerance:.0%} of the reducible loss.{few}",
+        Axis("loss, nats per token"),
+        Axis(
+            "",
+            ticks=tuple(float(k) for k in range(len(options))),
+            names=tuple(shortened(o.formats) for o in options),
+            low=-0.7,
+            high=len(options) - 0.3,
+            reverse=True,
+        ),
+        tuple(marks),
+    )
+
+
+@Figure
+def isoflop_parabolas(path: OptimalPath) -> Chart:
+    """Loss against size at each budget, with the parabola through it and its minimum.
+
+    Args:
+        path: what `bitlaw.isoflop` gives, by approach 2.
+
+    Raises:
+        NothingToDraw: a path of approach 1, which has no parabolas.
+    """
+    if not path.valleys:
+        raise NothingToDraw("an envelope has no parabolas; take isoflop(runs, approach=2)")
+    step = -(-len(path.valleys) // SHOWN)
+    marks: list[Mark] = []
+    for k, (valley, least) in enumerate(list(zip(path.valleys, path.minima, strict=True))[::step]):
+        label = f"{written(valley.flops, 'power')}"
+        x = valley.design[:, 1]
+        grid = np.linspace(*valley.ends, CURVE)
+        curve = np.stack([np.ones_like(grid), grid, grid**2], axis=1) @ valley.coef
+        marks += [
+            Line(np.exp(valley.middle + grid), curve, label, k, dash=k % 2 == 1),
+            Points(np.exp(valley.middle + x), valley.loss, label, k, k),
+        ]
+        if least.flag == OK:
+            marks.append(Points([least.params.value], [least.loss], "minimum", None, 7))
+    few = f" {len(path.valleys[::step])} of {len(path.valleys)} budgets are shown." if step > 1 else ""
+    return Chart(
+        "isoflop-parabolas",
+        "Loss at equal compute against parameters (stars: minima)",
+        f"Marks: rows, n = {path.rows}. Lines: parabolas in log N. N grows as C^{path.a.value:.3f} "
+        f"({path.a.low:.3f} to {path.a.high:.3f}; {path.level:.0%} {path.kind}, {path.method}).{few}",
+        Axis("parameters", "log", "prefix"),
+        Axis("loss, nats per token"),
+        tuple(marks),
+        legend="FLOPs",
+    )
+
+
+@Figure
+def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
+    """Loss against the bytes of the stored weights, by their bits, and the rows that no other beats in both.
+
+    Args:
+        fit: of any law with a loss.
+        runs: rows; bytes are N times bits of a weight, or `bpw` where the rows have it.
+
+    Raises:
+        NothingToDraw: rows of one number of bits.
+    """
+    view = View.of(runs, fit)
+    view.need("params")
+    rows = view.frame.filter(pl.col("params").is_not_null()).with_columns(
+        pl.when(pl.col("post_bits") < UNQUANTIZED)
+        .then("post_bits")
+        .otherwise("w_bits")
+        .clip(upper_bound=16.0)
+        .alias("stored")
+    )
+    rows = rows.with_columns(
+        pl.struct("params", pl.coalesce("bpw", "stored").alias("bits"))
+        .map_elements(lambda row: artefact_bytes(row["params"], row["bits"]), pl.Float64)
+        .alias("held")
+    )
+    kinds = rows["stored"].unique().sort()
+    if len(kinds) < 2:
+        raise NothingToDraw("all rows are stored in the same number of bits; add quantised ones")
+    marks: list[Mark] = []
+    for k, bits in enumerate(kinds):
+        some = rows.filter(pl.col("stored") == bits)
+        x, y = some["held"].to_numpy(), some["loss"].to_numpy()
+        marks.append(
+            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), faint=True)
+        )
+    order = rows.sort("held", "loss")
+    best = order["loss"].cum_min()
+    front = order.filter((order["loss"] == best) & (best.shift(1).fill_null(np.inf) > best))
+    marks.append(Line(front["held"].to_numpy(), front["loss"].to_numpy(), "best of the rows", None))
+    law = _law_front(view, rows, kinds)
+    said = (
+        " Dashed: the least loss of the fitted law over these bits, at the most tokens of the rows."
+        if law
+        else ""
+    )
+    return Chart(
+        "loss-against-bytes",
+        "Loss against bytes of the stored weights",
+        f"Marks: rows, n = {rows.height}, by bits of a stored weight, quantised in training or after. Grey line: rows "
+        f"that no other beats in bytes and loss.{said} Bytes: {size_label(fit)} times bits of a weight.",
+        Axis("bytes of the weights", "log", "prefix"),
+        Axis("loss, nats per token"),
+        (*marks, *law),
+        legend="bits",
+    )
+
+
+def _law_front(view: View, rows: pl.DataFrame, kinds: pl.Series) -> list[Mark]:
+    """The least loss of the law at each number of bytes, over the bits of the rows, in training or after it."""
+    law, held = view.fit.law, rows["held"].to_numpy()
+    column = "w_bits" if "w_bits" in law.columns else "post_bits"
+    if column not in law.columns or "tokens" not in law.columns:
+        return []
+    grid = np.geomspace(held.min(), held.max(), CURVE)
+    tokens = np.full(CURVE, rows["tokens"].to_numpy().max())
+    plain = rows.sort("stored", descending=True).row(0, named=True)
+    found = []
+    for bits in kinds:
+        size = 8 * grid / bits
+        at = np.full(CURVE, UNQUANTIZED if bits == 16 else bits)
+        inside = (size >= rows["params"].min()) & (size <= rows["params"].max())
+        found.append(
+            np.where(inside, view.curve(plain, **{"params": size, "tokens": tokens, column: at})[0], np.nan)
+        )
+    known = np.isfinite(found).any(axis=0)
+    if not known.any():
+        return []
+    return [Line(grid[known], np.nanmin(np.array(found)[:, known], axis=0), "best by the law", 7, dash=True)]

@@ -1,0 +1,152 @@
+"""What the rows know of the law's constants: each by itself, and two at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import DataError
+from ...fitting import Fit, Profile, profiles
+from ...runs import Runs
+from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..view import Array
+from .base import Figure, evidence, interval
+
+CLOUD = 400  # draws that are shown
+RANGE = 100.0  # factor around the estimate within which profiles are shown
+
+
+@Figure
+def profile_likelihoods(fit: Fit, runs: Runs, found: Sequence[Profile] | None = None) -> Chart:
+    """How the objective rises as each constant is held elsewhere, all others fitted anew.
+
+    A line that leaves the shaded strip on both sides belongs to a constant that the rows hold; a flat one to a
+    constant that they do not.
+
+    Args:
+        fit: the fit.
+        runs: the rows it was fitted to.
+        found: what `fitting.profiles` gave, which takes about a second; None to find it here.
+
+    Raises:
+        NothingToDraw: these are not the rows of the fit.
+    """
+    try:
+        found = profiles(fit, runs) if found is None else found
+    except DataError as error:
+        raise NothingToDraw(str(error)) from error
+    marks: list[Mark] = []
+    positive = {e.parameter.name for e in fit.estimates if e.parameter.positive}
+    shown = [p for p in found if p.name in positive]
+    if not shown:
+        raise NothingToDraw("no constant that was fitted is positive by its bounds")
+    limit = shown[0].limit
+    marks.append(Rule(y=(-limit, limit), text=f"{fit.level:.0%}"))
+    for k, p in enumerate(shown):
+        ratio = p.values / fit.values[p.name]
+        near = (ratio > 1 / RANGE) & (ratio < RANGE)
+        marks.append(Line(ratio[near], p.rise[near], p.name, k, marker=k, dash=k % 2 == 1))
+    return Chart(
+        "profile-likelihoods",
+        "What the rows know of each constant (flat: nothing)",
+        "Each constant is held at a multiple of its estimate and all others are fitted anew; shaded: where it stays in "
+        f"its {fit.level:.0%} interval by the profile. {evidence(fit)}.",
+        Axis("value / estimate", "log"),
+        Axis("signed root of twice the rise, standard errors", low=-2 * limit, high=2 * limit),
+        tuple(marks),
+        legend="constant",
+    )
+
+
+@Figure
+def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
+    """Draws of two constants, with the ellipse that holds the fit's level of them.
+
+    Args:
+        fit: a fit with draws.
+        first: name of one; empty for the two that are most correlated.
+        second: name of the other.
+
+    Raises:
+        NothingToDraw: a fit without draws, or of one constant.
+    """
+    names, draws = _coordinates(fit)
+    if not first:
+        [(first, second)] = correlated(fit, 1)
+    pair = draws[:, [names.index(first), names.index(second)]]
+    middle, spread = pair.mean(axis=0), np.cov(pair.T)
+    radius = np.sqrt(-2 * np.log(1 - fit.level))  # of two normal numbers
+    turn = np.linspace(0, 2 * np.pi, 97)
+    round_ = radius * np.stack([np.cos(turn), np.sin(turn)])
+    circle = np.linalg.cholesky(spread + 1e-12 * np.diag(np.diag(spread))) @ round_
+    ellipse = (middle[:, None] + circle).T
+    logs = [_positive(fit, name) for name in (first, second)]
+
+    def own(points: Array) -> list[Array]:
+        return [np.exp(points[:, k]) if log else points[:, k] for k, log in enumerate(logs)]
+
+    cloud, rim = own(pair[:CLOUD]), own(ellipse)
+    r = float(np.corrcoef(pair[:, 0], pair[:, 1])[0, 1])
+    values = fit.values
+    x, y = (
+        Axis(f"{name}" + (f", {_unit(fit, name)}" if _unit(fit, name) else ""), "log" if log else "linear")
+        for name, log in zip((first, second), logs, strict=True)
+    )
+    return Chart(
+        f"pair-{_file(first)}-{_file(second)}",
+        f"{first} and {second} together (correlation {r:+.2f})",
+        f"Dots: {len(cloud[0])} of {len(fit.draws)} draws ({interval(fit)}). Line: the ellipse that holds "
+        f"{fit.level:.0%} of normal draws with their covariance. {evidence(fit)}.",
+        x,
+        y,
+        (
+            Points(cloud[0], cloud[1], "draws", faint=True),
+            Line(rim[0], rim[1], f"{fit.level:.0%} ellipse", 1, dash=True),
+            Points([values[first]], [values[second]], "estimate", 1, 7),
+        ),
+    )
+
+
+def correlated(fit: Fit, most: int) -> list[tuple[str, str]]:
+    """The pairs of constants whose draws are most correlated, at most so many, no constant twice.
+
+    Raises:
+        NothingToDraw: a fit without draws, or of one constant.
+    """
+    names, draws = _coordinates(fit)
+    size = np.triu(np.abs(np.corrcoef(draws.T)), 1)
+    out: list[tuple[str, str]] = []
+    for place in np.argsort(-size, axis=None)[: size.size // 2]:
+        i, j = divmod(int(place), len(names))
+        if i < j and not {names[i], names[j]} & {name for pair in out for name in pair}:
+            out.append((names[i], names[j]))
+        if len(out) == most:
+            break
+    return out
+
+
+def _coordinates(fit: Fit) -> tuple[list[str], Array]:
+    """Names and draws (S, k) of the constants that vary, on the scale where draws are nearly normal."""
+    free = [k for k, e in enumerate(fit.estimates) if fit.df and np.ptp(fit.draws[:, k]) > 0]
+    if len(free) < 2:
+        raise NothingToDraw(
+            "the fit has no draws of two constants; fit with draws, and rows of several clusters"
+        )
+    names = [fit.estimates[k].parameter.name for k in free]
+    columns = [np.log(fit.draws[:, k]) if _positive(fit, fit.law.names[k]) else fit.draws[:, k] for k in free]
+    return names, np.stack(columns, axis=1)
+
+
+def _positive(fit: Fit, name: str) -> bool:
+    return fit.law.parameters[fit.law.names.index(name)].positive
+
+
+def _unit(fit: Fit, name: str) -> str:
+    return fit.law.parameters[fit.law.names.index(name)].unit
+
+
+def _file(name: str) -> str:
+    """A constant's name as part of a file's: a law from a stranger may call it anything."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40]

@@ -1,0 +1,209 @@
+"""The loss itself: slices and surfaces of the law, with the rows it was fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from ...fitting import Fit
+from ...fitting.minima import number_sizes
+from ...formats import UNQUANTIZED
+from ...laws.terms import PARTS
+from ...runs import Runs
+from ...units import format_quantity
+from ..chart import Axis, Band, Chart, Contours, Line, Mark, NothingToDraw, Points
+from ..ticks import linear_ticks
+from ..view import Array, View
+from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_label, marks_of, size_label
+
+SLICES = 6  # sizes that a figure of slices shows
+GRID = 40  # points of a surface along each axis
+LEVELS = 12  # lines of equal loss, at most
+MARGIN = 1.6  # factor by which a surface reaches beyond the rows
+
+
+@Figure
+def loss_surface(fit: Fit, runs: Runs | View) -> Chart:
+    """Lines of equal loss over size and tokens, unquantised, and where the rows are.
+
+    Args:
+        fit: of a law of size and tokens.
+        runs: the rows it was fitted to.
+
+    Raises:
+        NothingToDraw: a law without a size and tokens, or rows of one size or token count.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens")
+    rows = _unquantised(view)
+    sizes, tokens = _reach(rows["params"]), _reach(rows["tokens"])
+    grid_n, grid_d = np.meshgrid(sizes, tokens, indexing="ij")
+    z, _, _ = view.curve(rows.row(0, named=True), params=grid_n, tokens=grid_d)
+    marks: list[Mark] = [Contours(tokens, sizes, z, _levels(z), "loss")]
+    marks += _places(view, rows, "tokens", "params")
+    return Chart(
+        "loss-surface",
+        "Loss over parameters and tokens, unquantised",
+        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(fit)}.",
+        Axis("training tokens", "log", "prefix"),
+        Axis(size_label(fit), "log", "prefix"),
+        tuple(marks),
+    )
+
+
+@Figure
+def isoloss(fit: Fit, runs: Runs | View, tokens: float | None = None) -> Chart:
+    """Lines of equal loss over bits of the weights and size, at one number of tokens.
+
+    Args:
+        fit: of a law of bits of the weights.
+        runs: the rows it was fitted to.
+        tokens: training tokens; None for the middle of the rows.
+
+    Raises:
+        NothingToDraw: a law that does not read bits of the weights.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens", "w_bits")
+    rows = view.weights_only().filter((pl.col("w_bits") < UNQUANTIZED) & pl.col("tokens").is_not_null())
+    if not rows.height:
+        raise NothingToDraw("no row was trained with weights alone in low precision; add some")
+    seen = rows["tokens"].unique().sort().to_numpy()
+    at = float(seen[len(seen) // 2]) if tokens is None else tokens
+    bits = np.linspace(max(2.0, rows["w_bits"].to_numpy().min() - 0.5), 16, GRID)
+    sizes = _reach(view.trained["params"])
+    grid_n, grid_b = np.meshgrid(sizes, bits, indexing="ij")
+    row = rows.row(0, named=True)
+    z, _, _ = view.curve(row, params=grid_n, tokens=np.full_like(grid_n, at), w_bits=grid_b)
+    marks: list[Mark] = [Contours(bits, sizes, z, _levels(z), "loss")]
+    marks += _places(view, rows.filter(pl.col("tokens") == at), "w_bits", "params")
+    return Chart(
+        "isoloss",
+        f"Loss over bits of the weights and parameters, at {format_quantity(at, 'tokens')}",
+        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows trained on as many tokens. "
+        f"{evidence(fit)}.",
+        Axis("bits of the weights in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
+        Axis(size_label(fit), "log", "prefix"),
+        tuple(marks),
+    )
+
+
+@Figure
+def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
+    """Loss against training tokens, unquantised, one line per size; the fit runs through.
+
+    Args:
+        fit: of a law of size and tokens.
+        runs: the rows it was fitted to; of more than six sizes, six that are spread over all are shown.
+
+    Raises:
+        NothingToDraw: a law without a size and tokens.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens")
+    rows = _unquantised(view)
+    number = number_sizes(rows["params"].to_numpy())
+    many = np.flatnonzero(np.bincount(number) > 1)
+    shown = many if len(many) else np.unique(number)
+    shown = shown[np.unique(np.linspace(0, len(shown) - 1, SLICES).round().astype(int))]
+    grid = _reach(rows["tokens"], 1.0)
+    marks: list[Mark] = []
+    for k, size in enumerate(shown):
+        some = rows.filter(pl.Series(number == size)).sort("tokens")
+        label = format_quantity(float(np.exp(np.log(some["params"].to_numpy()).mean())))
+        curve, low, high = view.curve(some.row(0, named=True), tokens=grid)
+        marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k)]
+        marks += marks_of(view, some, "tokens", label, k)
+    return Chart(
+        "loss-slices",
+        "Loss against tokens by size, unquantised",
+        f"{_marks_text(fit)} {evidence(fit)}.",
+        Axis("training tokens", "log", "prefix"),
+        Axis(loss_label(view)),
+        tuple(marks),
+        legend=size_label(fit),
+    )
+
+
+@Figure
+def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
+    """Loss against training tokens, one line per weight precision, at one size; the fit runs through.
+
+    Args:
+        fit: of a law of tokens.
+        runs: the rows it was fitted to.
+        params: the size; None for the largest.
+
+    Raises:
+        NothingToDraw: no such rows.
+    """
+    view = View.of(runs, fit)
+    view.need("tokens")
+    rows = view.weights_only().filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
+    if rows["w_bits"].n_unique() < 2:
+        raise NothingToDraw("no rows differ in the bits of their weights alone; add some")
+    low_rows = rows.filter(pl.col("w_bits") < UNQUANTIZED)
+    size = float(low_rows["params"].to_numpy().max()) if params is None else params
+    rows = rows.filter(pl.col("params") == size)
+    grid = _reach(rows["tokens"], 1.0)
+    marks: list[Mark] = []
+    for k, bits in enumerate(rows["w_bits"].unique().sort()):
+        some, label = rows.filter(pl.col("w_bits") == bits).sort("tokens"), bits_name(bits)
+        curve, low, high = view.curve(some.row(0, named=True), tokens=grid)
+        marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
+        marks += marks_of(view, some, "tokens", label, k)
+    return Chart(
+        "loss-against-tokens",
+        f"Loss against tokens at {format_quantity(size, 'params')}, by bits of the weights",
+        f"{_marks_text(fit)} {evidence(fit)}.",
+        Axis("training tokens", "log", "prefix"),
+        Axis(loss_label(view)),
+        tuple(marks),
+        legend="weights",
+    )
+
+
+def _marks_text(fit: Fit) -> str:
+    held = f" Hollow: held out ({fit.held_out.split}), but not from this fit." if fit.held_out else ""
+    return f"Marks: single runs.{held} Lines and bands: the fitted law, {interval(fit)}."
+
+
+def _unquantised(view: View) -> pl.DataFrame:
+    """Rows without low precision anywhere; of a table that has none, those of the most bits."""
+    rows = view.trained.filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
+    whole = rows.filter(pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS))
+    if not whole.height:
+        raise NothingToDraw("no row is unquantised in all its parts; add some")
+    return whole.sort("params", "tokens")
+
+
+def _reach(values: pl.Series, margin: float = MARGIN) -> Array:
+    """A grid over the values, and a factor beyond them.
+
+    Raises:
+        NothingToDraw: they are all one.
+    """
+    given = values.to_numpy()
+    low, high = float(given.min()), float(given.max())
+    if low == high:
+        raise NothingToDraw(f"all rows have {format_quantity(low)} {values.name}; add others")
+    return np.geomspace(low / margin, high * margin, GRID if margin > 1 else CURVE)
+
+
+def _levels(z: Array) -> tuple[float, ...]:
+    """Round losses between the lowest and a high one, of which a corner may have many."""
+    low, high = np.nanquantile(z, [0.0, 0.97])
+    levels = linear_ticks(float(low), float(high), LEVELS)
+    if len(levels) < 2:
+        raise NothingToDraw("the law's loss is the same everywhere here")
+    return levels
+
+
+def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
+    """Where rows lie on a surface; held-out ones hollow."""
+    held = pl.col("place").is_in(list(view.held))
+    return [
+        Points(part[x].to_numpy(), part[y].to_numpy(), label, 1, k, hover=hover(part), hollow=k == 1)
+        for k, (label, part) in enumerate((("fitted", rows.filter(~held)), ("held out", rows.filter(held))))
+        if part.height
+    ]

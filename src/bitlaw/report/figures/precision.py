@@ -1,0 +1,195 @@
+"""What low precision costs: effective parameters in training, gaps after it, and when more tokens hurt."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from ...fitting import Fit
+from ...formats import UNQUANTIZED
+from ...laws.law import N
+from ...laws.terms import PARTS
+from ...runs import Runs
+from ...units import format_quantity
+from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..view import Array, View
+from .base import CURVE, Figure, evidence, hover, interval, marks_of
+
+BEYOND = 30.0  # times the most tokens of the rows, as far as curves after quantisation go
+MOST_BITS = 6  # beyond which a gap is not seen beside the loss
+
+
+@Figure
+def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
+    """Share of parameters that count, against bits, for each part; dots are single runs.
+
+    A run's dot compares it with the fitted 16-bit loss at its own size and tokens (Kumar et al. 2024,
+    equation 30): f = [ (L - L_16) / A + N^-alpha ]^(-1/alpha) / N.
+
+    Args:
+        fit: of a law with effective parameters.
+        runs: the rows it was fitted to.
+
+    Raises:
+        NothingToDraw: the law has no such factor, or no row a part of low precision alone.
+    """
+    law, view = fit.law, View.of(runs, fit)
+    if not law.reads_bits or law.n_eff == N or not {"A", "alpha"} <= fit.values.keys():
+        raise NothingToDraw(f"{law.name} has no effective parameters by bits; take a law like kumar")
+    values = fit.values
+    marks: list[Mark] = [Rule(y=1.0)]
+    for k, part in enumerate(part for part in PARTS if f"{part}_bits" in law.columns):
+        others = [pl.col(f"{other}_bits") == UNQUANTIZED for other in PARTS if other != part]
+        rows = view.trained.filter(pl.all_horizontal(others) & (pl.col(f"{part}_bits") < UNQUANTIZED))
+        if not rows.height:
+            continue
+        bits, sizes = rows[f"{part}_bits"].to_numpy(), rows["params"].to_numpy()
+        full = view.predicted(rows.with_columns(pl.lit(UNQUANTIZED).alias(f"{part}_bits")))
+        excess = (rows["measured"].to_numpy() - full) / values["A"]
+        with np.errstate(invalid="ignore"):
+            dots = (excess + sizes ** -values["alpha"]) ** (-1 / values["alpha"]) / sizes
+        grid = np.linspace(max(1.5, bits.min() - 0.5), 16, 4 * CURVE)
+        curve, low, high = _factor(view, part, grid)
+        marks += [
+            Band(grid, low, high, PARTS[part], k),
+            Line(grid, curve, PARTS[part], k, dash=k == 1),
+            Points(bits + 0.06 * (k - 1), dots, PARTS[part], k, marker=k, hover=hover(rows), faint=True),
+        ]
+    if len(marks) == 1:
+        raise NothingToDraw("no row has one part of low precision alone; train some, or add them")
+    return Chart(
+        "effective-parameters",
+        "Effective parameters by part",
+        f"Dots: single runs against the fitted 16-bit loss. Lines and bands: the fitted law, {interval(fit)}. "
+        f"{evidence(fit)}.",
+        Axis("bits in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
+        Axis("effective / actual parameters", low=0, high=1.6),
+        tuple(marks),
+        legend="part",
+    )
+
+
+def _factor(view: View, part: str, bits: Array) -> tuple[Array, Array, Array]:
+    """The factor of a part, and its interval."""
+    law = view.fit.law
+    theta = np.concatenate([law.vector(view.fit.values)[None], view.fit.draws])
+    curves = law.compiled.n_eff(theta, law.arrange({"params": 1.0, "tokens": 1.0, f"{part}_bits": bits}))
+    low = high = np.full(len(bits), np.nan)
+    if view.fit.df:
+        low, high = view.ends(curves[1:])
+    return curves[0], low, high
+
+
+@Figure
+def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
+    """Gap after training against tokens per parameter, one colour per bits; bars are standard errors.
+
+    Args:
+        fit: of any law; its gap is drawn where it has one.
+        runs: rows with gaps.
+
+    Raises:
+        NothingToDraw: no row has a gap.
+    """
+    view = View.of(runs, fit)
+    rows = view.quantized.filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
+    if not rows.height:
+        raise NothingToDraw("no row was quantised after training; add rows with a gap")
+    sizes = rows["params"].unique().sort().to_list()
+    marks: list[Mark] = []
+    known = fit.law.gap != 0 and "post_bits" in fit.law.columns
+    for k, bits in enumerate(rows["post_bits"].unique().sort()):
+        label = f"{bits:g} bits"
+        for j, size in enumerate(sizes):
+            some = rows.filter((pl.col("post_bits") == bits) & (pl.col("params") == size)).sort("tokens")
+            if not some.height:
+                continue
+            plain = some.filter(pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS))
+            if known and plain.height > 1 and plain["tokens"].n_unique() > 1:
+                tokens = np.geomspace(plain["tokens"].to_numpy()[0], plain["tokens"].to_numpy()[-1], 20)
+                curve, low, high = view.curve(plain.row(0, named=True), "gap", tokens=tokens)
+                marks += [
+                    Band(tokens / size, low, high, label, k),
+                    Line(tokens / size, curve, label, k, dash=k % 2 == 1),
+                ]
+            marks.append(
+                Points(
+                    (some["tokens"] / some["params"]).to_numpy(),
+                    some["gap"].to_numpy(),
+                    label,
+                    k,
+                    marker=j,
+                    error=some["gap_se"].fill_null(0).to_numpy(),
+                    hover=hover(some),
+                )
+            )
+    smallest = float(np.abs(rows["gap"].to_numpy()).min())
+    law = f" Lines and bands: the fitted law, {interval(fit)}." if known else ""
+    return Chart(
+        "gap-against-tokens-per-parameter",
+        "What quantising the weights after training costs (one marker per size)",
+        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps. The vertical axis is linear near "
+        "zero, so negative gaps show.",
+        Axis("training tokens per parameter", "log"),
+        Axis("gap after quantisation, nats per token", "symlog", linear_below=max(1e-3, smallest)),
+        tuple(marks),
+        legend="after training",
+    )
+
+
+@Figure
+def u_curves(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
+    """Loss after quantisation against training tokens, by bits, and the tokens beyond which more of them hurt.
+
+    Args:
+        fit: of a law with a gap.
+        runs: the rows it was fitted to.
+        params: the size; None for the largest that was quantised.
+
+    Raises:
+        NothingToDraw: a law without a gap by bits, or no row quantised after training.
+    """
+    view = View.of(runs, fit)
+    view.need("params", "tokens", "post_bits")
+    plain = pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS)
+    rows = view.quantized.filter(plain & pl.col("tokens").is_not_null() & pl.col("params").is_not_null())
+    if not rows.height:
+        raise NothingToDraw("no row that was trained unquantised was quantised after training; add some")
+    size = float(rows["params"].to_numpy().max()) if params is None else params
+    rows = rows.filter(pl.col("params") == size)
+    if not rows.height:
+        raise NothingToDraw(f"no row of {format_quantity(size, 'params')} was quantised after training")
+    seen = rows["tokens"].to_numpy()
+    grid = np.geomspace(seen.min(), BEYOND * seen.max(), 2 * CURVE)
+    inside = grid <= seen.max() * 1.0001
+    marks: list[Mark] = []
+    critical = []
+    trained = view.trained.filter(plain & (pl.col("params") == size)).sort("tokens")
+    shown = [b for b in rows["post_bits"].unique().sort() if b <= MOST_BITS]
+    for k, bits in enumerate([*shown, UNQUANTIZED]):
+        some = rows.filter(pl.col("post_bits") == bits) if bits < UNQUANTIZED else trained
+        label = f"{bits:g} bits" if bits < UNQUANTIZED else "as trained"
+        row = (some if some.height else rows).row(0, named=True)
+        curve, low, high = view.curve(row, tokens=grid, post_bits=np.full(len(grid), bits))
+        marks += [
+            Band(grid, low, high, label, k),
+            Line(grid[inside], curve[inside], label, k),
+            Line(grid[~inside], curve[~inside], label, k, dash=True),
+        ]
+        marks += marks_of(view, some, "tokens", label, k)
+        least = int(np.nanargmin(curve)) if np.isfinite(curve).any() else 0
+        if 0 < least < len(grid) - 1:
+            critical.append((grid[least], curve[least]))
+    if critical:
+        x, y = zip(*critical, strict=True)
+        marks.append(Points(x, y, "critical tokens", None, 7))
+    return Chart(
+        "u-curves",
+        f"Loss after quantising {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
+        "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
+        f"{interval(fit)}. {evidence(fit)}.",
+        Axis("training tokens", "log", "prefix"),
+        Axis("loss after quantisation, nats per token"),
+        tuple(marks),
+        legend="after training",
+    )

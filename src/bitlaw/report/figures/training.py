@@ -1,0 +1,169 @@
+"""What was trained: curves and their branches, how a sweep gets on, and how far a model's confidence can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from ...runs import Runs
+from ...units import format_quantity
+from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
+from .base import Figure, hover
+
+if TYPE_CHECKING:
+    from ...calibration.metrics import Bin
+
+TRUNKS = 8  # that are drawn
+NORMAL = 1.6449  # standard errors of a 90 % interval
+STATUS_ORDER = ("ok", "diverged", "failed")
+
+
+@Figure
+def learning_curves(runs: Runs) -> Chart:
+    """Loss along each trunk, and what leaves it: ends that were quantised, hollow, above the end they are from.
+
+    Args:
+        runs: rows that name their trunk; a trunk is shown where it has losses at two token counts or more.
+
+    Raises:
+        NothingToDraw: no such trunk.
+    """
+    rows = runs.filter(pl.col("loss").is_not_null() & pl.col("trunk").is_not_null()).frame
+    rows = rows.filter(pl.col("tokens").is_not_null())
+    trained = rows.filter(pl.col("post_format").is_null())
+    spans = trained.group_by("trunk").agg(
+        pl.col("tokens").n_unique().alias("ends"), pl.col("params").first(), pl.col("w_format").first()
+    )
+    trunks = spans.filter(pl.col("ends") > 1).sort("params", "w_format", "trunk")
+    if not trunks.height:
+        raise NothingToDraw("no trunk has losses at two token counts; train one with several budgets")
+    step = -(-trunks.height // TRUNKS)
+    marks: list[Mark] = []
+    branches = 0
+    for k, trunk in enumerate(trunks[::step].iter_rows(named=True)):
+        own = trained.filter(pl.col("trunk") == trunk["trunk"]).sort("tokens")
+        size = "" if trunk["params"] is None else format_quantity(trunk["params"])
+        label = f"{size} {trunk['w_format'] or 'bf16'} {trunk['trunk'][:6]}".strip()
+        for setting in own["w_format"].fill_null("bf16").unique().sort():
+            line = own.filter(pl.col("w_format").fill_null("bf16") == setting)
+            marks.append(
+                Line(line["tokens"].to_numpy(), line["loss"].to_numpy(), label, k, k, dash=k % 2 == 1)
+            )
+        after = rows.filter(pl.col("post_format").is_not_null() & (pl.col("trunk") == trunk["trunk"]))
+        branches += after.height
+        if after.height:
+            x, y = after["tokens"].to_numpy(), after["loss"].to_numpy()
+            marks.append(
+                Points(x, y, "quantised after training", None, 4, hover=hover(after), hollow=True, faint=True)
+            )
+    few = f" {len(trunks[::step])} of {trunks.height} trunks are shown." if step > 1 else ""
+    return Chart(
+        "learning-curves",
+        "Loss along each trunk, and its branches",
+        f"Marks: ends of a trunk, n = {trained.height} in {trained['trunk'].n_unique()} trunks; hollow: {branches} "
+        f"ends quantised after training.{few}",
+        Axis("training tokens", "log", "prefix"),
+        Axis("loss, nats per token", "log"),
+        tuple(marks),
+        legend="parameters, weights, trunk",
+    )
+
+
+@Figure
+def sweep_progress(runs: Runs, planned: int | None = None) -> Chart:
+    """Cells finished since a sweep began, by status.
+
+    Args:
+        runs: rows with `started` and `seconds`.
+        planned: cells of the whole sweep, drawn as a line.
+
+    Raises:
+        NothingToDraw: no row says when it was made.
+    """
+    frame = runs.frame.filter(pl.col("started").is_not_null())
+    began = [_time(text) for text in frame["started"]]
+    keep = [time is not None for time in began]
+    frame = frame.filter(pl.Series("keep", keep, dtype=pl.Boolean))
+    if not frame.height:
+        raise NothingToDraw("no row says when it was made (column started); rows of a sweep do")
+    start = np.array([time for time in began if time is not None])
+    ended = start + frame["seconds"].fill_null(0.0).to_numpy()
+    hours = (ended - start.min()) / 3600
+    status = frame["status"].fill_null("ok").to_numpy()
+    names = sorted(
+        set(status), key=lambda s: (STATUS_ORDER.index(s) if s in STATUS_ORDER else len(STATUS_ORDER), s)
+    )
+    marks: list[Mark] = []
+    if planned is not None:
+        marks.append(Rule(y=float(planned), text=f"{planned:,} planned"))
+    last = float(hours.max())
+    for k, name in enumerate(names):
+        at = np.sort(hours[status == name])
+        x = np.concatenate([[0.0], np.repeat(at, 2), [last]])
+        y = np.concatenate([[0.0], np.repeat(np.arange(len(at) + 1), 2)[1:-1], [len(at)]])
+        marks.append(Line(x, y, f"{name} ({len(at):,})", k, dash=k % 2 == 1))
+    return Chart(
+        "sweep-progress",
+        "Cells finished since the sweep began",
+        f"n = {frame.height} rows that say when they were made, of {len(runs)}; a cell is finished where the "
+        "work on it ended. Hours of the clock, breaks included.",
+        Axis("hours since the first cell began", low=0.0),
+        Axis("cells finished", low=0.0),
+        tuple(marks),
+        legend="status",
+    )
+
+
+def _time(text: str) -> float | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+@Figure
+def reliability_diagram(models: dict[str, Sequence[Bin]]) -> Chart:
+    """How often predictions of each confidence are right, of one model or several; on the grey line if calibrated.
+
+    Args:
+        models: what `calibration.reliability` gives, by name.
+
+    Raises:
+        NothingToDraw: no bin has a sample.
+    """
+    marks: list[Mark] = [Line([0.0, 1.0], [0.0, 1.0], "calibrated", None, dash=True)]
+    counts = []
+    for k, (name, bins) in enumerate(models.items()):
+        filled = [b for b in bins if b.count]
+        if not filled:
+            continue
+        n = np.array([b.count for b in filled], dtype=float)
+        p = np.array([b.accuracy for b in filled])
+        x = [b.confidence for b in filled]
+        error = NORMAL * np.sqrt((p * (1 - p) + NORMAL**2 / (4 * n)) / n) / (1 + NORMAL**2 / n)
+        texts = [
+            f"{name}\n{b.count:,} samples\nsure {b.confidence:.3f}, right {b.accuracy:.3f}" for b in filled
+        ]
+        ece = float((n * np.abs(p - np.array(x))).sum() / n.sum())
+        label = f"{name} (ECE {ece:.3f})"
+        marks += [
+            Line(x, p, label, k, dash=k % 2 == 1),
+            Points(x, p, label, k, k, error=error, hover=texts),
+        ]
+        counts.append(f"{int(n.sum()):,}")
+    if not counts:
+        raise NothingToDraw("no bin has a sample; give the bins of calibration.reliability")
+    return Chart(
+        "reliability-diagram",
+        "Accuracy against confidence",
+        f"n = {' and '.join(counts)} samples. Bars: 90% confidence of each bin's accuracy by Wilson's half width, "
+        "samples taken as independent.",
+        Axis("confidence: the largest probability", low=0.0, high=1.0),
+        Axis("share that is right", low=0.0, high=1.0),
+        tuple(marks),
+    )

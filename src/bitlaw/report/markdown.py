@@ -1,0 +1,78 @@
+"""Blocks as Markdown, with figure files beside it: for a repository, an issue, a wiki."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import sympy as sp
+
+from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+
+
+def markdown(blocks: Sequence[Block], figures: str) -> str:
+    """Print a report as Markdown.
+
+    Args:
+        blocks: of the report; the planner panel, and tables that a page folds away, are left out.
+        figures: the folder of the figures' SVG files, as seen from the file.
+
+    Returns:
+        The text of the file.
+
+    >>> print(markdown([Heading("A *b*", 1), Table(["law", "error"], [["a|b", "1 %"]], [1])], "figures"))
+    # A \\*b\\*
+    <BLANKLINE>
+    | law | error |
+    | --- | ---: |
+    | a\\|b | 1 % |
+    <BLANKLINE>
+    """
+    parts = [text for block in blocks if (text := _text(block, figures))]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line.
+
+    >>> print(plain("<b> _c_ 1|2"))
+    \\<b\\> \\_c\\_ 1\\|2
+    """
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _text(block: Block, figures: str) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {plain(block.text)}"
+    if isinstance(block, Text):
+        return f"**{plain(block.text)}**" if block.tone == "lead" else plain(block.text)
+    if isinstance(block, Items):
+        return "\n".join(f"- {plain(text)}" for text in block.texts)
+    if isinstance(block, Table):
+        return "" if block.folded else _table(block)
+    if isinstance(block, Code):
+        longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        return f"{fence}\n{block.text}\n{fence}"
+    if isinstance(block, Equations):
+        return "\n\n".join(
+            f"```math\n{sp.latex(sp.Eq(sp.Symbol(left), right, evaluate=False))}\n```"
+            for left, right in block.sides.items()
+        )
+    if isinstance(block, Picture):
+        chart = block.chart
+        image = f"![{plain(chart.title)}]({figures}/{chart.name}.svg)"
+        return f"### {plain(chart.title)}\n\n{image}\n\n{plain(chart.caption)}"
+    if isinstance(block, Answer):
+        return "\n\n".join(text for inner in block.blocks if (text := _text(inner, figures)))
+    assert isinstance(block, Panel)
+    return ""
+
+
+def _table(block: Table) -> str:
+    rules = ["---:" if k in block.numbers else "---" for k in range(len(block.header))]
+    lines = [[plain(h) for h in block.header], rules, *([plain(c) for c in row] for row in block.rows)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{plain(block.caption)}\n\n{text}" if block.caption else text

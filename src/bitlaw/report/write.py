@@ -1,0 +1,81 @@
+"""The front door of reports: what to say is put together, printed by the file's kind, and written whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import ConfigError
+from ..files import whole
+from ..fitting import Comparison, Fit
+from ..planning import Plan
+from ..runs import Runs
+from . import figures
+from .content import content
+from .markdown import markdown
+from .page import page
+
+PAGES, TEXTS = (".html", ".htm"), (".md", ".markdown")
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    runs: Runs | None,
+    fit: Fit,
+    *,
+    comparison: Comparison | None = None,
+    plans: Sequence[Plan] = (),
+    title: str = "Scaling report",
+    command: str = "",
+    planner: Sequence[str] = ("bitlaw", "plan", "--fit", "fit.json"),
+    before: str = "",
+    figure_folder: str | os.PathLike[str] | None = None,
+    thorough: bool = False,
+) -> None:
+    """Write a report of runs and a fit: one HTML file that opens from disk, or Markdown with its figures beside it.
+
+    Args:
+        path: the file, written whole or not at all; its ending says which, `.html` or `.md`.
+        runs: the table the fit was made from; None leaves out what needs rows.
+        fit: the fit.
+        comparison: laws ranked on held-out rows.
+        plans: decisions to put first.
+        title: of the report.
+        command: that makes the report again.
+        planner: the words of a command that plans with this fit, which the planner panel shows and completes.
+        before: a command that has to be given before that one.
+        figure_folder: where figures are written as SVG, PNG and PDF; None for nowhere, or for Markdown, whose figures
+            are its own, for a folder named after the file.
+        thorough: also figures that fit again, which take a second or more.
+
+    Raises:
+        ConfigError: an ending that is neither.
+        DataError: a file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from bitlaw import Runs, fit
+    >>> rows = Runs.from_rows([{"params": n, "tokens": d, "loss": 2 + 400 / n**0.3 + 400 / d**0.3}
+    ...                        for n in (1e6, 3e6, 1e7) for d in (1e7, 1e8, 1e9)])
+    >>> with TemporaryDirectory() as folder:
+    ...     write_report(f"{folder}/report.html", rows, fit("chinchilla", rows, draws=50))
+    ...     Path(f"{folder}/report.html").read_text()[:15]
+    '<!doctype html>'
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in (*PAGES, *TEXTS):
+        raise ConfigError(f"a report ends in .html or .md, not {path.name!r}; name it like report.html")
+    made = {"comparison": comparison, "plans": plans, "slow": thorough}
+    charts = [] if runs is None else figures.charts(runs, fit, **made)
+    blocks = content(runs, fit, charts, comparison, plans, title, command, planner, before)
+    if ending in TEXTS:
+        beside = Path(figure_folder) if figure_folder is not None else path.with_name(f"{path.stem}-figures")
+        text = markdown(blocks, quote(Path(os.path.relpath(beside, path.parent)).as_posix()))
+    else:
+        beside, text = None if figure_folder is None else Path(figure_folder), page(blocks, title)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if beside is not None and charts:
+        figures.write_figures(beside, charts)
