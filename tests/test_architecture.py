@@ -27,7 +27,19 @@ LAW_HALF = {
     "fitting": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws"},
     "planning": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws", "fitting"},
     "calibration": {"errors"},
-    "report": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws", "fitting", "planning"},
+    "report": {
+        "errors",
+        "files",
+        "html",
+        "units",
+        "formats",
+        "shapes",
+        "runs",
+        "laws",
+        "fitting",
+        "planning",
+    },
+    "explore": {"errors", "units", "formats", "runs", "laws", "fitting", "planning", "report"},
 }
 LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {

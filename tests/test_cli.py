@@ -123,6 +123,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "fit",
         "plan",
         "report",
+        "explore",
         "formats",
         "hardware",
         "quantize",

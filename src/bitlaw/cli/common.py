@@ -23,6 +23,14 @@ CORPUS = (
 CorpusOption = Annotated[str | None, typer.Option(help=CORPUS)]
 CountOption = Annotated[str, typer.Option(help="How N is counted: as_given, non_embedding, total, matmul.")]
 IntervalOption = Annotated[float, typer.Option(help="Level of the intervals.")]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help='Which rows: "params>=30M", "w_format in int4,int8", "post_format=none"; may be given often, and all '
+        "must hold.",
+    ),
+]
 COUNTS = ("as_given", "non_embedding", "total", "matmul")
 
 

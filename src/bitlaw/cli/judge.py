@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, counted, show
+from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, WhereOption, counted, show
 
 LawOption = Annotated[str, typer.Option(help="See `bitlaw laws list`, or a .toml file of your own.")]
 SPLITS = ("largest", "longest", "lowest-bits")
@@ -24,6 +24,7 @@ def compare(
     ] = None,
     gaps: Annotated[bool, typer.Option("--gaps", help="Compare gaps of quantisation, not losses.")] = False,
     criteria: Annotated[bool, typer.Option("--criteria", help="Also give BIC of a fit to all rows.")] = False,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -35,13 +36,15 @@ def compare(
     from ..errors import nearest
     from ..fitting import compare as rank
     from ..fitting import largest, longest, lowest_bits
+    from ..runs import read_runs
+    from ..runs import where as meant
 
     known = dict(zip(SPLITS, (largest(), longest(), lowest_bits()), strict=True))
     for name in hold_out or ():
         if name not in known:
             raise ConfigError(f"unknown split {name!r}; {nearest(name, known)}")
     found = rank(
-        runs,
+        meant(read_runs(runs), where or ()),
         law or None,
         what="gap" if gaps else "loss",
         hold_out=[known[name] for name in hold_out] if hold_out else None,

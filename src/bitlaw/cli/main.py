@@ -11,8 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError
-from .common import CorpusOption, CountOption, IntervalOption, JsonFlag, RunsArgument, counted, print_json
+from .common import (
+    CorpusOption,
+    CountOption,
+    IntervalOption,
+    JsonFlag,
+    RunsArgument,
+    WhereOption,
+    counted,
+    print_json,
+)
 from .corpus import corpus_app
+from .explore import explore
 from .formats import formats
 from .hardware import hardware
 from .judge import VERBS
@@ -128,6 +138,7 @@ def fit(
     free: Annotated[
         list[str] | None, typer.Option(help="A parameter not to be borrowed; may be given often.")
     ] = None,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -139,13 +150,15 @@ def fit(
 
     * `bitlaw fit runs.csv --law kumar --save fit.json`
     * `bitlaw fit two-runs.csv --law efficiency --borrow fit.json`: only what the lender does not have is fitted
+    * `bitlaw fit runs.csv --where "params >= 30M" --where "w_format in bf16,int8"`: these rows alone
     """
     from .. import laws
     from ..fitting import examine, load_fit
     from ..fitting import fit as fit_law
     from ..runs import read_runs
+    from ..runs import where as meant
 
-    table = read_runs(runs)
+    table = meant(read_runs(runs), where or ())
     how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
@@ -167,6 +180,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
     budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
+    where: WhereOption = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG.")] = None,
     json_: JsonFlag = False,
 ) -> None:
@@ -179,12 +193,14 @@ def report(
     from ..planning import plan as answer
     from ..report import write_report
     from ..runs import is_address, read_runs
+    from ..runs import where as meant
 
-    table = read_runs(runs)
+    table = meant(read_runs(runs), where or ())
     fitted, comparison = examine(laws.get(law), table)
     plans = [answer(fitted, budget=budget)] if budget is not None else []
     shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
     flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
+    flags += tuple(("--where", condition) for condition in where or ())
     command = _command("report", shown, *flags)
     write_report(
         out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
@@ -195,7 +211,7 @@ def report(
         print(f"Wrote {out}")
 
 
-for verb in (*VERBS, plan, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, explore, formats, hardware, quantize, train):
     app.command()(verb)
 
 

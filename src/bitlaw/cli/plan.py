@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .common import JsonFlag, show
+from .common import JsonFlag, WhereOption, show
 
 
 def _option(panel: str, help: str, *flags: str) -> Any:
@@ -39,6 +39,7 @@ def plan(
             "The fit's rows (file, folder, postgresql://me@db/runs): laws and objectives that fit as well are asked.",
         ),
     ] = None,
+    where: WhereOption = None,
     other: Annotated[
         list[str] | None, _option(SURE, "Further published constants to ask; repeat it.")
     ] = None,
@@ -137,6 +138,8 @@ def plan(
     from ..laws import published
     from ..planning import next_runs, read_record
     from ..planning import plan as answer
+    from ..runs import read_runs
+    from ..runs import where as meant
 
     if sum(x is not None for x in (law, fit, record)) != 1:
         raise ConfigError(
@@ -185,6 +188,8 @@ def plan(
         "steps": steps,
         "tolerance": tolerance,
     }
+    if where and runs is None:
+        raise ConfigError("--where chooses among the rows of --runs; name them, or leave it out")
     if next_ is None and next_out is not None:
         raise ConfigError("--next-out is for the runs of --next; say how many FLOPs there are for them")
     if next_ is not None:
@@ -199,7 +204,8 @@ def plan(
         return
     asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
     with Console(stderr=True).status(asking):
-        result = answer(asked, runs=runs, others=other or (), interval=interval, **question)
+        rows = None if runs is None else meant(read_runs(runs), where or ())
+        result = answer(asked, runs=rows, others=other or (), interval=interval, **question)
     if toml is not None:
         _write(toml, result.to_toml())
     show(result, json_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -218,6 +218,7 @@ def compare(
     interval: float = 0.90,
     criteria: bool = False,
     seed: int = 0,
+    on_law: Callable[[float, str], None] = lambda share, name: None,
 ) -> Comparison:
     """Fit laws to the same rows and rank them by their error on rows held out.
 
@@ -234,6 +235,7 @@ def compare(
         interval: level of the intervals of differences, for all laws of a ranking at once.
         criteria: also fit every law to all rows by least squares of log losses, and give BIC.
         seed: of starting points.
+        on_law: told of each fit that begins: the share of all that is done, and the law.
 
     Raises:
         FitError: no laws, or a law that cannot be fitted to the rows.
@@ -266,9 +268,13 @@ def compare(
             else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
         )
     rankings = []
-    for split in splits:
+    for k, split in enumerate(splits):
+
+        def begun(share: float, name: str, k: int = k) -> None:
+            on_law((k + share) / len(splits), name)
+
         try:
-            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out))
+            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out, begun))
         except FitError as error:
             if len(splits) == 1:
                 raise
@@ -296,11 +302,13 @@ def _rank(
     criteria: bool,
     seed: int,
     left_out: dict[str, str],
+    begun: Callable[[float, str], None],
 ) -> Ranking:
     """Fit every law without the rows held out, and score it on them."""
     scored: list[tuple[str, int | None, HeldOut, float | None]] = []
     guesses: list[Baseline] = []
-    for name, rows in laws:
+    for place, (name, rows) in enumerate(laws):
+        begun(place / len(laws), name)
         try:
             _block(rows, what)
             train, test = divide(rows, split)

@@ -121,9 +121,13 @@ def decision(plan: Plan) -> str:
             a = known[name]
             sure = f" ({plan.level:.0%} interval {span(name, a.low, a.high)})" if a.low == a.low else ""
             text += f"; {name} {quantity(name, a.value)}{sure}"
-    free = [a for a in plan.answers if not a.given and a.low == a.low and a.name in ("params", "tokens", "bits")]
+    free = [
+        a for a in plan.answers if not a.given and a.low == a.low and a.name in ("params", "tokens", "bits")
+    ]
     if free:
-        told = (f"{'parameters' if a.name == 'params' else a.name} {span(a.name, a.low, a.high)}" for a in free)
+        told = (
+            f"{'parameters' if a.name == 'params' else a.name} {span(a.name, a.low, a.high)}" for a in free
+        )
         text += f". How sure, at {plan.level:.0%}: {', '.join(told)}"
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -190,7 +194,9 @@ def _methods(runs: Runs | None, fit: Fit, command: str) -> Iterator[Block]:
     yield Items([_sentence(note) for note in fit.notes] or ["Nothing to add."])
     yield Heading("Rows", 3)
     if runs is None:
-        yield Text(f"Not given. The fit was made of {sum(fit.rows.values())} rows of {fit.provenance.source}.")
+        yield Text(
+            f"Not given. The fit was made of {sum(fit.rows.values())} rows of {fit.provenance.source}."
+        )
     else:
         yield from _rows(runs)
     yield Heading("How to make this again", 3)

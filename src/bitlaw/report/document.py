@@ -41,7 +41,10 @@ def document(title: str, body: str, data: Mapping[str, Any], law: Law | None) ->
         f"<style>\n{asset('page.css')}</style>\n</head>\n<body>\n<main>",
         body,
         "</main>",
-        *(f'<script type="application/json" id="{name}">{as_json(value)}</script>' for name, value in data.items()),
+        *(
+            f'<script type="application/json" id="{name}">{as_json(value)}</script>'
+            for name, value in data.items()
+        ),
         *(f"<script>{script}</script>" for script in scripts),
         "</body>\n</html>\n",
     ]

@@ -8,6 +8,7 @@ from .proposal import Proposal, propose
 from .schema import COLUMN, COLUMNS, OVERVIEW, Column
 from .store import Store, is_address
 from .table import Count, Runs
+from .where import where
 
 __all__ = [
     "BadRows",
@@ -33,5 +34,6 @@ __all__ = [
     "is_address",
     "read_runs",
     "running",
+    "where",
     "write_runs",
 ]
