@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^(?P<in> *)```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^(?P=in)```$", re.S | re.M)
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 FURNITURE = re.compile(r"[\s━─┏┳┓┡╇┩└┴┘├┼┤]+")  # of tables: as wide as what stands in them
+REFUSED, UNTIL, PRINTS = "refused", "until Ctrl-C", "prints"  # titles that are no file's name
 AS_PRINTED = 0.02  # how far a printed number may be from the page's, relative
 
 
@@ -20,8 +22,9 @@ AS_PRINTED = 0.02  # how far a printed number may be from the page's, relative
 class Block:
     """A fence: its language, its title, and what is in it.
 
-    A title is shown above the block. `not run: REASON` says that tests do not run it, `prints` that the block before
-    prints this, and the name of a file that the block is that file.
+    A title is shown above the block. `not run: REASON` says that tests do not run it, `refused` that it ends with an
+    error, `until Ctrl-C` that it runs on, `prints` that the block before prints this, and the name of a file that the
+    block is that file.
     """
 
     language: str
@@ -57,15 +60,27 @@ def folder_like_a_clone(folder: Path) -> Path:
 
 
 def run(block: Block, folder: Path) -> str:
-    """What a block prints; it must end well."""
-    command = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
-    path = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
-    command[0] = str(folder / "bin" / "python") if command[0] == "python" else command[0]
-    out = subprocess.run(
-        [*command, block.text], cwd=folder, env=os.environ | path, capture_output=True, text=True
+    """What a block prints. It must end well, be refused where it says so, or end quietly at Ctrl-C."""
+    program = ["bash", "-euo", "pipefail"] if block.language == "sh" else [str(folder / "bin" / "python")]
+    started = subprocess.Popen(
+        [*program, "-c", block.text],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    assert out.returncode == 0, f"{block.text}\n{out.stdout}\n{out.stderr}"
-    return out.stdout
+    assert started.stdout
+    if block.title != UNTIL:
+        printed = started.communicate()[0]
+        assert (started.returncode == 0) == (block.title != REFUSED), f"{block.text}\n{printed}"
+        return printed
+    printed = started.stdout.readline()
+    os.killpg(started.pid, signal.SIGINT)
+    printed += started.communicate(timeout=30)[0]
+    assert "Traceback" not in printed
+    return printed
 
 
 def same(shown: str, printed: str) -> bool:
@@ -96,12 +111,12 @@ def follow(page: Path, folder: Path) -> None:
     """Do what a page says, block by block, and see what it says is printed."""
     printed = ""
     for block in blocks(page):
-        if block.title == "prints":
+        if block.title == PRINTS:
             missing = absent(block.text, printed)
             assert not missing, (
                 f"{page.name} shows\n" + "\n".join(missing) + f"\nbut this is printed:\n{printed}"
             )
-        elif block.language in ("sh", "python") and not block.reason and not block.title:
+        elif block.language in ("sh", "python") and block.title in ("", REFUSED, UNTIL):
             printed = run(block, folder)
         elif block.title and not block.reason:
             (folder / block.title).write_text(block.text)
