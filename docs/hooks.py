@@ -17,14 +17,16 @@ _SPAN = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', r
 _INCLUDE = re.compile(r"^<!-- include: ([\w-]+\.md) -->$", re.M)
 
 
-def on_page_markdown(text: str, *, config: Any, **_: Any) -> str:
-    """Put other pages where a page asks for them."""
+def on_page_markdown(text: str, *, page: Any, config: Any, **_: Any) -> str:
+    """Put other pages where a page asks for them; a page without neighbours needs no list of them beside it."""
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]
 
-    def page(found: re.Match[str]) -> str:
+    def whole(found: re.Match[str]) -> str:
         _, _, below = (Path(config.docs_dir) / found[1]).read_text(encoding="utf-8").partition("\n# ")
         return re.sub(r"^##", "###", below.partition("\n")[2], flags=re.M)
 
-    return _INCLUDE.sub(page, text)
+    return _INCLUDE.sub(whole, text)
 
 
 def on_page_content(text: str, **_: Any) -> str:

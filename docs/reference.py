@@ -11,8 +11,9 @@ from typing import Any
 
 import bitlaw as bl
 from bitlaw.laws import Law
+from bitlaw.report.figures import Figure
 
-ROOMS = ("runs", "laws", "formats", "fitting", "planning", "calibration", "report")
+ROOMS = ("runs", "laws", "formats", "fitting", "planning", "calibration", "report", "report.figures")
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example")
 WIDTH = 88  # of a signature on one line
 BEGINS = re.compile(r"[*\w][*\w, ]*: ")  # what an entry of a section begins with
@@ -49,6 +50,11 @@ def signature(name: str, value: Any) -> str:
         if p.name != "self"
     ]
     returns = spelt(found.return_annotation)
+    if isinstance(value, Figure):
+        parameters.insert(
+            0, inspect.Parameter("ax", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Words("Axes"))
+        )
+        returns = "Axes"
     arrow = "" if returns in ("_empty", "None") or inspect.isclass(value) else f" -> {returns}"
     text = f"{name}{inspect.Signature(parameters)}{arrow}"
     if len(text) <= WIDTH:
@@ -161,6 +167,11 @@ def constant(full: str, value: Any) -> str:
     return f"- `{full}`: `{str(value).replace('typing.', '').replace('bitlaw.formats.grid.', '')}`"
 
 
+def is_function(value: Any) -> bool:
+    """Whether something is called for what it returns."""
+    return inspect.isfunction(value) or isinstance(value, Figure)
+
+
 def room(name: str) -> str:
     """The page of one module."""
     module = importlib.import_module(f"bitlaw.{name}")
@@ -168,10 +179,10 @@ def room(name: str) -> str:
         (f"bitlaw.{n}" if n in bl.__all__ else f"bitlaw.{name}.{n}", getattr(module, n))
         for n in module.__all__
     ]
-    called = [(full, v) for full, v in named if inspect.isfunction(v) or inspect.isclass(v)]
-    rest = [(full, v) for full, v in named if not (inspect.isfunction(v) or inspect.isclass(v))]
+    called = [(full, v) for full, v in named if is_function(v) or inspect.isclass(v)]
+    rest = [pair for pair in named if pair not in called]
     out = [f"# bitlaw.{name}\n", inspect.getdoc(module) or "", ""]
-    functions = [pair for pair in called if inspect.isfunction(pair[1])]
+    functions = [pair for pair in called if is_function(pair[1])]
     classes = [pair for pair in called if inspect.isclass(pair[1])]
     for title, group in (("Functions", functions), ("Classes", classes)):
         if group:
