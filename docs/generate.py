@@ -51,7 +51,7 @@ def row(name: str, kind: str, form: Form) -> list[str]:
 
 def equation(short: str, expression: sp.Expr) -> str:
     """LaTeX of an equation, with the million bits of unquantised rows in words."""
-    text = sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False))
+    text = sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False)).replace("_{eff}", r"_{\text{eff}}")
     return re.sub(rf"for\}}\\: ([^&]*?) < {WHOLE:.1f}", r"for quantised}\\: \1", text)
 
 

@@ -42,11 +42,15 @@ def signature(name: str, value: Any) -> str:
         for c in reversed(getattr(value, "__mro__", ()))
         for k, v in vars(c).get("__annotations__", {}).items()
     }
+    known = [
+        p.replace(default=Words("...")) if inspect.isfunction(p.default) else p
+        for p in found.parameters.values()
+    ]
     parameters = [
         p
         if p.annotation is p.empty
         else p.replace(annotation=Words(spelt(written.get(p.name, p.annotation))))
-        for p in found.parameters.values()
+        for p in known
         if p.name != "self"
     ]
     returns = spelt(found.return_annotation)
