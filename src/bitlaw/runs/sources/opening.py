@@ -50,6 +50,8 @@ def open_source(source: Any, separator: str | None = None, tell: Tell = silent) 
     text = os.fspath(source)
     kind, sign, rest = text.partition(":")
     if sign and kind in KINDS:
+        if not rest:
+            raise ConfigError(f"{text} names nothing; write what to read after it, a file, folder or address")
         return KINDS[kind](rest)
     if re.match(r"postgres(ql)?(\+\w+)?://", text):
         return _ours(Store(text, read_only=True).runs())
