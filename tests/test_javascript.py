@@ -155,7 +155,8 @@ def test_the_inverse_of_the_error_function_is_whole():
     shares = np.concatenate(
         [[0.0, 1e-300, 1e-10], np.linspace(-0.999, 0.999, 999), 1 - 10.0 ** -np.arange(1, 16), [1.0, 2.0]]
     )
-    code = 'const y = JSON.parse(require("fs").readFileSync(0, "utf8")); console.log(JSON.stringify(y.map((v) => String(bitlaw.runtime.erfinv(v)))));'
+    code = 'const y = JSON.parse(require("fs").readFileSync(0, "utf8"));'
+    code += "console.log(JSON.stringify(y.map((v) => String(bitlaw.runtime.erfinv(v)))));"
     found = np.array([float(v.replace("Infinity", "inf")) for v in node(code, shares.tolist())])
     np.testing.assert_allclose(found, erfinv(shares), rtol=3e-15, equal_nan=True)
 

@@ -154,10 +154,8 @@ def test_where_the_law_says_nothing_the_panel_says_why(fitted):
 def test_draws_are_whole_numbers_of_the_fit(fitted):
     fit, _ = fitted
     data = panel_data(fit, command=["bitlaw", "plan"])
-    code = (
-        PLANNER
-        + "console.log(JSON.stringify(Array.from(atob(JSON.parse(require('fs').readFileSync(0))), (c) => c.charCodeAt(0))));"
-    )
+    code = 'const text = JSON.parse(require("fs").readFileSync(0));'
+    code += "console.log(JSON.stringify(Array.from(atob(text), (c) => c.charCodeAt(0))));"
     sent = np.frombuffer(bytes(node(code, data["draws"])), dtype="<f8").reshape(-1, len(fit.estimates))
     np.testing.assert_array_equal(sent, fit.draws)
 

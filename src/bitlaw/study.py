@@ -221,6 +221,7 @@ def run_study(
             comparison=comparison,
             plans=plans,
             command=command,
+            planner=("bitlaw", "plan", "--fit", str(folder / "fit.json")),
             figure_folder=folder / "figures",
             title=f"{study.name}: {smallest} to {largest} parameters at many precisions",
         )

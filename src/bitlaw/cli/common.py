@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,19 @@ def counted(name: str) -> Any:
     if name not in COUNTS:
         raise ConfigError(f"unknown count {name!r}; {nearest(name, COUNTS)}")
     return name
+
+
+def command_line(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
+    """The command line that does the same again; flags that are None or False are left out.
+
+    >>> command_line("report", "my runs.csv", ("--law", "kumar"), ("--budget", None), ("--compare", True))
+    "bitlaw report 'my runs.csv' --law kumar --compare"
+    """
+    words = ["bitlaw", verb, argument]
+    for flag, value in flags:
+        if value is not None and value is not False:
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
 
 
 def print_json(value: Any) -> None:

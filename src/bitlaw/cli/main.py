@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from .common import (
     JsonFlag,
     RunsArgument,
     WhereOption,
+    command_line,
     counted,
     print_json,
 )
@@ -30,6 +30,7 @@ from .look import laws_app
 from .plan import plan
 from .quantize import quantize
 from .runs import runs_app
+from .show import report
 from .sweep import sweep_app
 from .task import task_app
 from .train import train
@@ -93,7 +94,7 @@ def study(
 
     described = read_study(source, seed)
     folder = out or Path(f"study-{described.name}")
-    command = _command("study", source, ("--out", out), ("--corpus", corpus), ("--seed", seed))
+    command = command_line("study", source, ("--out", out), ("--corpus", corpus), ("--seed", seed))
     with Reporter() as reporter:
         try:
             outcome = run_study(
@@ -174,53 +175,8 @@ def fit(
         print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
 
 
-@app.command()
-def report(
-    runs: RunsArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
-    law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
-    budget: Annotated[str | None, typer.Option(help="Also plan for this training cost.")] = None,
-    where: WhereOption = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG and PNG.")] = None,
-    json_: JsonFlag = False,
-) -> None:
-    """Fit a law to runs and write one self-contained page that opens from disk, offline.
-
-    Example: `bitlaw report runs.csv -o report.html --budget 1e21`
-    """
-    from .. import laws
-    from ..fitting import examine
-    from ..planning import plan as answer
-    from ..report import write_report
-    from ..runs import is_address, read_runs
-    from ..runs import where as meant
-
-    table = meant(read_runs(runs), where or ())
-    fitted, comparison = examine(laws.get(law), table)
-    plans = [answer(fitted, budget=budget)] if budget is not None else []
-    shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
-    flags = (("--out", out), ("--law", law), ("--budget", budget), ("--figures", figures))
-    flags += tuple(("--where", condition) for condition in where or ())
-    command = _command("report", shown, *flags)
-    write_report(
-        out, table, fitted, comparison=comparison, plans=plans, command=command, figure_folder=figures
-    )
-    if json_:
-        print_json({"report": str(out)})
-    else:
-        print(f"Wrote {out}")
-
-
-for verb in (*VERBS, plan, explore, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):
     app.command()(verb)
-
-
-def _command(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
-    """The command line that does the same again."""
-    words = ["bitlaw", verb, argument]
-    for flag, value in flags:
-        words += [] if value is None else [flag, str(value)]
-    return shlex.join(words)
 
 
 def _without_draws(data: dict[str, Any]) -> dict[str, Any]:

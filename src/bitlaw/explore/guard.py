@@ -45,8 +45,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "lifespan":  # of the server, not from anybody
+            await self.app(scope, receive, send)
+            return
         if scope["type"] != "http":
-            return  # neither sockets nor anything else is spoken here
+            raise RuntimeError("nothing but HTTP is spoken here")
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":

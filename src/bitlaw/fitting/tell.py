@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .. import html
+from ..html import escape as shown
+from ..html import items
+from ..html import table as html_table
 from ..units import format_quantity
 from .objective import HUBER
 
@@ -82,9 +84,9 @@ def fit_text(fit: Fit) -> str:
 
 def fit_html(fit: Fit) -> str:
     """A fit for a notebook."""
-    table = html.table(*estimate_cells(fit), numbers={1}, caption=fit_title(fit))
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in fit_lines(fit))
-    return f"<div>{table}{lines}{html.items(fit.notes)}</div>"
+    table = html_table(*estimate_cells(fit), numbers={1}, caption=fit_title(fit))
+    lines = "".join(f"<p>{shown(line)}</p>" for line in fit_lines(fit))
+    return f"<div>{table}{lines}{items(fit.notes)}</div>"
 
 
 def method_text(fit: Fit) -> str:
@@ -178,12 +180,12 @@ def comparison_html(comparison: Comparison) -> str:
     parts = []
     for ranking in comparison.rankings:
         header, rows = ranking_cells(ranking)
-        parts.append(html.table(header, rows, range(1, len(header)), ranking_title(ranking)))
-        parts.append(f"<p>{html.escape(ranking.verdict)}</p>")
+        parts.append(html_table(header, rows, range(1, len(header)), ranking_title(ranking)))
+        parts.append(f"<p>{shown(ranking.verdict)}</p>")
     if comparison.rankings:
-        parts.append(f"<p>{html.escape(intervals_of(comparison))}</p>")
+        parts.append(f"<p>{shown(intervals_of(comparison))}</p>")
     left_out = [f"{name}: {reason}" for name, reason in comparison.left_out.items()]
-    parts += ["<p>Left out:</p>", html.items(left_out)] if left_out else []
+    parts += ["<p>Left out:</p>", items(left_out)] if left_out else []
     return f"<div>{''.join(parts)}</div>"
 
 

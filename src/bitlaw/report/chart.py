@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .ticks import Form
+from .ticks import Form, Scale, placed, unplaced
 
-Scale: TypeAlias = Literal["linear", "log", "symlog"]
 Numbers: TypeAlias = Sequence[float] | NDArray[np.float64]
+
+
+ROOM = 0.05  # of the range of an axis, left free at either end
 
 
 class NothingToDraw(DataError):
@@ -166,6 +168,14 @@ class Chart:
         values = np.concatenate([np.empty(0), *found])
         values = values[np.isfinite(values) & ((values > 0) | (axis.scale != "log"))]
         low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
+        return (low if axis.low is None else axis.low), (high if axis.high is None else axis.high)
+
+    def limits(self, which: Literal["x", "y", "second"]) -> tuple[float, float]:
+        """Where an axis begins and ends: a little beyond its marks, where no limit is set."""
+        axis = {"x": self.x, "y": self.y, "second": self.second or self.y}[which]
+        ends = [placed(x, axis.scale, axis.linear_below) for x in self.extent(which)]
+        room = ROOM * (ends[1] - ends[0]) or 0.5
+        low, high = (unplaced(x, axis.scale, axis.linear_below) for x in (ends[0] - room, ends[1] + room))
         return (low if axis.low is None else axis.low), (high if axis.high is None else axis.high)
 
     def _on(self, which: str) -> Iterator[Numbers]:

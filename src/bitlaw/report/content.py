@@ -25,7 +25,7 @@ from ..runs import Runs
 from ..runs.table import overview
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 from .chart import Chart
-from .panel import panel_data
+from .panel import MOST_DRAWS, panel_data
 
 VERSIONS = ("bitlaw", "numpy", "scipy", "sympy", "polars", "plotly")
 
@@ -79,6 +79,8 @@ def _answers(fit: Fit, comparison: Comparison | None, plans: Sequence[Plan]) -> 
         yield Answer(list(_plan(plan)))
     if reason := why_not_plannable(fit.law):
         yield Text(f"No plan is made with this law: {reason}.")
+    elif not plans:
+        yield Text("No plan was asked for.")
     if fit.held_out:
         yield Text(held_out_text(fit.held_out, alone=fit.law.loss == 0))
     for ranking in comparison.rankings if comparison else ():
@@ -136,13 +138,11 @@ def _panel(fit: Fit, plans: Sequence[Plan], planner: Sequence[str], before: str)
     if why_not_plannable(fit.law) or not planner:
         return
     yield Heading("Ask it yourself", 3)
-    yield Text(
-        "Worked out here, in this page, from the fitted law. Losses and gaps are at the chosen point, their intervals over "
-        f"{min(len(fit.draws), 1000):,} draws of the constants."
-        if fit.df
-        else "Worked out here, in this page, from the fitted law.",
-        "soft",
-    )
+    how = "Worked out here, in this page, from the fitted law."
+    if fit.df:
+        count = f"{min(len(fit.draws), MOST_DRAWS):,} draws of the constants"
+        how += f" Losses and gaps are of the chosen point, their intervals over {count}."
+    yield Text(how, "soft")
     yield Panel(panel_data(fit, command=planner, budget=_budget(plans)), fit.law)
     if before:
         yield Text("The command above plans with a saved fit, which this one makes:", "soft")

@@ -62,10 +62,10 @@ def policy(scripts: Sequence[str]) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end that.
+    r"""JSON that can stand in a script element: no text in it can end that.
 
     >>> as_json({"a": "</script>"})
-    '{"a":"\\\\u003c/script>"}'
+    '{"a":"\\u003c/script>"}'
     """
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Points, Rule
-from .style import GREY, MARKERS, colour
-from .ticks import LINEAR, log_ticks, symlog_ticks, written
+from .style import GREY, STAR, colour, marker
+from .ticks import LINEAR, log_ticks, symlog_ticks, wrapped, written
 
 Side: TypeAlias = Literal["x", "y", "second"]
 INSIDE = 4  # entries of a legend that find room among the marks; more of them stand beside
@@ -65,9 +65,8 @@ def _scale(ax: Axes, which: Side, axis: Axis) -> None:
 
 def _finish(ax: Axes, which: Side, axis: Axis, chart: Chart) -> None:
     side = ax.xaxis if which == "x" else ax.yaxis
-    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    low, high = (low if axis.low is None else axis.low), (high if axis.high is None else axis.high)
     ends = chart.extent(which)
+    low, high = chart.limits(which)
     ticks = axis.ticks
     if not ticks and axis.scale == "log":
         ticks = log_ticks(*ends)
@@ -75,7 +74,7 @@ def _finish(ax: Axes, which: Side, axis: Axis, chart: Chart) -> None:
         ticks = symlog_ticks(*ends, axis.linear_below)
     if ticks:
         names = axis.names or tuple(written(x, axis.form) for x in ticks)
-        side.set_ticks(ticks, [_plain(name) for name in names])
+        side.set_ticks(ticks, [_plain(wrapped(name)) for name in names])
         side.set_minor_locator(NullLocator())
     elif axis.form != "plain":
         side.set_major_formatter(lambda value, _: written(value, axis.form))
@@ -90,23 +89,23 @@ def _mark(ax: Axes, mark: Mark) -> None:
             mark.x,
             mark.y,
             np.asarray(mark.error) if len(mark.error) else None,
-            fmt=MARKERS[mark.marker % len(MARKERS)],
+            fmt=marker(mark.marker),
             color=shade,
             mfc="none" if mark.hollow else shade,
             mew=1.0 if mark.hollow else 0.0,
-            markersize=3.5 if mark.faint else 5.0,
+            markersize=9.0 if mark.marker == STAR else 3.5 if mark.faint else 5.0,
             alpha=0.45 if mark.faint else 0.9,
             elinewidth=0.9,
+            zorder=4 if mark.marker == STAR else 2,
             label=_plain(mark.label) or None,
         )
     elif isinstance(mark, Line):
-        marker = None if mark.marker is None else MARKERS[mark.marker % len(MARKERS)]
         ax.plot(
             mark.x,
             mark.y,
             "--" if mark.dash else "-",
             color=colour(mark.colour),
-            marker=marker,
+            marker=None if mark.marker is None else marker(mark.marker),
             lw=1.0 if mark.colour is None else 1.6,
             label=_plain(mark.label) or None,
         )
@@ -120,7 +119,7 @@ def _mark(ax: Axes, mark: Mark) -> None:
             value,
             mark.y,
             xerr=np.nan_to_num(np.maximum(ends, 0)),
-            fmt=MARKERS[mark.marker % len(MARKERS)],
+            fmt=marker(mark.marker),
             color=shade,
             mfc="none" if mark.hollow else shade,
             elinewidth=1.2,
@@ -179,17 +178,18 @@ def _legend(ax: Axes, twin: Axes, chart: Chart) -> None:
         return
     for label, handles in entries.items():
         lines = [handle for handle in handles if isinstance(handle, Line2D)]
-        styles = {(line.get_linestyle(), line.get_marker()): line for line in lines}
+        styles = {(line.get_linestyle(), line.get_marker()): line for line in reversed(lines)}
         curves = [line for (dash, _), line in styles.items() if dash != "None"]
         markers = [line for (dash, _), line in styles.items() if dash == "None"]
         entries[label] = (curves[:1] + markers[:1]) or handles[:1]
+    crowded = len(entries) > INSIDE or chart.second or any(isinstance(m, Contours) for m in chart.marks)
     beside = {"loc": "center left", "bbox_to_anchor": (1.14 if chart.second else 1.0, 0.5)}
     ax.legend(
         [tuple(handles) for handles in entries.values()],
         list(entries),
         title=_plain(chart.legend) or None,
         handler_map={tuple: HandlerTuple(ndivide=1)},
-        **({"loc": "best"} if len(entries) <= INSIDE and not chart.second else beside),
+        **(beside if crowded else {"loc": "best"}),
     )
 
 

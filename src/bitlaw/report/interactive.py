@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Numbers, Points, Rule
-from .style import GREY, SYMBOLS, colour
-from .ticks import log_ticks, symlog, symlog_ticks, written
-
-_ROOM = 0.05  # of the range of an axis, left free at either end
+from .style import GREY, STAR, SYMBOLS, colour, marker
+from .ticks import log_ticks, placed, symlog_ticks, wrapped, written
 
 
 def plotly(chart: Chart) -> dict[str, Any]:
@@ -59,8 +57,8 @@ def plotly(chart: Chart) -> dict[str, Any]:
         "hovermode": "closest",
         "showlegend": shown,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-        "xaxis": _axis(chart.x, chart.extent("x")),
-        "yaxis": _axis(chart.y, chart.extent("y")),
+        "xaxis": _axis(chart.x, chart.extent("x"), chart.limits("x")),
+        "yaxis": _axis(chart.y, chart.extent("y"), chart.limits("y")),
         "shapes": shapes,
         "annotations": notes,
     }
@@ -68,11 +66,11 @@ def plotly(chart: Chart) -> dict[str, Any]:
         layout["legend"]["title"] = {"text": _text(chart.legend), "side": "left"}
     if chart.second:
         beside = {"overlaying": "y", "side": "right", "showgrid": False}
-        layout["yaxis2"] = _axis(chart.second, chart.extent("second")) | beside
+        layout["yaxis2"] = _axis(chart.second, chart.extent("second"), chart.limits("second")) | beside
     return {"data": traces, "layout": layout}
 
 
-def _axis(axis: Axis, ends: tuple[float, float]) -> dict[str, Any]:
+def _axis(axis: Axis, ends: tuple[float, float], limits: tuple[float, float]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "title": {"text": _text(axis.label)},
         "type": "log" if axis.scale == "log" else "linear",
@@ -89,13 +87,10 @@ def _axis(axis: Axis, ends: tuple[float, float]) -> dict[str, Any]:
     if ticks:
         out["tickmode"] = "array"
         out["tickvals"] = [_placed(x, axis) for x in ticks]
-        out["ticktext"] = [_text(name) for name in axis.names or [written(x, axis.form) for x in ticks]]
-    if axis.scale == "log":
-        low, high = (math.log10(x) for x in ends)
-    else:
-        low, high = (_placed(x, axis) for x in ends)
-    room = _ROOM * (high - low) or 0.5
-    low, high = (low - room * (axis.low is None)), (high + room * (axis.high is None))
+        out["ticktext"] = [
+            _text(wrapped(name)) for name in axis.names or [written(x, axis.form) for x in ticks]
+        ]
+    low, high = (placed(x, axis.scale, axis.linear_below) for x in limits)  # ranges count in logarithms
     out["range"] = [_rounded(x) for x in ((high, low) if axis.reverse else (low, high))]
     return out
 
@@ -107,8 +102,10 @@ def _traces(mark: Mark, x: Axis, y: Axis) -> Iterable[dict[str, Any]]:
         trace["legendgroup"] = trace["name"]
     if isinstance(mark, Points):
         trace |= _place(mark.x, mark.y, x, y) | {"mode": "markers"}
-        trace["marker"] = _marker(mark.marker, shade, mark.hollow, 5 if mark.faint else 8)
-        trace["opacity"] = 0.5 if mark.faint else 0.9
+        trace["marker"] = _marker(
+            mark.marker, shade, mark.hollow, 13 if mark.marker == STAR else 5 if mark.faint else 8
+        )
+        trace["opacity"] = 0.6 if mark.faint else 0.9
         trace |= _hover(mark.hover)
         if len(mark.error):
             trace["error_y"] = _error(mark.y, mark.error, mark.error, y, shade)
@@ -187,7 +184,7 @@ def _hover(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _marker(number: int, shade: str, hollow: bool, size: int) -> dict[str, Any]:
-    symbol = SYMBOLS[number % len(SYMBOLS)] + ("-open" if hollow else "")
+    symbol = marker(number, SYMBOLS) + ("-open" if hollow else "")
     return {"symbol": symbol, "color": shade, "size": size}
 
 
@@ -228,8 +225,8 @@ def _rule(mark: Rule, chart: Chart, shapes: list[dict[str, Any]], notes: list[di
             shape |= {"type": "line", "line": {"color": GREY, "width": 1, "dash": "dot"}}
         shapes.append(shape)
         if mark.text:
-            spot = _placed(high if name == "y" else low, axis)
-            at = math.log10(spot) if axis.scale == "log" else spot  # annotations count in logarithms
+            spot = high if name == "y" else low
+            at = placed(spot, axis.scale, axis.linear_below)  # unlike shapes, annotations count in logarithms
             note: dict[str, Any] = {"text": _text(mark.text), "showarrow": False, "font": {"size": 11}}
             note |= {f"{name}ref": name, name: at, f"{other}ref": f"{other} domain"}
             if name == "x":
@@ -240,7 +237,8 @@ def _rule(mark: Rule, chart: Chart, shapes: list[dict[str, Any]], notes: list[di
 
 
 def _placed(value: float, axis: Axis) -> float:
-    return symlog(value, axis.linear_below) if axis.scale == "symlog" else float(value)
+    """A number as plotly takes it: it knows logarithmic axes itself."""
+    return placed(value, "symlog", axis.linear_below) if axis.scale == "symlog" else float(value)
 
 
 def _on(values: Numbers, axis: Axis) -> list[float | None]:

@@ -10,10 +10,11 @@ import sympy as sp
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_FOREIGN = re.compile(r"[^A-Za-z0-9_=\[\].+-]")
 
 
 def markdown(blocks: Sequence[Block], figures: str) -> str:
-    """Print a report as Markdown.
+    r"""Print a report as Markdown.
 
     Args:
         blocks: of the report; the planner panel, and tables that a page folds away, are left out.
@@ -23,11 +24,11 @@ def markdown(blocks: Sequence[Block], figures: str) -> str:
         The text of the file.
 
     >>> print(markdown([Heading("A *b*", 1), Table(["law", "error"], [["a|b", "1 %"]], [1])], "figures"))
-    # A \\*b\\*
+    # A \*b\*
     <BLANKLINE>
     | law | error |
     | --- | ---: |
-    | a\\|b | 1 % |
+    | a\|b | 1 % |
     <BLANKLINE>
     """
     parts = [text for block in blocks if (text := _text(block, figures))]
@@ -35,10 +36,10 @@ def markdown(blocks: Sequence[Block], figures: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line.
+    r"""Text that Markdown shows as it is, on one line.
 
     >>> print(plain("<b> _c_ 1|2"))
-    \\<b\\> \\_c\\_ 1\\|2
+    \<b\> \_c\_ 1\|2
     """
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
@@ -57,10 +58,7 @@ def _text(block: Block, figures: str) -> str:
         fence = "`" * max(3, longest + 1)
         return f"{fence}\n{block.text}\n{fence}"
     if isinstance(block, Equations):
-        return "\n\n".join(
-            f"```math\n{sp.latex(sp.Eq(sp.Symbol(left), right, evaluate=False))}\n```"
-            for left, right in block.sides.items()
-        )
+        return "\n\n".join(_equation(left, right) for left, right in block.sides.items())
     if isinstance(block, Picture):
         chart = block.chart
         image = f"![{plain(chart.title)}]({figures}/{chart.name}.svg)"
@@ -69,6 +67,13 @@ def _text(block: Block, figures: str) -> str:
         return "\n\n".join(text for inner in block.blocks if (text := _text(inner, figures)))
     assert isinstance(block, Panel)
     return ""
+
+
+def _equation(left: str, right: sp.Expr) -> str:
+    names = {
+        s: sp.Symbol(_FOREIGN.sub("?", s.name)) for s in right.free_symbols
+    }  # labels of a file may hold anything
+    return f"```math\n{sp.latex(sp.Eq(sp.Symbol(left), right.xreplace(names), evaluate=False))}\n```"
 
 
 def _table(block: Table) -> str:

@@ -49,7 +49,9 @@ def _html(block: Block, data: dict[str, Any]) -> str:
         # Focusable, so that wide tables can be scrolled by keys.
         name = escape(block.folded or block.caption or "Table")
         whole = f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">{cells}</div>'
-        return f"<details><summary>{escape(block.folded)}</summary>{whole}</details>" if block.folded else whole
+        return (
+            f"<details><summary>{escape(block.folded)}</summary>{whole}</details>" if block.folded else whole
+        )
     if isinstance(block, Code):
         return f'<pre tabindex="0"><code>{escape(block.text)}</code></pre>'
     if isinstance(block, Equations):
@@ -59,12 +61,18 @@ def _html(block: Block, data: dict[str, Any]) -> str:
     if isinstance(block, Panel):
         data["planner-data"] = block.data
         return '<section id="planner" aria-label="Planner"></section>'
+    assert isinstance(block, Answer)
     return f'<section class="answer">{"".join(_html(b, data) for b in block.blocks)}</section>'
 
 
 def _equation(left: str, right: sp.Expr) -> str:
-    equation = mathml(sp.Eq(sp.Symbol(left), right, evaluate=False), printer="presentation")
-    equation = equation.replace("\u2147", "e").replace("<mo>-</mo>", "<mo>\u2212</mo>")  # as it is printed in papers
+    names = {
+        s: sp.Symbol(escape(s.name)) for s in right.free_symbols
+    }  # labels of a file, which sympy writes as they are
+    equation = mathml(sp.Eq(sp.Symbol(left), right.xreplace(names), evaluate=False), printer="presentation")
+    equation = equation.replace("\u2147", "e").replace(
+        "<mo>-</mo>", "<mo>\u2212</mo>"
+    )  # as it is printed in papers
     space = "http://www.w3.org/1998/Math/MathML"
     return (
         '<p class="equation" tabindex="0" role="group" aria-label="Equation">'

@@ -8,12 +8,23 @@ from typing import Any
 
 import matplotlib as mpl
 
-#: Okabe & Ito (2008), told apart under all common colour-vision deficiencies, without black and yellow, which are not
-#: seen on both paper and a dark page; an olive and a violet take their places.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+#: After Okabe & Ito (2008), told apart under all common colour-vision deficiencies, and seen on paper as on dark pages:
+#: so the blue is lighter, and an olive and a violet take the places of yellow and black.
+COLOURS = ("#2481C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 #: The same for the page.
-SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
+SYMBOLS = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "triangle-down",
+    "cross",
+    "x",
+    "triangle-left",
+    "star",
+)
+STAR = -1  # the marker of what is pointed out; no other mark has it
 GREY = "#777777"
 
 _RC: Any = {  # matplotlib types its keys one by one; a dict of ours is not that
@@ -47,9 +58,18 @@ def colour(number: int | None) -> str:
     """The colour of a mark; grey where it has none.
 
     >>> colour(0), colour(None)
-    ('#0072B2', '#777777')
+    ('#2481C4', '#777777')
     """
     return GREY if number is None else COLOURS[number % len(COLOURS)]
+
+
+def marker(number: int, markers: tuple[str, ...] = MARKERS) -> str:
+    """The marker of a mark, in matplotlib's words or the page's.
+
+    >>> marker(0), marker(8), marker(STAR, SYMBOLS)
+    ('o', 'o', 'star')
+    """
+    return markers[STAR] if number == STAR else markers[number % (len(markers) - 1)]
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Literal, TypeAlias
 
 from ..units import format_quantity
 
+Scale: TypeAlias = Literal["linear", "log", "symlog"]
 Form: TypeAlias = Literal["plain", "prefix", "power"]
 MOST = 7  # numbers on an axis
+WIDTH = 22  # letters of a category's line
 LINEAR = 0.5  # decades that the linear part of a symlog axis takes on either side of zero
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -16,16 +19,25 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 def written(value: float, form: Form = "plain") -> str:
     """Write a number of an axis.
 
-    >>> written(2e7, "prefix"), written(3e21, "power"), written(1e-12, "power"), written(0.05)
+    >>> written(2e7, "prefix"), written(3e21, "power"), written(1e-12), written(0.05)
     ('20M', '3×10²¹', '10⁻¹²', '0.05')
     """
     if form == "prefix" and 1e-3 <= abs(value) < 1e16:
         return format_quantity(value)
-    if form == "power" and value > 0:
+    if value > 0 and (form == "power" or (form == "plain" and not 1e-4 < value < 1e5)):
         exponent = math.floor(math.log10(value) + 1e-9)
         lead = f"{value / 10.0**exponent:.3g}"
         return ("" if lead == "1" else f"{lead}×") + f"10{str(exponent).translate(_RAISED)}"
     return f"{value:.6g}"
+
+
+def wrapped(name: str) -> str:
+    r"""The name of a category on lines of its own; one without end is cut.
+
+    >>> wrapped("the loss of the run with most compute")
+    'the loss of the run\nwith most compute'
+    """
+    return "\n".join(textwrap.wrap(name, WIDTH, max_lines=2, placeholder="…"))
 
 
 def log_ticks(low: float, high: float, most: int = MOST) -> tuple[float, ...]:
@@ -77,11 +89,29 @@ def symlog_ticks(low: float, high: float, linear_below: float) -> tuple[float, .
     return tuple(x for x in places if low <= x <= high)
 
 
-def symlog(value: float, linear_below: float) -> float:
-    """Where a value stands on a symlog axis, in decades from zero.
+def placed(value: float, scale: Scale, linear_below: float = 1.0) -> float:
+    """Where a value stands on an axis of a scale, in decades where it is logarithmic.
 
-    >>> symlog(0.0005, 0.001), symlog(0.01, 0.001), symlog(-0.01, 0.001)
-    (0.25, 1.5, -1.5)
+    >>> placed(100, "log"), placed(0.0005, "symlog", 0.001), placed(-0.01, "symlog", 0.001)
+    (2.0, 0.25, -1.5)
     """
+    if scale == "linear":
+        return float(value)
+    if scale == "log":
+        return math.log10(value)
     size = abs(value) / linear_below
     return math.copysign(LINEAR * size if size < 1 else LINEAR + math.log10(size), value)
+
+
+def unplaced(place: float, scale: Scale, linear_below: float = 1.0) -> float:
+    """The value that stands at a place.
+
+    >>> unplaced(2.0, "log"), round(unplaced(placed(0.02, "symlog", 0.001), "symlog", 0.001), 9)
+    (100.0, 0.02)
+    """
+    if scale == "linear":
+        return place
+    if scale == "log":
+        return float(10.0**place)
+    size = abs(place)
+    return math.copysign(linear_below * (size / LINEAR if size < LINEAR else 10 ** (size - LINEAR)), place)

@@ -117,6 +117,19 @@ class View:
             The prediction and both ends of the fit's confidence interval, NaN outside the law's domain, and the
             ends NaN where there are no draws.
         """
+        theta = np.concatenate([self.fit.law.vector(self.fit.values)[None], self.fit.draws])
+        values = self._along(theta, what, row, swap)
+        low = high = np.full(values.shape[1:], np.nan)
+        if self.fit.df:
+            low, high = self.ends(values[1:])
+        return values[0], low, high
+
+    def values(self, row: Mapping[str, Any], what: str = "total", **swap: Array) -> Array:
+        """The prediction of `curve` without its interval, for surfaces."""
+        found: Array = self._along(self.fit.law.vector(self.fit.values)[None], what, row, swap)[0]
+        return found
+
+    def _along(self, theta: Array, what: str, row: Mapping[str, Any], swap: Mapping[str, Array]) -> Array:
         shape = np.broadcast_shapes(*(np.shape(value) for value in swap.values()))
         inputs = dict(swap)
         if "tokens" in swap and (row.get("unique_tokens") or np.inf) >= row.get("tokens", np.nan):
@@ -125,12 +138,8 @@ class View:
             i.column: np.broadcast_to(inputs.get(i.column, row[i.column]), shape).astype(float).ravel()
             for i in self.fit.law.inputs
         }
-        theta = np.concatenate([self.fit.law.vector(self.fit.values)[None], self.fit.draws])
         values = self._finite(self.fit.law.compiled.guarded(what, theta, data))
-        low = high = np.full(values.shape[1], np.nan)
-        if self.fit.df:
-            low, high = self.ends(values[1:])
-        return values[0].reshape(shape), low.reshape(shape), high.reshape(shape)
+        return np.asarray(values.reshape((len(theta), *shape)), dtype=np.float64)
 
     def ends(self, draws: Array) -> tuple[Array, Array]:
         """The ends of the fit's interval from draws (S, n), NaN where none is finite."""

@@ -67,14 +67,16 @@ def write_report(
     ending = path.suffix.lower()
     if ending not in (*PAGES, *TEXTS):
         raise ConfigError(f"a report ends in .html or .md, not {path.name!r}; name it like report.html")
-    made = {"comparison": comparison, "plans": plans, "slow": thorough}
-    charts = [] if runs is None else figures.charts(runs, fit, **made)
+    charts = []
+    if runs is not None:
+        charts = figures.charts(runs, fit, comparison=comparison, plans=plans, slow=thorough)
     blocks = content(runs, fit, charts, comparison, plans, title, command, planner, before)
+    beside = None if figure_folder is None else Path(figure_folder)
     if ending in TEXTS:
-        beside = Path(figure_folder) if figure_folder is not None else path.with_name(f"{path.stem}-figures")
+        beside = beside or path.with_name(f"{path.stem}-figures")
         text = markdown(blocks, quote(Path(os.path.relpath(beside, path.parent)).as_posix()))
     else:
-        beside, text = None if figure_folder is None else Path(figure_folder), page(blocks, title)
+        text = page(blocks, title)
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if beside is not None and charts:

@@ -7,10 +7,10 @@ from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
-from .. import html
 from ..errors import DataError, nearest
 from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
+from ..html import table
 from .check import row_problem
 from .schema import COLUMN, OVERVIEW, SCHEMA
 
@@ -70,7 +70,7 @@ class Runs:
     def _repr_html_(self) -> str:
         header, rows = overview(self)
         more = f"<p>... and {len(rows) - SHOWN} more rows.</p>" if len(rows) > SHOWN else ""
-        return f"<div>{html.table(header, rows[:SHOWN], caption=repr(self)[1:-1])}{more}</div>"
+        return f"<div>{table(header, rows[:SHOWN], caption=repr(self)[1:-1])}{more}</div>"
 
     def ok(self) -> pl.DataFrame:
         """Rows that have a loss."""
@@ -202,8 +202,8 @@ class Runs:
 
     def _of_format(self, part: str, quantity: Callable[[Format], float]) -> pl.Series:
         names = self.frame[f"{part}_format"].fill_null("bf16")
-        table = {name: quantity(parse_format(name)) for name in names.unique()}
-        return names.replace_strict(table, return_dtype=pl.Float64)
+        known = {name: quantity(parse_format(name)) for name in names.unique()}
+        return names.replace_strict(known, return_dtype=pl.Float64)
 
 
 def overview(runs: Runs) -> tuple[list[str], list[list[str]]]:

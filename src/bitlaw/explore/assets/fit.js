@@ -88,7 +88,7 @@ function draw(place, data, charts, residuals) {
       data.table.map((e) => [e.name, e.value, e.interval, e.status, e.meaning + (e.unit ? ` [${e.unit}]` : "")]), [1]),
     ...data.said.map((sentence) => el("p", { class: "soft" }, sentence)),
     data.notes.length ? el("ul", { class: "notes" }, ...data.notes.map((note) => el("li", {}, `${note}.`))) : null,
-    el("div", { class: "figures" }, ...figures), rest, el("h3", {}, "The same on a terminal"), commandLine(data.commands.fit));
+    rest, el("div", { class: "figures" }, ...figures), el("h3", {}, "The same on a terminal"), commandLine(data.commands.fit));
   for (const each of figures) bitlaw.charts.mount(each);
   drawResiduals(rest, residuals);
   stale();

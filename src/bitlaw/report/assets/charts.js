@@ -11,6 +11,11 @@ bitlaw.charts = (() => {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
+  // A long name on several lines.
+  function wrapped(text) {
+    return text.replace(/(.{9,}?) /g, "$1<br>");
+  }
+
   // The figure in the page's colours. Black and grey marks take those of text; the rest are told apart on both papers.
   function dressed(text, scales, width, height) {
     const ink = colour("--ink"), soft = colour("--soft"), line = colour("--line");
@@ -28,6 +33,7 @@ bitlaw.charts = (() => {
       if (scales[name]) rescale(layout, name, scales[name]);
     }
     if (narrow) {
+      for (const axis of [layout.xaxis, layout.yaxis]) axis.ticktext = axis.ticktext && axis.ticktext.map(wrapped);
       layout.margin = { l: 48, r: 12, t: 12, b: 44 };
       if (layout.legend) Object.assign(layout.legend, { y: -0.24, yanchor: "top", font: { size: 11 } });
       if (layout.legend && layout.legend.title) layout.legend.title.side = "top";

@@ -79,7 +79,7 @@ bitlaw.mountPanel = (element, data, law) => {
   // ---- answers
 
   const LINES = [
-    ["loss", "Loss", "nats a token"], ["gap", "of it, the gap after quantisation", "nats a token"],
+    ["loss", "Loss", "nats a token"], ["gap", "of it, the gap after quantisation", ""],
     ["size", "Size", "parameters"], ["tokens", "Training tokens", ""], ["best", "Best size", "parameters"],
     ["memory", "Weights in serving", ""],
   ].filter(([name]) => name !== "gap" || data.gap);

@@ -18,12 +18,12 @@ from ...laws.terms import TARGETS
 from ...units import format_quantity
 from ..chart import Chart, Mark, Points
 from ..draw import draw
-from ..view import View
+from ..view import Array, View
 
 P = ParamSpec("P")
 CURVE = 48  # points of a curve
 DRAWN = 150  # of the draws, where each costs an optimisation
-NAME = 34  # letters beside an axis
+ROOM = 0.6  # of the spread of losses before quantisation, above the largest of them
 
 
 class Figure(Generic[P]):
@@ -38,11 +38,14 @@ class Figure(Generic[P]):
         return draw(ax, self.chart(*args, **kwargs))
 
 
-def evidence(fit: Fit) -> str:
-    """How many rows and clusters are behind a fit."""
+def evidence(of: Fit | View) -> str:
+    """How many rows, clusters and, where rows are at hand that say so, seeds are behind a fit."""
+    fit = of.fit if isinstance(of, View) else of
     kinds = {"loss": "losses", "gap": "gaps"}
     counts = " and ".join(f"{n} {kinds[kind]}" for kind, n in fit.rows.items())
-    return f"n = {counts} in {fit.clusters} independent clusters"
+    seeds = of.frame["seed"].drop_nulls().n_unique() if isinstance(of, View) else 0
+    said = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
+    return f"n = {counts} in {fit.clusters} independent clusters{said}"
 
 
 def interval(fit: Fit) -> str:
@@ -77,13 +80,15 @@ def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) ->
     ]
 
 
-def shortened(name: str) -> str:
-    """A name that fits beside an axis.
+def ceiling(trained: pl.Series | Array) -> float:
+    """How high a figure of losses after quantisation goes: those of two bits would leave no room for all others."""
+    values = np.asarray(trained, dtype=float)
+    return float(values.max() + ROOM * max(np.ptp(values), 0.1 * values.max()))
 
-    >>> shortened("a" * 40) == "a" * 33 + "…"
-    True
-    """
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+def above(count: int) -> str:
+    """A sentence about marks that a figure has no room for; empty where there are none."""
+    return f" {count} rows lie above the frame." if count else ""
 
 
 def thinned(fit: Fit) -> Fit:

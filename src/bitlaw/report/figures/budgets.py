@@ -15,9 +15,21 @@ from ...planning.serve import artefact_bytes
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..style import STAR
 from ..ticks import written
 from ..view import View
-from .base import CURVE, Figure, bits_name, evidence, hover, interval, shortened, size_label, thinned
+from .base import (
+    CURVE,
+    Figure,
+    above,
+    bits_name,
+    ceiling,
+    evidence,
+    hover,
+    interval,
+    size_label,
+    thinned,
+)
 
 OPTIONS = 16  # choices of formats that are drawn
 SHOWN = 8  # budgets whose parabolas are drawn
@@ -34,7 +46,8 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     Raises:
         NothingToDraw: a law without a size and tokens.
     """
-    largest = View.of(runs, fit).largest_cost()
+    view = View.of(runs, fit)
+    largest = view.largest_cost()
     budgets = np.geomspace(largest / 10, largest * 10, 5)
     best = frontier(thinned(fit), budgets.tolist(), fit.level)
     marks: list[Mark] = [Rule(x=largest, text="dearest run")]
@@ -44,8 +57,9 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
             Band(budgets, low, high, name, k),
             Line(budgets, value, name, k, marker=k),
         ]
-    second, title = None, "Compute-optimal parameters and tokens"
+    second, title, cost = None, "Compute-optimal parameters and tokens", "6 N D"
     if fit.law.reads_bits:
+        cost = "(6/16) N D P with all parts at P bits"
         value, low, high = best["bits"].T
         marks += [
             Band(budgets, low, high, "bits", 2, second=True),
@@ -55,7 +69,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "compute-optimal",
         title,
-        f"Under C = (6/16) N D P with all parts at P bits. Bands: {interval(fit)}. {evidence(fit)}.",
+        f"Under C = {cost}. Bands: {interval(fit)}. {evidence(view)}.",
         Axis("budget, 16-bit FLOPs", "log", "power"),
         Axis("best parameters, tokens", "log", "prefix"),
         tuple(marks),
@@ -88,7 +102,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
         "loss-against-bits",
         f"What {format_quantity(flops, 'flops')} buys, by bits (shaded: near-optimal)",
         f"The best size and tokens at each number of bits, by the point estimates; the best of all is {best.value:.1f} "
-        f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(fit)}.",
+        f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(view)}.",
         Axis("bits of all parts in training", ticks=tuple(bits)),
         Axis("best loss, nats per token"),
         (
@@ -135,7 +149,7 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
         Axis(
             "",
             ticks=tuple(float(k) for k in range(len(options))),
-            names=tuple(shortened(o.formats) for o in options),
+            names=tuple(o.formats for o in options),
             low=-0.7,
             high=len(options) - 0.3,
             reverse=True,
@@ -168,7 +182,7 @@ def isoflop_parabolas(path: OptimalPath) -> Chart:
             Points(np.exp(valley.middle + x), valley.loss, label, k, k),
         ]
         if least.flag == OK:
-            marks.append(Points([least.params.value], [least.loss], "minimum", None, 7))
+            marks.append(Points([least.params.value], [least.loss], "minimum", None, STAR))
     few = f" {len(path.valleys[::step])} of {len(path.valleys)} budgets are shown." if step > 1 else ""
     return Chart(
         "isoflop-parabolas",
@@ -215,11 +229,13 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         some = rows.filter(pl.col("stored") == bits)
         x, y = some["held"].to_numpy(), some["loss"].to_numpy()
         marks.append(
-            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), faint=True)
+            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), hollow=True)
         )
     order = rows.sort("held", "loss")
     best = order["loss"].cum_min()
     front = order.filter((order["loss"] == best) & (best.shift(1).fill_null(np.inf) > best))
+    top = ceiling(rows.filter(pl.col("stored") == 16)["loss"] if 16.0 in kinds else rows["loss"])
+    over = above(rows.filter(pl.col("loss") > top).height)
     marks.append(Line(front["held"].to_numpy(), front["loss"].to_numpy(), "best of the rows", None))
     law = _law_front(view, rows, kinds)
     said = (
@@ -231,9 +247,9 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         "loss-against-bytes",
         "Loss against bytes of the stored weights",
         f"Marks: rows, n = {rows.height}, by bits of a stored weight, quantised in training or after. Grey line: rows "
-        f"that no other beats in bytes and loss.{said} Bytes: {size_label(fit)} times bits of a weight.",
+        f"that no other beats in bytes and loss.{over}{said} Bytes: {size_label(fit)} times bits of a weight.",
         Axis("bytes of the weights", "log", "prefix"),
-        Axis("loss, nats per token"),
+        Axis("loss, nats per token", high=top),
         (*marks, *law),
         legend="bits",
     )
@@ -254,9 +270,10 @@ def _law_front(view: View, rows: pl.DataFrame, kinds: pl.Series) -> list[Mark]:
         at = np.full(CURVE, UNQUANTIZED if bits == 16 else bits)
         inside = (size >= rows["params"].min()) & (size <= rows["params"].max())
         found.append(
-            np.where(inside, view.curve(plain, **{"params": size, "tokens": tokens, column: at})[0], np.nan)
+            np.where(inside, view.values(plain, **{"params": size, "tokens": tokens, column: at}), np.nan)
         )
     known = np.isfinite(found).any(axis=0)
     if not known.any():
         return []
-    return [Line(grid[known], np.nanmin(np.array(found)[:, known], axis=0), "best by the law", 7, dash=True)]
+    least = np.minimum.accumulate(np.nanmin(np.array(found)[:, known], axis=0))
+    return [Line(grid[known], least, "best by the law", 7, dash=True)]

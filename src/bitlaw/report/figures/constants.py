@@ -11,6 +11,7 @@ from ...errors import DataError
 from ...fitting import Fit, Profile, profiles
 from ...runs import Runs
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..style import STAR
 from ..view import Array
 from .base import Figure, evidence, interval
 
@@ -76,35 +77,42 @@ def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
     if not first:
         [(first, second)] = correlated(fit, 1)
     pair = draws[:, [names.index(first), names.index(second)]]
-    middle, spread = pair.mean(axis=0), np.cov(pair.T)
-    radius = np.sqrt(-2 * np.log(1 - fit.level))  # of two normal numbers
+    middle, half = np.median(pair, axis=0), _shape(pair)
     turn = np.linspace(0, 2 * np.pi, 97)
-    round_ = radius * np.stack([np.cos(turn), np.sin(turn)])
-    circle = np.linalg.cholesky(spread + 1e-12 * np.diag(np.diag(spread))) @ round_
-    ellipse = (middle[:, None] + circle).T
+    far = np.quantile(np.linalg.norm(np.linalg.solve(half, (pair - middle).T), axis=0), fit.level)
+    ellipse = (middle[:, None] + half @ (far * np.stack([np.cos(turn), np.sin(turn)]))).T
+    room = 0.4 * np.ptp(ellipse, axis=0)
+    low, high = ellipse.min(axis=0) - room, ellipse.max(axis=0) + room
+    outside = int(((pair[:CLOUD] < low) | (pair[:CLOUD] > high)).any(axis=1).sum())
     logs = [_positive(fit, name) for name in (first, second)]
 
     def own(points: Array) -> list[Array]:
         return [np.exp(points[:, k]) if log else points[:, k] for k, log in enumerate(logs)]
 
-    cloud, rim = own(pair[:CLOUD]), own(ellipse)
-    r = float(np.corrcoef(pair[:, 0], pair[:, 1])[0, 1])
+    cloud, rim, ends = own(pair[:CLOUD]), own(ellipse), own(np.stack([low, high]))
+    r = _ranked(pair)[0, 1]
     values = fit.values
     x, y = (
-        Axis(f"{name}" + (f", {_unit(fit, name)}" if _unit(fit, name) else ""), "log" if log else "linear")
-        for name, log in zip((first, second), logs, strict=True)
+        Axis(
+            f"{name}, {unit}" if (unit := _unit(fit, name)) else name,
+            "log" if log else "linear",
+            low=float(end[0]),
+            high=float(end[1]),
+        )
+        for name, log, end in zip((first, second), logs, ends, strict=True)
     )
+    beyond = f" {outside} of them lie outside the frame." if outside else ""
     return Chart(
         f"pair-{_file(first)}-{_file(second)}",
-        f"{first} and {second} together (correlation {r:+.2f})",
-        f"Dots: {len(cloud[0])} of {len(fit.draws)} draws ({interval(fit)}). Line: the ellipse that holds "
-        f"{fit.level:.0%} of normal draws with their covariance. {evidence(fit)}.",
+        f"{first} and {second} together (rank correlation {r:+.3f})",
+        f"Dots: {len(cloud[0])} of {len(fit.draws)} draws ({interval(fit)}).{beyond} Line: an ellipse that holds "
+        f"{fit.level:.0%} of all draws. {evidence(fit)}.",
         x,
         y,
         (
             Points(cloud[0], cloud[1], "draws", faint=True),
             Line(rim[0], rim[1], f"{fit.level:.0%} ellipse", 1, dash=True),
-            Points([values[first]], [values[second]], "estimate", 1, 7),
+            Points([values[first]], [values[second]], "estimate", 1, STAR),
         ),
     )
 
@@ -116,7 +124,7 @@ def correlated(fit: Fit, most: int) -> list[tuple[str, str]]:
         NothingToDraw: a fit without draws, or of one constant.
     """
     names, draws = _coordinates(fit)
-    size = np.triu(np.abs(np.corrcoef(draws.T)), 1)
+    size = np.triu(np.abs(_ranked(draws)), 1)
     out: list[tuple[str, str]] = []
     for place in np.argsort(-size, axis=None)[: size.size // 2]:
         i, j = divmod(int(place), len(names))
@@ -137,6 +145,21 @@ def _coordinates(fit: Fit) -> tuple[list[str], Array]:
     names = [fit.estimates[k].parameter.name for k in free]
     columns = [np.log(fit.draws[:, k]) if _positive(fit, fit.law.names[k]) else fit.draws[:, k] for k in free]
     return names, np.stack(columns, axis=1)
+
+
+def _ranked(draws: Array) -> Array:
+    """Rank correlations (k, k): draws of few clusters have tails that decide any other."""
+    ranks = np.argsort(np.argsort(draws, axis=0), axis=0).astype(float)
+    correlation: Array = np.corrcoef(ranks.T)
+    return correlation
+
+
+def _shape(pair: Array) -> Array:
+    """A square root (2, 2) of the covariance of the draws' middle, which their tails do not move."""
+    ends = np.quantile(pair, [0.05, 0.95], axis=0)
+    middle = pair[((pair >= ends[0]) & (pair <= ends[1])).all(axis=1)]
+    spread = np.cov((middle if len(middle) > 3 else pair).T)
+    return np.asarray(np.linalg.cholesky(spread + 1e-9 * np.diag(np.diag(spread))), dtype=np.float64)
 
 
 def _positive(fit: Fit, name: str) -> bool:

@@ -10,7 +10,7 @@ from ...fitting import Comparison, Fit, influence
 from ...runs import Runs
 from ..chart import Axis, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import View
-from .base import Figure, evidence, hover, loss_label, shortened
+from .base import Figure, evidence, hover, loss_label
 
 DECIDES = 1.0  # Cook's distance from which a row decides a fit
 
@@ -46,19 +46,22 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
             marks.append(
                 Bars(places, value, low, value + margin, label, int(hollow), int(hollow), texts, hollow)
             )
+    bars = f"bars: {ranking.level:.0%} confidence by Student's t over clusters"
+    if not any(np.isfinite(e.margin) for e in entries):
+        bars = "too few clusters for intervals"
     what = "losses" if ranking.what == "loss" else "gaps"
     suffix = "" if which == 0 else f"-{which + 1}"
     return Chart(
         f"law-ranking{suffix}",
         f"Error on rows held out: {ranking.split}",
-        f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} clusters; bars: {ranking.level:.0%} "
-        f"confidence by Student's t over clusters. Whether two laws differ is judged by paired differences: "
+        f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} clusters; {bars}. "
+        f"Whether two laws differ is judged by paired differences: "
         f"{ranking.verdict}",
         Axis("mean absolute error, %", "log"),
         Axis(
             "",
             ticks=tuple(float(k) for k in range(len(entries))),
-            names=tuple(shortened(e.name) for e in entries),
+            names=tuple(e.name for e in entries),
             low=-0.7,
             high=len(entries) - 0.3,
             reverse=True,
@@ -95,7 +98,7 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "predicted-against-measured",
         "Predicted against measured",
-        f"Dots: rows the law was fitted to.{held} {evidence(fit)}.",
+        f"Dots: rows the law was fitted to.{held} {evidence(view)}.",
         Axis(f"measured {loss_label(view)}"),
         Axis("predicted minus measured, %"),
         tuple(marks),

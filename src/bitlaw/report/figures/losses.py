@@ -19,6 +19,7 @@ from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_labe
 SLICES = 6  # sizes that a figure of slices shows
 GRID = 40  # points of a surface along each axis
 LEVELS = 12  # lines of equal loss, at most
+MANY = 60  # rows, of which marks are small
 MARGIN = 1.6  # factor by which a surface reaches beyond the rows
 
 
@@ -38,15 +39,15 @@ def loss_surface(fit: Fit, runs: Runs | View) -> Chart:
     rows = _unquantised(view)
     sizes, tokens = _reach(rows["params"]), _reach(rows["tokens"])
     grid_n, grid_d = np.meshgrid(sizes, tokens, indexing="ij")
-    z, _, _ = view.curve(rows.row(0, named=True), params=grid_n, tokens=grid_d)
+    z = view.values(rows.row(0, named=True), params=grid_n, tokens=grid_d)
     marks: list[Mark] = [Contours(tokens, sizes, z, _levels(z), "loss")]
     marks += _places(view, rows, "tokens", "params")
     return Chart(
         "loss-surface",
         "Loss over parameters and tokens, unquantised",
-        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(fit)}.",
-        Axis("training tokens", "log", "prefix"),
-        Axis(size_label(fit), "log", "prefix"),
+        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(view)}.",
+        Axis("training tokens", "log", "prefix", low=tokens[0], high=tokens[-1]),
+        Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
     )
 
@@ -70,20 +71,20 @@ def isoloss(fit: Fit, runs: Runs | View, tokens: float | None = None) -> Chart:
         raise NothingToDraw("no row was trained with weights alone in low precision; add some")
     seen = rows["tokens"].unique().sort().to_numpy()
     at = float(seen[len(seen) // 2]) if tokens is None else tokens
-    bits = np.linspace(max(2.0, rows["w_bits"].to_numpy().min() - 0.5), 16, GRID)
+    bits = np.geomspace(max(2.0, rows["w_bits"].to_numpy().min() - 0.5), 16, GRID)
     sizes = _reach(view.trained["params"])
     grid_n, grid_b = np.meshgrid(sizes, bits, indexing="ij")
     row = rows.row(0, named=True)
-    z, _, _ = view.curve(row, params=grid_n, tokens=np.full_like(grid_n, at), w_bits=grid_b)
+    z = view.values(row, params=grid_n, tokens=np.full_like(grid_n, at), w_bits=grid_b)
     marks: list[Mark] = [Contours(bits, sizes, z, _levels(z), "loss")]
     marks += _places(view, rows.filter(pl.col("tokens") == at), "w_bits", "params")
     return Chart(
         "isoloss",
         f"Loss over bits of the weights and parameters, at {format_quantity(at, 'tokens')}",
         f"Lines: equal loss by the fitted law at the point estimates. Marks: rows trained on as many tokens. "
-        f"{evidence(fit)}.",
-        Axis("bits of the weights in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
-        Axis(size_label(fit), "log", "prefix"),
+        f"{evidence(view)}.",
+        Axis("bits of the weights in training", "log", ticks=(2, 3, 4, 6, 8, 12, 16), low=bits[0], high=16.0),
+        Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
     )
 
@@ -117,7 +118,7 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "loss-slices",
         "Loss against tokens by size, unquantised",
-        f"{_marks_text(fit)} {evidence(fit)}.",
+        f"{_marks_text(fit)} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -155,7 +156,7 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     return Chart(
         "loss-against-tokens",
         f"Loss against tokens at {format_quantity(size, 'params')}, by bits of the weights",
-        f"{_marks_text(fit)} {evidence(fit)}.",
+        f"{_marks_text(fit)} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -203,7 +204,16 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
     """Where rows lie on a surface; held-out ones hollow."""
     held = pl.col("place").is_in(list(view.held))
     return [
-        Points(part[x].to_numpy(), part[y].to_numpy(), label, 1, k, hover=hover(part), hollow=k == 1)
+        Points(
+            part[x].to_numpy(),
+            part[y].to_numpy(),
+            label,
+            1,
+            k,
+            hover=hover(part),
+            hollow=k == 1,
+            faint=rows.height > MANY,
+        )
         for k, (label, part) in enumerate((("fitted", rows.filter(~held)), ("held out", rows.filter(held))))
         if part.height
     ]

@@ -12,8 +12,9 @@ from ...laws.terms import PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..style import STAR
 from ..view import Array, View
-from .base import CURVE, Figure, evidence, hover, interval, marks_of
+from .base import CURVE, Figure, ceiling, evidence, hover, interval, marks_of
 
 BEYOND = 30.0  # times the most tokens of the rows, as far as curves after quantisation go
 MOST_BITS = 6  # beyond which a gap is not seen beside the loss
@@ -61,7 +62,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         "effective-parameters",
         "Effective parameters by part",
         f"Dots: single runs against the fitted 16-bit loss. Lines and bands: the fitted law, {interval(fit)}. "
-        f"{evidence(fit)}.",
+        f"{evidence(view)}.",
         Axis("bits in training", ticks=(2, 3, 4, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=1.6),
         tuple(marks),
@@ -162,34 +163,37 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
     seen = rows["tokens"].to_numpy()
     grid = np.geomspace(seen.min(), BEYOND * seen.max(), 2 * CURVE)
     inside = grid <= seen.max() * 1.0001
-    marks: list[Mark] = []
-    critical = []
     trained = view.trained.filter(plain & (pl.col("params") == size)).sort("tokens")
+    top = ceiling((trained if trained.height else rows)["measured"])
+    marks: list[Mark] = []
     shown = [b for b in rows["post_bits"].unique().sort() if b <= MOST_BITS]
+    worse = []
     for k, bits in enumerate([*shown, UNQUANTIZED]):
         some = rows.filter(pl.col("post_bits") == bits) if bits < UNQUANTIZED else trained
         label = f"{bits:g} bits" if bits < UNQUANTIZED else "as trained"
         row = (some if some.height else rows).row(0, named=True)
         curve, low, high = view.curve(row, tokens=grid, post_bits=np.full(len(grid), bits))
+        least = int(np.argmin(np.where(np.isfinite(curve), curve, np.inf)))
+        if not curve[least] < top:
+            worse.append(label)
+            continue
         marks += [
-            Band(grid, low, high, label, k),
+            Band(grid, low, np.minimum(high, top), label, k),
             Line(grid[inside], curve[inside], label, k),
             Line(grid[~inside], curve[~inside], label, k, dash=True),
         ]
         marks += marks_of(view, some, "tokens", label, k)
-        least = int(np.nanargmin(curve)) if np.isfinite(curve).any() else 0
         if 0 < least < len(grid) - 1:
-            critical.append((grid[least], curve[least]))
-    if critical:
-        x, y = zip(*critical, strict=True)
-        marks.append(Points(x, y, "critical tokens", None, 7))
+            text = f"{label}\ncritical tokens {format_quantity(grid[least])}\nloss {curve[least]:.4f}"
+            marks.append(Points([grid[least]], [curve[least]], "critical tokens", k, STAR, hover=[text]))
+    left = f" {' and '.join(worse)}: above the frame." if worse else ""
     return Chart(
         "u-curves",
         f"Loss after quantising {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
         "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
-        f"{interval(fit)}. {evidence(fit)}.",
+        f"{interval(fit)}.{left} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
-        Axis("loss after quantisation, nats per token"),
+        Axis("loss after quantisation, nats per token", high=top),
         tuple(marks),
         legend="after training",
     )

@@ -12,7 +12,7 @@ import polars as pl
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
-from .base import Figure, hover
+from .base import Figure, above, ceiling, hover
 
 if TYPE_CHECKING:
     from ...calibration.metrics import Bin
@@ -60,14 +60,18 @@ def learning_curves(runs: Runs) -> Chart:
             marks.append(
                 Points(x, y, "quantised after training", None, 4, hover=hover(after), hollow=True, faint=True)
             )
+    top = ceiling(trained["loss"])
+    over = rows.filter(
+        (pl.col("loss") > top) & pl.col("trunk").is_in(trunks["trunk"][::step].to_list())
+    ).height
     few = f" {len(trunks[::step])} of {trunks.height} trunks are shown." if step > 1 else ""
     return Chart(
         "learning-curves",
         "Loss along each trunk, and its branches",
         f"Marks: ends of a trunk, n = {trained.height} in {trained['trunk'].n_unique()} trunks; hollow: {branches} "
-        f"ends quantised after training.{few}",
+        f"ends quantised after training.{above(over)}{few}",
         Axis("training tokens", "log", "prefix"),
-        Axis("loss, nats per token", "log"),
+        Axis("loss, nats per token", high=top),
         tuple(marks),
         legend="parameters, weights, trunk",
     )

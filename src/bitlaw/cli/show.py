@@ -1,0 +1,154 @@
+"""The verb that shows: a report of runs, or of a saved fit."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import BitlawError, ConfigError, FitError
+from ..units import format_quantity
+from .common import JsonFlag, WhereOption, command_line, print_json
+
+if TYPE_CHECKING:
+    from ..fitting import Comparison, Fit
+    from ..planning import Plan
+    from ..runs import Runs
+
+SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
+KINDS = (".json",)  # of saved fits
+
+
+def report(
+    runs: Annotated[
+        str,
+        typer.Argument(
+            help="A .csv, .parquet or .sqlite file, a study's folder, or postgresql://user@host/database; "
+            "or a fit that `bitlaw fit --save` wrote (.json)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, .html or .md.")] = Path(
+        "report.html"
+    ),
+    law: Annotated[
+        list[str] | None,
+        typer.Option(help="The law to fit, default kumar; further ones are ranked beside it."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Rank every law that the rows can carry.")
+    ] = False,
+    rows: Annotated[
+        str | None, typer.Option("--runs", help="The rows of a saved fit, for their figures.")
+    ] = None,
+    where: WhereOption = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Plan for this training cost; default: ten times the dearest run's.")
+    ] = None,
+    quantize_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Also: how long to train the largest size for this format; repeat it."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the report.")] = "Scaling report",
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG, PNG and PDF.")] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Also figures that fit again, like profiles of the constants.")
+    ] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Write one page of answers, evidence and methods that opens from disk, offline; or Markdown.
+
+    * `bitlaw report runs.csv -o report.html --budget 1e21`
+    * `bitlaw report runs.csv --law kumar --compare --quantize-to int4`
+    * `bitlaw report fit.json -o report.md`: what can be said without the rows
+    """
+    from ..report import write_report
+    from ..runs import is_address
+
+    how: dict[str, Any] = {"title": title, "figure_folder": figures, "thorough": thorough}
+    flags = [
+        ("--out", out),
+        *(("--law", name) for name in law or ()),
+        *(("--where", condition) for condition in where or ()),
+        ("--compare", compare),
+        ("--runs", rows),
+    ]
+    flags += [("--budget", budget), *(("--quantize-to", name) for name in quantize_to or ())]
+    flags += [
+        ("--title", title if title != "Scaling report" else None),
+        ("--figures", figures),
+        ("--thorough", thorough),
+    ]
+    if runs.endswith(KINDS):
+        table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
+        shown, how["planner"] = runs, ("bitlaw", "plan", "--fit", runs)
+    else:
+        if rows is not None:
+            raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
+        table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
+        shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
+        saving = ["bitlaw", "fit", shown, "--law", (law or ["kumar"])[0], "--save", "fit.json"]
+        saving += [word for condition in where or () for word in ("--where", condition)]
+        how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": shlex.join(saving)}
+    how["command"] = command_line("report", shown, *flags)
+    plans = list(_plans(fitted, budget, quantize_to or []))
+    write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
+    if json_:
+        print_json({"report": str(out)})
+    else:
+        print(f"Wrote {out}")
+
+
+def _fitted(
+    runs: str, named: list[str], every: bool, conditions: list[str]
+) -> tuple[Runs, Fit, Comparison | None]:
+    from .. import laws
+    from ..fitting import compare, examine
+    from ..runs import read_runs, where
+
+    table = where(read_runs(runs), conditions)
+    fitted, comparison = examine(laws.get(named[0]), table)
+    if every or len(named) > 1:
+        try:
+            comparison = compare(table, None if every else named)
+        except FitError as error:  # the fit has an answer all the same
+            fitted = replace(fitted, notes=(*fitted.notes, f"no laws were compared: {error}"))
+    return table, fitted, comparison
+
+
+def _saved(
+    path: str, rows: str | None, law: list[str] | None, every: bool, conditions: list[str]
+) -> tuple[Runs | None, Fit, Comparison | None]:
+    from ..fitting import compare, load_fit
+    from ..runs import read_runs, where
+
+    if law:
+        raise ConfigError("a saved fit has its law already; drop --law, or name the rows instead of the fit")
+    if every and rows is None:
+        raise ConfigError("laws are compared on rows; give those of the fit with --runs")
+    if conditions and rows is None:
+        raise ConfigError("--where chooses among rows; give those of the fit with --runs, or leave it out")
+    fitted, table = load_fit(path), None if rows is None else where(read_runs(rows), conditions)
+    return table, fitted, compare(table) if every else None
+
+
+def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan]:
+    """What was asked; where no budget was said, the best model for a sensible one, if the law has an answer."""
+    from ..planning import plan
+    from ..planning.source import Source, why_not_plannable
+    from ..report.panel import largest_cost
+
+    found = [plan(fitted, budget=budget)] if budget is not None else []
+    if budget is None and not why_not_plannable(fitted.law):
+        try:
+            flops = float(f"{SENSIBLE * largest_cost(Source.of(fitted, fitted.level)):.3g}")
+            answer = plan(fitted, budget=flops)
+            said = f"nobody said a budget: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
+            said += "on the most tokens of the rows costs"
+            found.append(replace(answer, notes=(said, *answer.notes)))
+        except BitlawError:  # nobody asked
+            pass
+    largest = fitted.ranges["params"][1] if quantize_to else None
+    return found + [plan(fitted, params=largest, quantize_to=name) for name in quantize_to]
