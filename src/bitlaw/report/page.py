@@ -41,7 +41,11 @@ def _html(block: Block, data: dict[str, Any]) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
     if isinstance(block, Text):
-        return f'<p class="{block.tone}">{escape(block.text)}</p>' if block.tone else f"<p>{escape(block.text)}</p>"
+        return (
+            f'<p class="{block.tone}">{escape(block.text)}</p>'
+            if block.tone
+            else f"<p>{escape(block.text)}</p>"
+        )
     if isinstance(block, Items):
         return items(block.texts)
     if isinstance(block, Table):

@@ -6,6 +6,7 @@ var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 bitlaw.charts = (() => {
   const NARROW = 560, PRINTED = 640, PLAIN = "#000000", GREY = "#666666";
   const drawn = new Map(); // element -> how it is drawn again
+  let waiting = 0, printing = false;
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -23,7 +24,7 @@ bitlaw.charts = (() => {
     const { layout } = figure, narrow = width < NARROW;
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink };
     layout.width = width;
-    layout.height = height || (narrow ? 360 : 430);
+    layout.height = height || (printing ? 330 : narrow ? 360 : 430); // two to a printed page
     layout.autosize = false;
     layout.dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom"; // a finger scrolls the page
     layout.hoverlabel = { bgcolor: colour("--paper"), bordercolor: line, font: { color: ink } };
@@ -99,13 +100,13 @@ bitlaw.charts = (() => {
     for (const again of drawn.values()) again(width);
   }
 
-  let waiting = 0, printing = false;
   function soon() {
     cancelAnimationFrame(waiting);
     if (!printing) waiting = requestAnimationFrame(() => all());
   }
   function print(now) {
     printing = now;
+    cancelAnimationFrame(waiting);
     all(now ? PRINTED : undefined);
   }
   addEventListener("resize", soon);
