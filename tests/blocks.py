@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^(?P<in> *)```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^(?P=in)```$", re.S | re.M)
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 FURNITURE = re.compile(r"[\s━─┏┳┓┡╇┩└┴┘├┼┤]+")  # of tables: as wide as what stands in them
+NOT_RUN = "not run by the tests: "
 REFUSED, UNTIL, PRINTS = "refused", "until Ctrl-C", "prints"  # titles that are no file's name
 AS_PRINTED = 0.02  # how far a printed number may be from the page's, relative
 
@@ -22,9 +23,9 @@ AS_PRINTED = 0.02  # how far a printed number may be from the page's, relative
 class Block:
     """A fence: its language, its title, and what is in it.
 
-    A title is shown above the block. `not run: REASON` says that tests do not run it, `refused` that it ends with an
-    error, `until Ctrl-C` that it runs on, `prints` that the block before prints this, and the name of a file that the
-    block is that file.
+    A title is shown above the block. `not run by the tests: REASON` explains itself, `refused` says that the block ends
+    with an error, `until Ctrl-C` that it runs on, `prints` that the block before prints this, and the name of a file
+    that the block is that file.
     """
 
     language: str
@@ -34,7 +35,7 @@ class Block:
     @property
     def reason(self) -> str:
         """Why it is not run; empty if it is."""
-        return self.title.removeprefix("not run: ") if self.title.startswith("not run: ") else ""
+        return self.title.removeprefix(NOT_RUN) if self.title.startswith(NOT_RUN) else ""
 
 
 def blocks(page: Path) -> list[Block]:

@@ -37,7 +37,9 @@ NOT_RUN = {  # reason: how many blocks
     "needs a Ray cluster": 1,
     "needs a Slurm cluster": 1,
     "needs a model of yours": 1,
+    "needs a sweep that runs": 1,
     "needs runs of your own": 1,
+    "needs two machines": 1,
     "opens a browser": 1,
     "trains for minutes": 1,
 }
