@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from blocks import absent, blocks, folder_like_a_clone, follow
 from conftest import TRUTH, synthetic_sweep
 
 from bitlaw import Scheme, Store, write_runs
+from bitlaw.cli.main import app
 from bitlaw.lab.model import Loaded, Transformer, save_model
 from bitlaw.laws import kumar_unified
 from bitlaw.runs import Runs
@@ -29,7 +31,6 @@ PAGES = sorted(
     for path in ROOT.glob("docs/**/*.md")
     if "```" in path.read_text() and "Made by docs/generate.py" not in path.read_text()
 )
-QUICK = ()  # pages whose blocks take no more than a second or two
 NOT_RUN = {  # reason: how many blocks
     "installs": 1,
     "needs a Kubernetes cluster": 1,
@@ -151,9 +152,29 @@ def test_every_block_is_run_or_says_why_not():
     assert left == NOT_RUN
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=() if page in QUICK else pytest.mark.slow) for page in PAGES]
-)
+def spelt(line):
+    """Whether a command of bitlaw has its verbs and options; the files that it names are not looked at."""
+    words = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    return not hasattr(command, "commands") and {w for w in words if re.match("--?[a-z]", w)} <= known
+
+
+def test_commands_that_are_not_run_are_spelt_right():
+    texts = [block.text for page in PAGES for block in blocks(ROOT / "docs" / page) if block.reason]
+    lines = [line.strip() for text in (*texts, *fenced("")) for line in text.splitlines()]
+    ours = [line for line in lines if line.startswith("bitlaw ")]
+    assert len(ours) > 30
+    assert [line for line in ours if not spelt(line)] == []
+    assert not spelt("bitlaw plan --bugdet 1e22") and not spelt("bitlaw runs improt x.csv")
+    for path in re.findall(r"examples/[\w./]+", "\n".join(texts)):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, tmp_path):
     follow(ROOT / "docs" / page, folder_like_a_clone(tmp_path))
 
