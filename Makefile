@@ -2,10 +2,11 @@
 # make test   the same environment with the test extras, then the fast suite
 # make slow   the long tests
 # make check  format, lint, types
+# make docs   the documentation as a site, in site/
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check docs clean
 
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,5 +33,8 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv study-quick
+	rm -rf .venv study-quick site

@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: cli.md, formats.md, hardware.md, laws.md and schema.md in docs/.
+"""Write the pages in docs/ that are made from the code: the reference, and the list of decisions.
 
     python docs/generate.py
 
@@ -8,6 +8,7 @@ A test checks that they are what the code says.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def row(name: str, kind: str, form: Form) -> list[str]:
 
 def equation(short: str, expression: sp.Expr) -> str:
     """LaTeX of an equation, with the million bits of unquantised rows in words."""
-    text = sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False))
+    text = sp.latex(sp.Eq(sp.Symbol(short), expression, evaluate=False)).replace("_{eff}", r"_{\text{eff}}")
     return re.sub(rf"for\}}\\: ([^&]*?) < {WHOLE:.1f}", r"for quantised}\\: \1", text)
 
 
@@ -268,9 +269,38 @@ def cli() -> str:
     return "\n".join(out)
 
 
+def decisions() -> str:
+    """Every decision by its title, the newest first."""
+    titles = {
+        path: path.read_text().splitlines()[0].lstrip("# ") for path in (HERE / "decisions").glob("*.md")
+    }
+    lines = [f"- [{titles[path]}](decisions/{path.name})" for path in sorted(titles, reverse=True)]
+    text = (
+        "A choice that was not obvious has half a page here: what was chosen, and why. What was measured is in the "
+        "[log](log.md).\n"
+    )
+    return "\n".join([NOTE, "# Decisions\n", text, *lines]) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its path in docs/."""
+    sys.path.insert(0, str(HERE))
+    import reference
+
+    made = {
+        "cli.md": cli(),
+        "decisions.md": decisions(),
+        "formats.md": formats(),
+        "hardware.md": hardware(),
+        "laws.md": laws(),
+        "schema.md": schema(),
+        "api/index.md": f"{NOTE}\n{reference.front()}",
+    }
+    return made | {
+        f"api/{name}.md": f"{NOTE}<!-- fmt: off -->\n\n{reference.room(name)}" for name in reference.ROOMS
+    }
+
+
 if __name__ == "__main__":
-    (HERE / "cli.md").write_text(cli())
-    (HERE / "formats.md").write_text(formats())
-    (HERE / "hardware.md").write_text(hardware())
-    (HERE / "laws.md").write_text(laws())
-    (HERE / "schema.md").write_text(schema())
+    for name, text in pages().items():
+        (HERE / name).write_text(text)

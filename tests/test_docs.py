@@ -1,18 +1,23 @@
-"""What the README says can be done, can be done."""
+"""What the README and the pages of docs/ say can be done, can be done."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from blocks import absent, blocks, folder_like_a_clone, follow
 from conftest import TRUTH, synthetic_sweep
 
 from bitlaw import Scheme, Store, write_runs
+from bitlaw.cli.main import app
 from bitlaw.lab.model import Loaded, Transformer, save_model
 from bitlaw.laws import kumar_unified
 from bitlaw.runs import Runs
@@ -21,6 +26,24 @@ from bitlaw.shapes import Shape
 TRAINING = [["sweep", "run"], ["sweep", "work"], ["sweep", "status"]]  # tested elsewhere
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted(
+    str(path.relative_to(ROOT / "docs"))
+    for path in ROOT.glob("docs/**/*.md")
+    if "```" in path.read_text() and "Made by docs/generate.py" not in path.read_text()
+)
+NOT_RUN = {  # reason: how many blocks
+    "installs": 1,
+    "needs a Kubernetes cluster": 1,
+    "needs a PostgreSQL server": 1,
+    "needs a Ray cluster": 1,
+    "needs a Slurm cluster": 1,
+    "needs a model of yours": 1,
+    "needs a sweep that runs": 1,
+    "needs runs of your own": 1,
+    "needs two machines": 1,
+    "opens a browser": 1,
+    "trains for minutes": 1,
+}
 
 
 def fenced(language):
@@ -99,9 +122,87 @@ def test_make_targets_in_the_readme_exist():
         assert f"\n{target}:" in makefile
 
 
-@pytest.mark.parametrize("page", ["cli", "formats", "hardware", "laws", "schema"])
-def test_generated_pages_are_what_the_code_says(page):
-    import runpy
+def generated():
+    """The pages that the code makes, by their path."""
+    return runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
 
-    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    assert (ROOT / "docs" / f"{page}.md").read_text() == made[page](), "run: python docs/generate.py"
+
+def test_generated_pages_are_what_the_code_says():
+    made = generated()
+    old = [page for page, text in made.items() if (ROOT / "docs" / page).read_text() != text]
+    assert old == [], "run: python docs/generate.py"
+    assert {f"api/{path.name}" for path in ROOT.glob("docs/api/*.md")} == {
+        p for p in made if p.startswith("api/")
+    }
+
+
+# ---- blocks
+
+
+def test_every_block_is_run_or_says_why_not():
+    """What is neither run nor a file nor shown as printed is here, and why."""
+    left, unknown = Counter(), []
+    for page in PAGES:
+        for block in blocks(ROOT / "docs" / page):
+            if block.reason:
+                left[block.reason] += 1
+            elif block.language not in ("sh", "python") and not block.title:
+                unknown.append((page, block.text))
+    assert not unknown
+    assert left == NOT_RUN
+
+
+def spelt(line):
+    """Whether a command of bitlaw has its verbs and options; the files that it names are not looked at."""
+    words = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    return not hasattr(command, "commands") and {w for w in words if re.match("--?[a-z]", w)} <= known
+
+
+def test_commands_that_are_not_run_are_spelt_right():
+    texts = [block.text for page in PAGES for block in blocks(ROOT / "docs" / page) if block.reason]
+    lines = [line.strip() for text in (*texts, *fenced("")) for line in text.splitlines()]
+    ours = [line for line in lines if line.startswith("bitlaw ")]
+    assert len(ours) > 30
+    assert [line for line in ours if not spelt(line)] == []
+    assert not spelt("bitlaw plan --bugdet 1e22") and not spelt("bitlaw runs improt x.csv")
+    for path in re.findall(r"examples/[\w./]+", "\n".join(texts)):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run(page, tmp_path):
+    follow(ROOT / "docs" / page, folder_like_a_clone(tmp_path))
+
+
+def test_lines_are_compared_but_for_last_digits():
+    printed = "┃ a ┃ 1,203 ┃\n┏━━━━┓\nNote: 3.01% of B\n"
+    assert not absent("┃ a  ┃ 1,200 ┃\n...\nNote: 3.00% of B", printed)
+    assert absent("Note: 3.2% of B", printed) and absent("Note: 3.01% of C", printed)
+    assert absent("Note: 3.01% of B\n┃ a ┃ 1,203 ┃", printed)
+
+
+# ---- how good is it
+
+
+def numbers(text):
+    """Numbers as they are written, without leading zeros and thousands' commas."""
+    return {
+        n.replace(",", "").lstrip("0")
+        for n in re.findall(r"(?<![\w.])\.?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)
+    }
+
+
+def test_every_number_of_how_good_it_is_stands_in_its_sources():
+    """In the tables of coverage and regret or in the log; there also as a share, where the page has a percentage."""
+    sources = numbers(
+        "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("coverage", "regret", "log"))
+    )
+    page = (ROOT / "docs" / "how-good.md").read_text()
+    assert len(numbers(page)) > 100
+    found = {n for n in numbers(page) if {n, f"{float(n or 0) / 100:.3f}".lstrip("0")} & sources}
+    assert numbers(page) - found == set()
