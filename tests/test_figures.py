@@ -169,12 +169,13 @@ def test_files_are_written_whole_and_the_same_again(tmp_path):
 
 
 def test_text_of_strangers_is_text_in_both_printers(tmp_path):
-    points = Points([1.0, 2.0], [1.0, 2.0], EVIL, hover=[EVIL, EVIL])
+    points = Points([1.0, 2.0], [1.0, 2.0], EVIL, hover=[EVIL, EVIL], ids=["a", "b"])
     bars = Bars([0.0], [1.0], [0.5], [1.5], EVIL)
     axis = Axis(EVIL, ticks=(0.0,), names=(EVIL,), low=-1, high=3)
     chart = Chart("evil", EVIL, EVIL, Axis(EVIL), axis, (points, bars, Rule(x=1.0, text=EVIL)), legend=EVIL)
     figure = plotly(chart)
     assert "<script" not in json.dumps(figure)
+    assert figure["data"][0]["customdata"] == ["a", "b"]
     assert figure["data"][0]["hovertext"][0].startswith(
         "&lt;script&gt;alert(1)&lt;/script&gt;$\\frac{a}{ &amp; $"
     )
@@ -297,6 +298,7 @@ def test_held_out_errors_are_drawn_at_their_rows():
     losses = rows().ok()["loss"].to_numpy()
     assert np.asarray(held.x) == pytest.approx(losses[list(fitted().held_out.index)])
     assert np.asarray(held.y) == pytest.approx(100 * np.array(fitted().held_out.errors))
+    assert list(held.ids) == rows().ok()["id"][list(fitted().held_out.index)].to_list()
     [all_] = marks(chart, Points, "fitted")
     assert len(all_.x) == rows().frame.filter(pl.col("post_format").is_null()).height
 

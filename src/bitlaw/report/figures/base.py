@@ -73,6 +73,7 @@ def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) ->
             number,
             number,
             hover=hover(part),
+            ids=part["id"].to_list(),
             hollow=hollow,
         )
         for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from ...errors import ConfigError, LawError
 from ...fitting import Fit, OptimalPath
 from ...fitting.minima import OK
 from ...formats import UNQUANTIZED
@@ -49,7 +50,10 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     view = View.of(runs, fit)
     largest = view.largest_cost()
     budgets = np.geomspace(largest / 10, largest * 10, 5)
-    best = frontier(thinned(fit), budgets.tolist(), fit.level)
+    try:
+        best = frontier(thinned(fit), budgets.tolist(), fit.level)
+    except (LawError, ConfigError) as error:  # a law of one's own may read what no budget tells
+        raise NothingToDraw(str(error)) from error
     marks: list[Mark] = [Rule(x=largest, text="dearest run")]
     for k, name in enumerate(("params", "tokens")):
         value, low, high = best[name].T
@@ -94,7 +98,10 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
     if not fit.law.reads_bits:
         raise NothingToDraw(f"{fit.law.name} does not read bits; take a law like kumar")
     flops = view.largest_cost() if budget is None else budget
-    answer = plan(replace(fit, df=0), budget=flops, interval=fit.level)
+    try:
+        answer = plan(replace(fit, df=0), budget=flops, interval=fit.level)
+    except (LawError, ConfigError) as error:
+        raise NothingToDraw(str(error)) from error
     options = sorted(answer.options, key=lambda o: o.bits)
     best = answer["bits"]
     bits = [o.bits for o in options]
@@ -229,7 +236,16 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         some = rows.filter(pl.col("stored") == bits)
         x, y = some["held"].to_numpy(), some["loss"].to_numpy()
         marks.append(
-            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), hollow=True)
+            Points(
+                x,
+                y,
+                bits_name(UNQUANTIZED if bits == 16 else bits),
+                k,
+                k,
+                hover=hover(some),
+                ids=some["id"].to_list(),
+                hollow=True,
+            )
         )
     order = rows.sort("held", "loss")
     best = order["loss"].cum_min()

@@ -236,6 +236,7 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
             1,
             k,
             hover=hover(part),
+            ids=part["id"].to_list(),
             hollow=k == 1,
             faint=rows.height > MANY,
         )
