@@ -130,6 +130,10 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
 
     Raises:
         NothingToDraw: a plan without choices, or whose choices are not compared by loss.
+
+    >>> chart = plan_options.chart(plan("kumar-2024", budget=1e21, bits=["int4", "int8"]))
+    >>> chart.y.names
+    ('int8', 'int4')
     """
     options = [o for o in answer.options if np.isfinite(o.loss)][:OPTIONS]
     if len(options) < 2 or answer.columns[2] != "loss":

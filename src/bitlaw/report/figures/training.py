@@ -149,6 +149,11 @@ def reliability_diagram(models: dict[str, Sequence[Bin]]) -> Chart:
 
     Raises:
         NothingToDraw: no bin has a sample.
+
+    >>> from bitlaw.calibration import reliability
+    >>> chart = reliability_diagram.chart({"mine": reliability([[4.0, 0.0]] * 4, [0, 0, 0, 1])})
+    >>> [mark.label for mark in chart.marks]
+    ['calibrated', 'mine (ECE 0.232)', 'mine (ECE 0.232)']
     """
     marks: list[Mark] = [Line([0.0, 1.0], [0.0, 1.0], "calibrated", None, dash=True)]
     counts = []
