@@ -460,6 +460,26 @@ def test_a_law_of_gaps_alone_has_the_figures_of_gaps():
         figures.loss_slices.chart(fit, rows())
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"objective": "lad"},
+        {"objective": "squares"},
+        {"delta": 1e-3},
+        {"fix": {"E": 1.8}},
+        {"count": "total"},
+    ],
+    ids=str,
+)
+def test_every_objective_can_be_posed_again(how):
+    runs = Runs(grid().frame.with_columns(pl.lit("total").alias("count")))
+    fit = bl.fit("chinchilla", runs, draws=0, **how)
+    found = influence(fit, runs)
+    assert found.leverage.sum() == pytest.approx(5 - len(how.get("fix", ())), rel=1e-3)
+    [profile] = profiles(fit, runs, ["alpha"])
+    assert profile.rise[0] < -1 and profile.rise[-1] > 1
+
+
 @pytest.mark.slow
 def test_every_law_that_our_own_rows_carry_can_be_drawn():
     from pathlib import Path

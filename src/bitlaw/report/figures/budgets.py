@@ -61,6 +61,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
             Band(budgets, low, high, name, k),
             Line(budgets, value, name, k, marker=k),
         ]
+    drawn = f", {len(thinned(fit).draws)} draws" if fit.df else ""
     second, title, cost = None, "Compute-optimal parameters and tokens", "6 N D"
     if fit.law.reads_bits:
         cost = "(6/16) N D P with all parts at P bits"
@@ -73,7 +74,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "compute-optimal",
         title,
-        f"Under C = {cost}. Bands: {interval(fit)}. {evidence(view)}.",
+        f"Under C = {cost}. Bands: {interval(fit)}{drawn}. {evidence(view)}.",
         Axis("budget, 16-bit FLOPs", "log", "power"),
         Axis("best parameters, tokens", "log", "prefix"),
         tuple(marks),
@@ -105,6 +106,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
     options = sorted(answer.options, key=lambda o: o.bits)
     best = answer["bits"]
     bits = [o.bits for o in options]
+    near = (Rule(x=(best.near_low, best.near_high)),) if np.isfinite(best.near_low) else ()
     return Chart(
         "loss-against-bits",
         f"What {format_quantity(flops, 'flops')} buys, by bits (shaded: near-optimal)",
@@ -113,7 +115,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
         Axis("bits of all parts in training", ticks=tuple(bits)),
         Axis("best loss, nats per token"),
         (
-            Rule(x=(best.near_low, best.near_high)),
+            *near,
             Rule(x=best.value, text="best"),
             Line(bits, [o.loss for o in options], marker=0),
         ),
