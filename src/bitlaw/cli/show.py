@@ -65,8 +65,10 @@ def report(
     * `bitlaw report fit.json -o report.md`: what can be said without the rows
     """
     from ..report import write_report
+    from ..report.write import is_text
     from ..runs import is_address
 
+    is_text(out)  # refused before anything is fitted
     how: dict[str, Any] = {"title": title, "figure_folder": figures, "thorough": thorough}
     flags = [
         ("--out", out),

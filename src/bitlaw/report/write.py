@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..files import whole
 from ..fitting import Comparison, Fit
 from ..planning import Plan
@@ -63,16 +63,13 @@ def write_report(
     ...     Path(f"{folder}/report.html").read_text()[:15]
     '<!doctype html>'
     """
-    path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in (*PAGES, *TEXTS):
-        raise ConfigError(f"a report ends in .html or .md, not {path.name!r}; name it like report.html")
+    path, as_text = Path(path), is_text(path)
     charts = []
     if runs is not None:
         charts = figures.charts(runs, fit, comparison=comparison, plans=plans, slow=thorough)
     blocks = content(runs, fit, charts, comparison, plans, title, command, planner, before)
     beside = None if figure_folder is None else Path(figure_folder)
-    if ending in TEXTS:
+    if as_text:
         beside = beside or path.with_name(f"{path.stem}-figures")
         text = markdown(blocks, quote(Path(os.path.relpath(beside, path.parent)).as_posix()))
     else:
@@ -81,3 +78,21 @@ def write_report(
         temporary.write_text(text, encoding="utf-8")
     if beside is not None and charts:
         figures.write_figures(beside, charts)
+
+
+def is_text(path: str | os.PathLike[str]) -> bool:
+    """Whether a report of this name is Markdown, and not a page.
+
+    Raises:
+        ConfigError: an ending that is neither.
+        DataError: a folder.
+
+    >>> is_text("report.md"), is_text("report.html")
+    (True, False)
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"cannot write {path}: it is a folder; name a file in it, like report.html")
+    if path.suffix.lower() not in (*PAGES, *TEXTS):
+        raise ConfigError(f"a report ends in .html or .md, not {path.name!r}; name it like report.html")
+    return path.suffix.lower() in TEXTS
