@@ -136,6 +136,18 @@ def test_formats_of_lm_eval_that_are_none_of_ours_are_asked_about(tmp_path):
     assert rows(came)[0]["post_format"] == "int4" and rows(came)[0]["w_format"] is None
 
 
+def test_a_folder_of_two_kinds_asks_which(tmp_path):
+    put(tmp_path / "results.json", RESULTS)
+    put(
+        tmp_path / "checkpoint-1" / "trainer_state.json",
+        {"log_history": [{"eval_loss": 3.0}], "global_step": 1},
+    )
+    with pytest.raises(ConfigError, match="holds runs of trainer and lm-eval; say which: trainer:"):
+        import_runs(tmp_path)
+    came = import_runs(f"trainer:{tmp_path}", constants={"params": "1M", "tokens": "1B"}, accept_guesses=True)
+    assert rows(came)[0]["loss"] == 3.0
+
+
 # ---- exports
 
 
