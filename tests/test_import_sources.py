@@ -202,7 +202,7 @@ def test_half_a_character_is_reported(tmp_path):
         ("a.json", "[]", "holds no runs"),
         ("a.json", '{"a": [1], "b": [1, 2]}', "different lengths"),
         ("a.jsonl", '{"a": 1}\n{', "line 2 is not JSON"),
-        ("a.wandb", "not one", "does not begin like"),
+        pytest.param("a.wandb", "not one", "does not begin like", marks=pytest.mark.slow),
         ("a.db", "not one", "as a SQLite file"),
         ("a.md", "# no table", "has no table"),
         ("trainer_state.json", '{"log_history": 3}', "no log_history"),
