@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Points, Rule
 from .style import GREY, STAR, colour, marker
-from .ticks import LINEAR, log_ticks, symlog_ticks, wrapped, written
+from .ticks import LINEAR, MOST, MOST_POWERS, log_ticks, symlog_ticks, wrapped, written
 
 Side: TypeAlias = Literal["x", "y", "second"]
 INSIDE = 4  # entries of a legend that find room among the marks; more of them stand beside
@@ -69,7 +69,7 @@ def _finish(ax: Axes, which: Side, axis: Axis, chart: Chart) -> None:
     low, high = chart.limits(which)
     ticks = axis.ticks
     if not ticks and axis.scale == "log":
-        ticks = log_ticks(*ends)
+        ticks = log_ticks(*ends, MOST_POWERS if axis.form == "power" else MOST)
     elif not ticks and axis.scale == "symlog":
         ticks = symlog_ticks(*ends, axis.linear_below)
     if ticks:

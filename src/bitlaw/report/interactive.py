@@ -14,7 +14,7 @@ import numpy as np
 
 from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Numbers, Points, Rule
 from .style import GREY, STAR, SYMBOLS, colour, marker
-from .ticks import log_ticks, placed, symlog_ticks, wrapped, written
+from .ticks import MOST, MOST_POWERS, log_ticks, placed, symlog_ticks, wrapped, written
 
 
 def plotly(chart: Chart) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _axis(axis: Axis, ends: tuple[float, float], limits: tuple[float, float]) ->
     }
     ticks = axis.ticks
     if not ticks and axis.scale == "log":
-        ticks = log_ticks(*ends)
+        ticks = log_ticks(*ends, MOST_POWERS if axis.form == "power" else MOST)
     elif not ticks and axis.scale == "symlog":
         ticks = symlog_ticks(*ends, axis.linear_below)
     if ticks:

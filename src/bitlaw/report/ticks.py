@@ -11,6 +11,8 @@ from ..units import format_quantity
 Scale: TypeAlias = Literal["linear", "log", "symlog"]
 Form: TypeAlias = Literal["plain", "prefix", "power"]
 MOST = 7  # numbers on an axis
+NARROW = 3.0  # factor within which a logarithmic axis has evenly spaced numbers
+MOST_POWERS = 5  # of numbers like 2×10¹⁹, which are long
 WIDTH = 22  # letters of a category's line
 LINEAR = 0.5  # decades that the linear part of a symlog axis takes on either side of zero
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -48,6 +50,8 @@ def log_ticks(low: float, high: float, most: int = MOST) -> tuple[float, ...]:
     >>> log_ticks(1, 1e30, 4)
     (1.0, 10000000000.0, 1e+20, 1e+30)
     """
+    if high < NARROW * low:  # decades say little here
+        return linear_ticks(low, high, most)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ways: list[tuple[tuple[float, ...], int]] = [((1, 1.5, 2, 3, 4, 5, 6, 8), 1), ((1, 2, 5), 1), ((1, 3), 1)]
     ways += [((1,), step) for step in (1, 2, 3, 5, 10, 20, 50)]

@@ -6,14 +6,15 @@ var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 bitlaw.charts = (() => {
   const NARROW = 560, PRINTED = 640, PLAIN = "#000000", GREY = "#666666";
   const drawn = new Map(); // element -> how it is drawn again
+  let waiting = 0, printing = false;
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  // A long name on several lines.
-  function wrapped(text) {
-    return text.replace(/(.{9,}?) /g, "$1<br>");
+  // A long name on several lines, unless it is already.
+  function wrapped(text, least = 9) {
+    return text.includes("<br>") ? text : text.replace(new RegExp(`(.{${least},}?) `, "g"), "$1<br>");
   }
 
   // The figure in the page's colours. Black and grey marks take those of text; the rest are told apart on both papers.
@@ -23,7 +24,7 @@ bitlaw.charts = (() => {
     const { layout } = figure, narrow = width < NARROW;
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink };
     layout.width = width;
-    layout.height = height || (narrow ? 360 : 430);
+    layout.height = height || (printing ? 330 : narrow ? 360 : 430); // two to a printed page
     layout.autosize = false;
     layout.dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom"; // a finger scrolls the page
     layout.hoverlabel = { bgcolor: colour("--paper"), bordercolor: line, font: { color: ink } };
@@ -33,7 +34,10 @@ bitlaw.charts = (() => {
       if (scales[name]) rescale(layout, name, scales[name]);
     }
     if (narrow) {
-      for (const axis of [layout.xaxis, layout.yaxis]) axis.ticktext = axis.ticktext && axis.ticktext.map(wrapped);
+      for (const axis of [layout.xaxis, layout.yaxis]) {
+        if (axis.ticktext) axis.ticktext = axis.ticktext.map((text) => wrapped(text));
+        if (axis.title && axis.title.text.length > 40) axis.title.text = wrapped(axis.title.text, 28);
+      }
       layout.margin = { l: 48, r: 12, t: 12, b: 44 };
       if (layout.legend) Object.assign(layout.legend, { y: -0.24, yanchor: "top", font: { size: 11 } });
       if (layout.legend && layout.legend.title) layout.legend.title.side = "top";
@@ -99,13 +103,13 @@ bitlaw.charts = (() => {
     for (const again of drawn.values()) again(width);
   }
 
-  let waiting = 0, printing = false;
   function soon() {
     cancelAnimationFrame(waiting);
     if (!printing) waiting = requestAnimationFrame(() => all());
   }
   function print(now) {
     printing = now;
+    cancelAnimationFrame(waiting);
     all(now ? PRINTED : undefined);
   }
   addEventListener("resize", soon);

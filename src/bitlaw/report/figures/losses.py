@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -17,6 +19,7 @@ from ..view import Array, View
 from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_label, marks_of, size_label
 
 SLICES = 6  # sizes that a figure of slices shows
+SETTINGS = 8  # of precision that a figure shows
 GRID = 40  # points of a surface along each axis
 LEVELS = 12  # lines of equal loss, at most
 MANY = 60  # rows, of which marks are small
@@ -128,40 +131,62 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
 
 @Figure
 def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None) -> Chart:
-    """Loss against training tokens, one line per weight precision, at one size; the fit runs through.
+    """Loss against training tokens, one line per precision, at one size; the fit runs through.
+
+    The precision is that of the weights alone where rows differ in it, and else that of all parts.
 
     Args:
         fit: of a law of tokens.
         runs: the rows it was fitted to.
-        params: the size; None for the largest.
+        params: the size; None for the largest that was trained in low precision to several token counts.
 
     Raises:
-        NothingToDraw: no such rows.
+        NothingToDraw: no rows of that size differ in precision.
     """
     view = View.of(runs, fit)
     view.need("tokens")
-    rows = view.weights_only().filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
-    if rows["w_bits"].n_unique() < 2:
-        raise NothingToDraw("no rows differ in the bits of their weights alone; add some")
-    low_rows = rows.filter(pl.col("w_bits") < UNQUANTIZED)
-    size = float(low_rows["params"].to_numpy().max()) if params is None else params
+    known = pl.col("params").is_not_null() & pl.col("tokens").is_not_null()
+    alone = view.weights_only().filter(known)
+    parts = ("w",) if alone["w_bits"].n_unique() > 1 else tuple(PARTS)
+    rows = alone if parts == ("w",) else view.trained.filter(known)
+    low = rows.filter(pl.any_horizontal(pl.col(f"{part}_bits") < UNQUANTIZED for part in parts))
+    if not low.height:
+        raise NothingToDraw("no row was trained in low precision; add some")
+    long = low.group_by("params").agg(pl.col("tokens").n_unique()).filter(pl.col("tokens") > 1)
+    size = float((long if long.height else low)["params"].to_numpy().max()) if params is None else params
     rows = rows.filter(pl.col("params") == size)
+    columns = [f"{part}_bits" for part in parts]
+    settings = rows.select(columns).unique().sort(columns)
+    if settings.height < 2:
+        raise NothingToDraw(
+            f"rows of {format_quantity(size)} parameters do not differ in precision; add some"
+        )
     grid = _reach(rows["tokens"], 1.0)
     marks: list[Mark] = []
-    for k, bits in enumerate(rows["w_bits"].unique().sort()):
-        some, label = rows.filter(pl.col("w_bits") == bits).sort("tokens"), bits_name(bits)
-        curve, low, high = view.curve(some.row(0, named=True), tokens=grid)
-        marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
+    for k, setting in enumerate(settings[-SETTINGS:].iter_rows(named=True)):
+        some = rows.filter(pl.all_horizontal(pl.col(c) == value for c, value in setting.items())).sort(
+            "tokens"
+        )
+        label = bits_name(setting["w_bits"]) if len(parts) == 1 else _setting_name(setting)
+        curve, least, most = view.curve(some.row(0, named=True), tokens=grid)
+        marks += [Band(grid, least, most, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
         marks += marks_of(view, some, "tokens", label, k)
+    what = "bits of the weights" if len(parts) == 1 else "bits in training"
     return Chart(
         "loss-against-tokens",
-        f"Loss against tokens at {format_quantity(size, 'params')}, by bits of the weights",
+        f"Loss against tokens at {format_quantity(size, 'params')}, by {what}",
         f"{_marks_text(fit)} {evidence(view)}.",
         Axis("training tokens", "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
-        legend="weights",
+        legend="weights" if len(parts) == 1 else "bits",
     )
+
+
+def _setting_name(setting: Mapping[str, float]) -> str:
+    """Bits of several parts, like "w4 a8"; the others are unquantised."""
+    low = [f"{name[: -len('_bits')]}{bits:g}" for name, bits in setting.items() if bits < UNQUANTIZED]
+    return " ".join(low) or "16-bit"
 
 
 def _marks_text(fit: Fit) -> str:

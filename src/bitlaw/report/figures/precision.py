@@ -12,11 +12,12 @@ from ...laws.terms import PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
-from ..style import STAR
+from ..style import STAR, SYMBOLS, marker
 from ..view import Array, View
 from .base import CURVE, Figure, ceiling, evidence, hover, interval, marks_of
 
 BEYOND = 30.0  # times the most tokens of the rows, as far as curves after quantisation go
+MARKED = 8  # sizes that have markers of their own
 MOST_BITS = 6  # beyond which a gap is not seen beside the loss
 
 
@@ -124,13 +125,16 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
                     hover=hover(some),
                 )
             )
+    named = ", ".join(
+        f"{marker(j, SYMBOLS)} {format_quantity(size)}" for j, size in enumerate(sizes[:MARKED])
+    )
     smallest = float(np.abs(rows["gap"].to_numpy()).min())
     law = f" Lines and bands: the fitted law, {interval(fit)}." if known else ""
     return Chart(
         "gap-against-tokens-per-parameter",
         "What quantising the weights after training costs (one marker per size)",
-        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps. The vertical axis is linear near "
-        "zero, so negative gaps show.",
+        f"Bars: one standard error of each paired gap.{law} n = {rows.height} gaps; {named}. The vertical axis "
+        "is linear near zero, so negative gaps show.",
         Axis("training tokens per parameter", "log"),
         Axis("gap after quantisation, nats per token", "symlog", linear_below=max(1e-3, smallest)),
         tuple(marks),
