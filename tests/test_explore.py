@@ -449,7 +449,7 @@ def check(client, method, parts, query, headers):
 
 
 @given(st.sampled_from(METHODS), _path, _query, st.lists(_header, max_size=2))
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_request_is_answered_or_refused(client, method, parts, query, headers):
     check(client, method, parts, query, headers)
 

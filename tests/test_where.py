@@ -105,7 +105,7 @@ def test_that_no_row_is_left_is_said_with_the_condition_that_left_none():
     st.text(max_size=60)
     | st.builds("{} {} {}".format, st.sampled_from([*COLUMN, ANY]), st.sampled_from(SIGNS), st.text())
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_a_condition_that_can_be_asked_or_refused(text):
     try:
         condition = parse_where(text)
@@ -119,7 +119,7 @@ def test_any_text_is_a_condition_that_can_be_asked_or_refused(text):
     st.sampled_from([c for c in COLUMN.values() if c.kind == "text" and not c.choices]),
     st.lists(st.text(), min_size=1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_text_can_be_written_and_read_back(column, words):
     condition = Condition(column.name, "in", tuple(words))
     assert parse_where(str(condition)) == condition
