@@ -169,12 +169,13 @@ def test_files_are_written_whole_and_the_same_again(tmp_path):
 
 
 def test_text_of_strangers_is_text_in_both_printers(tmp_path):
-    points = Points([1.0, 2.0], [1.0, 2.0], EVIL, hover=[EVIL, EVIL])
+    points = Points([1.0, 2.0], [1.0, 2.0], EVIL, hover=[EVIL, EVIL], ids=["a", "b"])
     bars = Bars([0.0], [1.0], [0.5], [1.5], EVIL)
     axis = Axis(EVIL, ticks=(0.0,), names=(EVIL,), low=-1, high=3)
     chart = Chart("evil", EVIL, EVIL, Axis(EVIL), axis, (points, bars, Rule(x=1.0, text=EVIL)), legend=EVIL)
     figure = plotly(chart)
     assert "<script" not in json.dumps(figure)
+    assert figure["data"][0]["customdata"] == ["a", "b"]
     assert figure["data"][0]["hovertext"][0].startswith(
         "&lt;script&gt;alert(1)&lt;/script&gt;$\\frac{a}{ &amp; $"
     )
@@ -297,6 +298,7 @@ def test_held_out_errors_are_drawn_at_their_rows():
     losses = rows().ok()["loss"].to_numpy()
     assert np.asarray(held.x) == pytest.approx(losses[list(fitted().held_out.index)])
     assert np.asarray(held.y) == pytest.approx(100 * np.array(fitted().held_out.errors))
+    assert list(held.ids) == rows().ok()["id"][list(fitted().held_out.index)].to_list()
     [all_] = marks(chart, Points, "fitted")
     assert len(all_.x) == rows().frame.filter(pl.col("post_format").is_null()).height
 
@@ -456,6 +458,26 @@ def test_a_law_of_gaps_alone_has_the_figures_of_gaps():
     assert "gap-against-tokens-per-parameter" in names and "loss-slices" not in names
     with pytest.raises(NothingToDraw, match="has no loss in training"):
         figures.loss_slices.chart(fit, rows())
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"objective": "lad"},
+        {"objective": "squares"},
+        {"delta": 1e-3},
+        {"fix": {"E": 1.8}},
+        {"count": "total"},
+    ],
+    ids=str,
+)
+def test_every_objective_can_be_posed_again(how):
+    runs = Runs(grid().frame.with_columns(pl.lit("total").alias("count")))
+    fit = bl.fit("chinchilla", runs, draws=0, **how)
+    found = influence(fit, runs)
+    assert found.leverage.sum() == pytest.approx(5 - len(how.get("fix", ())), rel=1e-3)
+    [profile] = profiles(fit, runs, ["alpha"])
+    assert profile.rise[0] < -1 and profile.rise[-1] > 1
 
 
 @pytest.mark.slow

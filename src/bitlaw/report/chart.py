@@ -54,7 +54,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """Measured things: a marker each, with an error bar up and down where `error` is given, a text on hover."""
+    """Measured things: a marker each, with an error bar up and down where `error` is given, and a text on hover.
+
+    `ids` are the rows behind them, for pages where one can be chosen.
+    """
 
     x: Numbers
     y: Numbers
@@ -63,6 +66,7 @@ class Points:
     marker: int = 0
     error: Numbers = ()
     hover: Sequence[str] = ()
+    ids: Sequence[str] = ()
     hollow: bool = False
     faint: bool = False
     second: bool = False

@@ -16,14 +16,18 @@ from .chart import Axis, Band, Bars, Chart, Contours, Line, Mark, Numbers, Point
 from .style import GREY, STAR, SYMBOLS, colour, marker
 from .ticks import MOST, MOST_POWERS, log_ticks, placed, symlog_ticks, wrapped, written
 
+TOLD = 5000  # points of a mark that carry texts; more of them would make a page of megabytes
+SHORT = 16  # letters of a legend's title that find room before its entries
+
 
 def plotly(chart: Chart) -> dict[str, Any]:
     """The figure of a chart, `{"data": [...], "layout": {...}}`, as JSON can hold it.
 
     Backgrounds are transparent, and no colour of text or grid is set, so that the page's own show. Title and caption
-    are not in it: they are text of the page. Every text is escaped. Axes of scale `symlog` hold transformed values,
-    with ticks that say the true ones; where numbers stand on other axes is set too, by `tickvals`, which a page that
-    changes an axis from logarithmic to linear sets to automatic again.
+    are not in it: they are text of the page. Every text is escaped, but for the ids of rows, which points carry as
+    `customdata`. Axes of scale `symlog` hold transformed values, with ticks that say the true ones. Where numbers
+    stand on logarithmic axes is set too, by `tickvals`; a page that makes such an axis linear sets `tickmode` to
+    `auto`.
 
     Args:
         chart: what is drawn.
@@ -63,7 +67,10 @@ def plotly(chart: Chart) -> dict[str, Any]:
         "annotations": notes,
     }
     if chart.legend:
-        layout["legend"]["title"] = {"text": _text(chart.legend), "side": "left"}
+        layout["legend"]["title"] = {
+            "text": _text(chart.legend),
+            "side": "left" if len(chart.legend) <= SHORT else "top",
+        }
     if chart.second:
         beside = {"overlaying": "y", "side": "right", "showgrid": False}
         layout["yaxis2"] = _axis(chart.second, chart.extent("second"), chart.limits("second")) | beside
@@ -106,7 +113,10 @@ def _traces(mark: Mark, x: Axis, y: Axis) -> Iterable[dict[str, Any]]:
             mark.marker, shade, mark.hollow, 13 if mark.marker == STAR else 5 if mark.faint else 8
         )
         trace["opacity"] = 0.6 if mark.faint else 0.9
-        trace |= _hover(mark.hover)
+        if len(mark.x) <= TOLD:
+            trace |= _hover(mark.hover)
+            if len(mark.ids):
+                trace["customdata"] = list(mark.ids)
         if len(mark.error):
             trace["error_y"] = _error(mark.y, mark.error, mark.error, y, shade)
     elif isinstance(mark, Line):

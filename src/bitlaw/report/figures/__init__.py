@@ -27,6 +27,7 @@ from .training import learning_curves, reliability_diagram, sweep_progress
 
 __all__ = [
     "Figure",
+    "NothingToDraw",
     "charts",
     "compute_optimal",
     "constant_pair",

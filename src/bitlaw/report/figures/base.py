@@ -27,7 +27,16 @@ ROOM = 0.6  # of the spread of losses before quantisation, above the largest of 
 
 
 class Figure(Generic[P]):
-    """A figure: `figure.chart(...)` works it out, and `figure(ax, ...)` draws it on `ax` and returns that."""
+    """A figure: `figure.chart(...)` works it out, and `figure(ax, ...)` draws it on `ax` and returns that.
+
+    >>> from matplotlib.figure import Figure as Canvas
+    >>> from bitlaw.report.chart import Axis, Points
+    >>> dots = Figure(lambda y: Chart("dots", "Dots", "n = 2.", Axis("x"), Axis("y"), (Points([1, 2], y),)))
+    >>> dots.chart([3, 4]).limits("y")
+    (2.95, 4.05)
+    >>> dots(Canvas().subplots(), [3, 4]).get_ylabel()
+    'y'
+    """
 
     def __init__(self, chart: Callable[P, Chart]) -> None:
         functools.update_wrapper(self, chart)
@@ -73,6 +82,7 @@ def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) ->
             number,
             number,
             hover=hover(part),
+            ids=part["id"].to_list(),
             hollow=hollow,
         )
         for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))

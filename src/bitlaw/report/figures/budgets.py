@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from ...errors import ConfigError, LawError
 from ...fitting import Fit, OptimalPath
 from ...fitting.minima import OK
 from ...formats import UNQUANTIZED
@@ -49,7 +50,10 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     view = View.of(runs, fit)
     largest = view.largest_cost()
     budgets = np.geomspace(largest / 10, largest * 10, 5)
-    best = frontier(thinned(fit), budgets.tolist(), fit.level)
+    try:
+        best = frontier(thinned(fit), budgets.tolist(), fit.level)
+    except (LawError, ConfigError) as error:  # a law of one's own may read what no budget tells
+        raise NothingToDraw(str(error)) from error
     marks: list[Mark] = [Rule(x=largest, text="dearest run")]
     for k, name in enumerate(("params", "tokens")):
         value, low, high = best[name].T
@@ -57,6 +61,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
             Band(budgets, low, high, name, k),
             Line(budgets, value, name, k, marker=k),
         ]
+    drawn = f", {len(thinned(fit).draws)} draws" if fit.df else ""
     second, title, cost = None, "Compute-optimal parameters and tokens", "6 N D"
     if fit.law.reads_bits:
         cost = "(6/16) N D P with all parts at P bits"
@@ -69,7 +74,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "compute-optimal",
         title,
-        f"Under C = {cost}. Bands: {interval(fit)}. {evidence(view)}.",
+        f"Under C = {cost}. Bands: {interval(fit)}{drawn}. {evidence(view)}.",
         Axis("budget, 16-bit FLOPs", "log", "power"),
         Axis("best parameters, tokens", "log", "prefix"),
         tuple(marks),
@@ -94,10 +99,14 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
     if not fit.law.reads_bits:
         raise NothingToDraw(f"{fit.law.name} does not read bits; take a law like kumar")
     flops = view.largest_cost() if budget is None else budget
-    answer = plan(replace(fit, df=0), budget=flops, interval=fit.level)
+    try:
+        answer = plan(replace(fit, df=0), budget=flops, interval=fit.level)
+    except (LawError, ConfigError) as error:
+        raise NothingToDraw(str(error)) from error
     options = sorted(answer.options, key=lambda o: o.bits)
     best = answer["bits"]
     bits = [o.bits for o in options]
+    near = (Rule(x=(best.near_low, best.near_high)),) if np.isfinite(best.near_low) else ()
     return Chart(
         "loss-against-bits",
         f"What {format_quantity(flops, 'flops')} buys, by bits (shaded: near-optimal)",
@@ -106,7 +115,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
         Axis("bits of all parts in training", ticks=tuple(bits)),
         Axis("best loss, nats per token"),
         (
-            Rule(x=(best.near_low, best.near_high)),
+            *near,
             Rule(x=best.value, text="best"),
             Line(bits, [o.loss for o in options], marker=0),
         ),
@@ -123,6 +132,10 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
 
     Raises:
         NothingToDraw: a plan without choices, or whose choices are not compared by loss.
+
+    >>> chart = plan_options.chart(plan("kumar-2024", budget=1e21, bits=["int4", "int8"]))
+    >>> chart.y.names
+    ('int8', 'int4')
     """
     options = [o for o in answer.options if np.isfinite(o.loss)][:OPTIONS]
     if len(options) < 2 or answer.columns[2] != "loss":
@@ -229,7 +242,16 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         some = rows.filter(pl.col("stored") == bits)
         x, y = some["held"].to_numpy(), some["loss"].to_numpy()
         marks.append(
-            Points(x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, k, hover=hover(some), hollow=True)
+            Points(
+                x,
+                y,
+                bits_name(UNQUANTIZED if bits == 16 else bits),
+                k,
+                k,
+                hover=hover(some),
+                ids=some["id"].to_list(),
+                hollow=True,
+            )
         )
     order = rows.sort("held", "loss")
     best = order["loss"].cum_min()

@@ -86,13 +86,25 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     rows = view.trained.filter(pl.Series(np.isfinite(view.predicted(view.trained))))
     measured = rows["measured"].to_numpy()
     error = 100 * (view.predicted(rows) / measured - 1)
-    marks: list[Mark] = [Rule(y=0.0), Points(measured, error, "fitted", hover=hover(rows), faint=True)]
+    marks: list[Mark] = [
+        Rule(y=0.0),
+        Points(measured, error, "fitted", hover=hover(rows), ids=rows["id"].to_list(), faint=True),
+    ]
     held = ""
     if fit.held_out and len(fit.held_out.index):
         out = view.frame[list(fit.held_out.index)]
         errors = 100 * np.array(fit.held_out.errors)
         marks.append(
-            Points(out["measured"].to_numpy(), errors, "held out", 1, 1, hover=hover(out), hollow=True)
+            Points(
+                out["measured"].to_numpy(),
+                errors,
+                "held out",
+                1,
+                1,
+                hover=hover(out),
+                ids=out["id"].to_list(),
+                hollow=True,
+            )
         )
         held = f" Open squares: held out ({fit.held_out.split}), predicted by a fit without them."
     return Chart(
@@ -130,7 +142,16 @@ def residuals_and_influence(fit: Fit, runs: Runs) -> Chart:
         ]
         label = "losses" if kind == "loss" else "gaps"
         marks.append(
-            Points(found.leverage[chosen], found.residual[chosen], label, k, k, hover=texts, faint=True)
+            Points(
+                found.leverage[chosen],
+                found.residual[chosen],
+                label,
+                k,
+                k,
+                hover=texts,
+                ids=[found.ids[j] for j in chosen],
+                faint=True,
+            )
         )
     width = sum(e.status != "fixed" for e in fit.estimates)
     grid = np.geomspace(max(found.leverage.min(), 1e-4), 0.99, 60)

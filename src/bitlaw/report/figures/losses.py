@@ -23,6 +23,7 @@ SETTINGS = 8  # of precision that a figure shows
 GRID = 40  # points of a surface along each axis
 LEVELS = 12  # lines of equal loss, at most
 MANY = 60  # rows, of which marks are small
+SAME_TOKENS = 0.1  # share by which rows of one number of tokens may differ
 MARGIN = 1.6  # factor by which a surface reaches beyond the rows
 
 
@@ -80,11 +81,12 @@ def isoloss(fit: Fit, runs: Runs | View, tokens: float | None = None) -> Chart:
     row = rows.row(0, named=True)
     z = view.values(row, params=grid_n, tokens=np.full_like(grid_n, at), w_bits=grid_b)
     marks: list[Mark] = [Contours(bits, sizes, z, _levels(z), "loss")]
-    marks += _places(view, rows.filter(pl.col("tokens") == at), "w_bits", "params")
+    marks += _places(view, rows.filter((pl.col("tokens") / at - 1).abs() < SAME_TOKENS), "w_bits", "params")
     return Chart(
         "isoloss",
         f"Loss over bits of the weights and parameters, at {format_quantity(at, 'tokens')}",
-        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows trained on as many tokens. "
+        f"Lines: equal loss by the fitted law at the point estimates. Marks: rows trained on as many tokens, "
+        f"within {SAME_TOKENS:.0%}. "
         f"{evidence(view)}.",
         Axis("bits of the weights in training", "log", ticks=(2, 3, 4, 6, 8, 12, 16), low=bits[0], high=16.0),
         Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
@@ -236,6 +238,7 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
             1,
             k,
             hover=hover(part),
+            ids=part["id"].to_list(),
             hollow=k == 1,
             faint=rows.height > MANY,
         )

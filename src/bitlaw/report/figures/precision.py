@@ -55,7 +55,16 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         marks += [
             Band(grid, low, high, PARTS[part], k),
             Line(grid, curve, PARTS[part], k, dash=k == 1),
-            Points(bits + 0.06 * (k - 1), dots, PARTS[part], k, marker=k, hover=hover(rows), faint=True),
+            Points(
+                bits + 0.06 * (k - 1),
+                dots,
+                PARTS[part],
+                k,
+                marker=k,
+                hover=hover(rows),
+                ids=rows["id"].to_list(),
+                faint=True,
+            ),
         ]
     if len(marks) == 1:
         raise NothingToDraw("no row has one part of low precision alone; train some, or add them")
@@ -123,6 +132,7 @@ def gap_against_ratio(fit: Fit, runs: Runs | View) -> Chart:
                     marker=j,
                     error=some["gap_se"].fill_null(0).to_numpy(),
                     hover=hover(some),
+                    ids=some["id"].to_list(),
                 )
             )
     named = ", ".join(

@@ -58,7 +58,17 @@ def learning_curves(runs: Runs) -> Chart:
         if after.height:
             x, y = after["tokens"].to_numpy(), after["loss"].to_numpy()
             marks.append(
-                Points(x, y, "quantised after training", None, 4, hover=hover(after), hollow=True, faint=True)
+                Points(
+                    x,
+                    y,
+                    "quantised after training",
+                    None,
+                    4,
+                    hover=hover(after),
+                    ids=after["id"].to_list(),
+                    hollow=True,
+                    faint=True,
+                )
             )
     top = ceiling(trained["loss"])
     over = rows.filter(
@@ -73,7 +83,7 @@ def learning_curves(runs: Runs) -> Chart:
         Axis("training tokens", "log", "prefix"),
         Axis("loss, nats per token", high=top),
         tuple(marks),
-        legend="parameters, weights, trunk",
+        legend="trunk",
     )
 
 
@@ -139,6 +149,11 @@ def reliability_diagram(models: dict[str, Sequence[Bin]]) -> Chart:
 
     Raises:
         NothingToDraw: no bin has a sample.
+
+    >>> from bitlaw.calibration import reliability
+    >>> chart = reliability_diagram.chart({"mine": reliability([[4.0, 0.0]] * 4, [0, 0, 0, 1])})
+    >>> [mark.label for mark in chart.marks]
+    ['calibrated', 'mine (ECE 0.232)', 'mine (ECE 0.232)']
     """
     marks: list[Mark] = [Line([0.0, 1.0], [0.0, 1.0], "calibrated", None, dash=True)]
     counts = []
