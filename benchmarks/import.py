@@ -41,7 +41,9 @@ def table(rows: int, bad: float, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)

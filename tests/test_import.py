@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import math
 import os
@@ -454,6 +455,32 @@ def test_what_pandas_hides_in_a_column_of_objects_is_seen():
     assert [(p.place, p.column) for p in came.problems] == [("row 3", "params")]
     with pytest.raises(DataError, match="row 1 has no loss"):
         import_runs(pd.DataFrame({"params": [1e6], "tokens": 2e7, "loss": [float("nan")]}))
+
+
+def test_columns_of_dates_lists_and_records_are_text_and_never_a_traceback():
+    day = datetime.date(2026, 1, 2)
+    frame = pl.DataFrame({"params": [1e6], "tokens": [2e7], "loss": [3.0], "started": [day], "id": [[1, 2]]})
+    frame = frame.with_columns(pl.struct(pl.lit(4).alias("seed")).alias("config"))
+    came = import_runs(frame, {"seed": "config.seed"})
+    assert came.runs.frame["started"][0] == "2026-01-02" and came.runs.frame["id"][0] == "[1, 2]"
+    assert came.runs.frame["seed"][0] == 4
+    odd = frame.with_columns(loss=pl.Series([day]), tokens=pl.Series([object()], dtype=pl.Object))
+    with pytest.raises(
+        DataError, match="row 1, column tokens: .*row 1, column loss: '2026-01-02' is not a number"
+    ):
+        import_runs(odd, {"seed": "config.seed"})
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path):
+    path = put(tmp_path, f"{HEAD},\x1b[31mred,N\x07umParams\n1e6,2e7,\x1b[2J,1,2\n")
+    refused = run(path)
+    said = refused.stderr + str(refused.exception)
+    assert "\\x1b[2J" in said and "\x1b[31m" not in said and "\x07" not in said
+
+
+def test_a_file_is_not_written_over_itself(tmp_path):
+    path = put(tmp_path, f"{HEAD}\n1e6,2e7,3\n")
+    assert "name another file" in str(run(path, "-o", path).exception)
 
 
 def test_several_sources_become_one_table(tmp_path):

@@ -245,3 +245,55 @@ def test_every_column_is_explained():
 def test_pandas_like_integers_and_floats_are_taken():
     frame = pl.DataFrame({"params": [1_000_000], "tokens": [20_000_000], "loss": [3], "seed": [1.0]})
     assert read_runs(frame).frame["seed"].to_list() == [1]
+
+
+# ---- out
+
+
+def test_tables_become_latex_that_runs_nothing(tmp_path):
+    hostile = {**ROW, "id": r"50%_\input{/etc/passwd}$x$&#~^", "w_format": "int4"}
+    runs = Runs.from_rows([hostile, {"params": 2e9, "tokens": 3e9, "status": "failed"}])
+    write_runs(runs, tmp_path / "t.tex")
+    lines = (tmp_path / "t.tex").read_text().splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrlrl}" and lines[-1] == r"\end{tabular}"
+    body = (
+        lines[5]
+        .replace(r"\textbackslash{}", "")
+        .replace(r"\textasciitilde{}", "")
+        .replace(r"\textasciicircum{}", "")
+    )
+    assert body == r"50\%\_input\{/etc/passwd\}\$x\$\&\# & 1M & 20M & int4 & 3.1000 &  \\"
+    assert lines[6] == r"row-2 & 2B & 3B &  &  & failed \\"
+    assert [line.replace(r"\&", "").count("&") for line in lines[3:7:1] if "&" in line] == [5, 5, 5]
+
+
+def test_spreadsheets_get_no_formulas_and_keep_numbers(tmp_path):
+    rows = [
+        {**ROW, "id": text, "gap": -0.1, "post_format": "int4"}
+        for text in ("=1+1", "+1", "-1", "@a", "\t=1", "b")
+    ]
+    runs = Runs.from_rows(rows)
+    write_runs(runs, tmp_path / "a.csv", spreadsheet=True)
+    write_runs(runs, tmp_path / "b.csv")
+    assert read_runs(tmp_path / "b.csv").frame["id"].to_list()[:4] == ["=1+1", "+1", "-1", "@a"]
+    kept = pl.read_csv(tmp_path / "a.csv", infer_schema=False)
+    assert kept["id"].to_list() == ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", "b"] and set(kept["gap"]) == {
+        "-0.1"
+    }
+    with pytest.raises(DataError, match="not for spreadsheets"):
+        write_runs(runs, tmp_path / "a.parquet", spreadsheet=True)
+
+
+def test_pandas_and_arrow_come_out_and_go_in_again(sweep):
+    few = sweep.filter(pl.col("id").is_in(["run-0", "run-5", "run-460"]))
+    assert read_runs(few.to_arrow()).frame.equals(few.frame)
+    assert read_runs(few.to_pandas()).frame.equals(few.frame)
+
+
+def test_a_store_takes_a_whole_table_at_once(tmp_path, sweep):
+    shares = []
+    store = Store(tmp_path / "runs.sqlite")
+    assert store.take(sweep, shares.append) == 465 and shares == [1.0]
+    assert store.take(sweep) == 0
+    assert store.runs().frame.drop("status").equals(sweep.frame.drop("status"))
+    assert set(store.runs().frame["status"]) == {"ok"}

@@ -163,14 +163,14 @@ def runs_import(
     from .progress import Reporter
 
     said = read_mapping(map_ or (), set_ or (), ignore or ())
+    if out in sources:
+        raise ConfigError(f"{out} is what is read; name another file with -o")
     with Reporter() as reporter:
-        tell = _telling(reporter)
-        raw = read_raw(list(map(_home, sources)), separator, tell)
-        reporter.close()
-        proposal = propose(raw, said, guess)
-        _show(proposal, raw.notes)
-        if proposal.guesses and not yes:
-            _confirm(proposal, sources, out)
+        raw = read_raw(list(map(_home, sources)), separator, _telling(reporter))
+    proposal = propose(raw, said, guess)
+    _show(proposal, raw.notes)
+    if proposal.guesses and not yes:
+        _confirm(proposal, sources, out)
     with Reporter() as reporter:
         tell = _telling(reporter)
         try:
@@ -226,6 +226,8 @@ def _show(proposal: Proposal, notes: tuple[str, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ..runs.raw import shown
+
     table = Table(title="Columns", title_justify="left")
     for name in ("theirs", "ours", "unit", "why", "example", "becomes"):
         table.add_column(name, overflow="fold")
@@ -236,7 +238,7 @@ def _show(proposal: Proposal, notes: tuple[str, ...]) -> None:
     console.print(table)
     if proposal.unused:
         more = len(proposal.unused) - 60
-        text = ", ".join(proposal.unused[:60]) + (f" and {more} more" if more > 0 else "")
+        text = ", ".join(map(shown, proposal.unused[:60])) + (f" and {more} more" if more > 0 else "")
         console.print(Text(f"Not used: {text}"))
     for remark in (*notes, *proposal.remarks):
         console.print(Text(f"Note: {remark}"))
@@ -251,7 +253,7 @@ def _confirm(proposal: Proposal, sources: list[str], out: str) -> None:
     words = ["bitlaw", "runs", "import", *sources, "-o", _plain_words(out)]
     for rule in proposal.guesses:
         words += ["--map", str(rule)]
-    again = shlex.join(words)
+    again = ascii(shlex.join(words))[1:-1] if not shlex.join(words).isprintable() else shlex.join(words)
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{len(proposal.guesses)} columns are guesses; add --yes if they are right, or say them: {again}"

@@ -81,7 +81,6 @@ def _named(ids: pl.Series) -> pl.Series:
 
 def check_column(column: Column, series: pl.Series) -> tuple[pl.Series, list[Flaw]]:
     """Turn a column into its type; cells that cannot be are null and flaws."""
-    series = _plain(series)
     if column.kind == "format":
         return _formats(column, series)
     good, sure = _in_bulk(column, series)
@@ -98,13 +97,6 @@ def check_column(column: Column, series: pl.Series) -> tuple[pl.Series, list[Fla
             flaws.append(Flaw(row, column.name, str(error)))
     values = pl.Series(mended, dtype=SCHEMA[column.name])
     return good.scatter(doubtful, values).alias(column.name), flaws
-
-
-def _plain(series: pl.Series) -> pl.Series:
-    """Categories and decimals as the text they are."""
-    if isinstance(series.dtype, (pl.Categorical, pl.Enum, pl.Decimal)):
-        return series.cast(pl.String)
-    return series
 
 
 def _in_bulk(column: Column, series: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -24,7 +24,7 @@ from .table import Runs
 SHOWN = 10  # problems spelled out in one message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Imported:
     """Rows that came in, and an account of it.
 
@@ -43,6 +43,9 @@ class Imported:
     left_out: int = 0
     diverged: int = 0
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Imported: {len(self.runs)} rows, {self.left_out} left out, {len(self.problems)} problems>"
 
     def __str__(self) -> str:
         lines = [f"{len(self.runs)} rows; {self.left_out} left out, {len(self.problems)} problems"]
@@ -204,6 +207,8 @@ def write_problems(problems: Iterable[Problem], path: str | os.PathLike[str]) ->
 
 def _check_whole(raw: Raw, proposal: Proposal) -> None:
     have = {rule.ours for rule in proposal.rules}
+    if any(name.startswith("params_") for name in have):  # counts by part do as well
+        have |= {"params"}
     missing = [name for name in ("params", "tokens", "loss") if name not in have]
     if not missing:
         return

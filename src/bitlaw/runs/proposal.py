@@ -40,7 +40,7 @@ class Proposal:
         """Each rule with an example of a cell before and after."""
         return [
             {
-                "theirs": rule.theirs or "(the same in all rows)",
+                "theirs": shown(rule.theirs) or "(the same in all rows)",
                 "ours": rule.ours,
                 "unit": rule.unit or ("values" if rule.values is not None else ""),
                 "why": rule.why,
@@ -170,14 +170,14 @@ def _remarks(raw: Raw, rules: tuple[Rule, ...], unused: tuple[str, ...]) -> Iter
         largest, _ = check_column(COLUMN[ours], raw.frame[rule.theirs])
         if largest.max() is not None and largest.max() < least:  # type: ignore[operator]
             yield (
-                f"{rule.theirs} is at most {shown(largest.max())}, few for {ours}: "
-                f'if it counts billions, say --map "{ours}={rule.theirs} in B"'
+                f"{shown(rule.theirs)} is at most {shown(largest.max())}, few for {ours}: "
+                f'if it counts billions, say --map "{ours}={shown(rule.theirs)} in B"'
             )
     if "params" in by and "count" not in by:
         yield "how params are counted is not known: --set count=non_embedding (or total, matmul) says it"
     loss = by.get("loss")
     if loss is not None and guess.plain(loss.theirs) == "loss" and raw.kind != "table":
-        yield f"{loss.theirs} may be the loss on training text, of the last step; a loss on held-out text is better"
+        yield f"{shown(loss.theirs)} may be of the last step's training text; a loss on held-out text is better"
     if raw.kind != "table" and "state" in raw.frame.columns:
         states = raw.frame["state"].drop_nulls().str.to_lowercase()
         for state, n in sorted((s, int((states == s).sum())) for s in states.unique() if s != "finished"):

@@ -39,11 +39,8 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.place}, column {self.column}: {self.reason}"
-            if self.column
-            else f"{self.place} {self.reason}"
-        )
+        column = f", column {shown(self.column)}:" if self.column else ""
+        return f"{self.place}{column} {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def sees(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> Any:
-    return (path for path in records.below(folder, end=".json", within="results"))
+    return (path for path in records.below(folder, end=".json") if path.name.startswith("results"))
 
 
 def read(source: str) -> Raw:

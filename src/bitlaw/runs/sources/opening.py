@@ -25,6 +25,14 @@ KINDS: dict[str, Callable[[str], Raw]] = {
     "lm-eval": lm_eval.read,
     "llama.cpp": llama_cpp.read,
 }
+_SEES: dict[str, Callable[[Path], bool]] = {
+    "wandb": wandb.sees,
+    "mlflow": mlflow.sees,
+    "tensorboard": tensorboard.sees,
+    "trackio": trackio.sees,
+    "trainer": trainer.sees,
+    "lm-eval": lm_eval.sees,
+}
 _HELP = (
     "a .csv, .tsv, .parquet, .sqlite, .json, .jsonl or .md file, or a folder of W&B, MLflow, TensorBoard, trackio, "
     f"Trainer or lm-eval; a word before it says which: {', '.join(KINDS)}"
@@ -108,16 +116,12 @@ def _json(path: Path) -> Raw:
 def _folder(path: Path) -> Raw:
     if (path / "runs.sqlite").is_file():
         return _ours(Store(path / "runs.sqlite", read_only=True).runs())
-    for kind, sees in (
-        ("mlflow", mlflow.sees),
-        ("wandb", wandb.sees),
-        ("tensorboard", tensorboard.sees),
-        ("trainer", trainer.sees),
-        ("lm-eval", lm_eval.sees),
-        ("trackio", trackio.sees),
-    ):
-        if sees(path):
-            return KINDS[kind](str(path))
+    kinds = [kind for kind, sees in _SEES.items() if sees(path)]
+    if len(kinds) == 1:
+        return KINDS[kinds[0]](str(path))
+    if kinds:
+        ways = " or ".join(f"{kind}:{path}" for kind in kinds)
+        raise ConfigError(f"{path} holds runs of {' and '.join(kinds)}; say which: {ways}")
     raise DataError(f"cannot tell what is in {path}; name {_HELP}")
 
 

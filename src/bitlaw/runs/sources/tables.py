@@ -170,13 +170,23 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Columns of records taken apart, as in records from elsewhere."""
+    """Columns of records taken apart, as in records from elsewhere; what is neither text nor a number as text."""
     nested = [s.name for s in frame if isinstance(s.dtype, pl.Struct)]
     for name in nested[:MAX_COLUMNS]:
         parts = frame[name].struct.unnest()
         parts = parts.rename({part: f"{name}.{part}" for part in parts.columns})
         frame = frame.drop(name).hstack(parts)
-    return frame
+    return pl.DataFrame([s if _simple(s.dtype) else _as_text(s) for s in frame])
+
+
+def _simple(kind: pl.DataType) -> bool:
+    return kind in (pl.String, pl.Boolean, pl.Null) or kind.is_integer() or kind.is_float()
+
+
+def _as_text(series: pl.Series) -> pl.Series:
+    if isinstance(series.dtype, (pl.Categorical, pl.Enum, pl.Decimal)):
+        return series.cast(pl.String)
+    return column_of(series.to_list()).alias(series.name)
 
 
 def _numbered(height: int) -> list[str]:
