@@ -2,9 +2,8 @@
 
     python benchmarks/page.py            # half a minute on one core, most of it the fit and the comparison
 
-The rows are 414 synthetic runs of the tests, in training and after it; each kind of page is built three times, and the
-first and the least time are given. What was worked out before, and what only a first page needs (reading plotly's script,
-compiling functions of the law), is in the first.
+The rows are 414 synthetic runs of the tests, in training and after it. Each kind of page is built three times; the first
+and the least time are given. The first holds what only a first page needs: reading plotly's script, compiling functions.
 """
 
 from __future__ import annotations

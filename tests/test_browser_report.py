@@ -43,7 +43,10 @@ def opened(browser, report, monkeypatch):
 
     def open_at(width=1440, scheme="light"):
         context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, reduced_motion="reduce"
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            offline=True,
+            reduced_motion="reduce",
         )
         contexts.append(context)
         page = context.new_page()
@@ -105,9 +108,7 @@ def test_every_figure_is_drawn_in_the_colours_of_the_page(opened, width, scheme)
 def test_the_scheme_may_change_while_the_page_is_open(opened):
     page = opened(1440, "light")
     page.emulate_media(color_scheme="dark")
-    until(
-        page, "getComputedStyle(document.querySelector('figure .xtitle')).fill === 'rgb(228, 230, 233)'"
-    )
+    until(page, "getComputedStyle(document.querySelector('figure .xtitle')).fill === 'rgb(228, 230, 233)'")
 
 
 def test_axes_switch_and_figures_fit_the_printed_page(opened):
@@ -135,7 +136,9 @@ def compare_with_python(page, fit):
     out = CliRunner().invoke(app, [*words[1:], "--json"])
     assert out.exit_code == 0, (command, out.exception)
     said = {a["name"]: a for a in json.loads(out.output)["answers"]}
-    tolerance = 1e-9 if "--params" in words and value(page, "tokens") == value(page, "tokens", "bought") else 3e-5
+    tolerance = (
+        1e-9 if "--params" in words and value(page, "tokens") == value(page, "tokens", "bought") else 3e-5
+    )
     assert value(page, "loss") == pytest.approx(said["loss"]["value"], rel=1e-9)
     assert value(page, "size") == pytest.approx(said["params"]["value"], rel=tolerance)
     assert value(page, "tokens") == pytest.approx(said["tokens"]["value"], rel=tolerance)
@@ -157,7 +160,9 @@ def compare_with_python(page, fit):
     assert value(page, "loss", "interval") == pytest.approx([float(x) for x in fit.band(**at)], rel=1e-11)
     if "--quantize-to" in words:
         assert value(page, "gap") == pytest.approx(said["gap"]["value"], rel=1e-4)
-        assert value(page, "gap", "interval") == pytest.approx([float(x) for x in fit.band("gap", **at)], rel=1e-11)
+        assert value(page, "gap", "interval") == pytest.approx(
+            [float(x) for x in fit.band("gap", **at)], rel=1e-11
+        )
     shown = float(page.inner_text("output[data-name=loss]"))
     assert shown == pytest.approx(said["loss"]["value"], abs=5.1e-5)
     return words

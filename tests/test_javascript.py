@@ -110,7 +110,7 @@ def cases() -> dict[str, tuple[Law, np.ndarray, dict[str, np.ndarray]]]:
     laws["chain"] = (chain(both[0].law, both[1].law), None)
     laws["own"] = (law_from_data(tomllib.loads(KUMAR)), None)
     for name, (law, values) in laws.items():
-        count = 6 * POINTS
+        count = 4 * POINTS
         data = inputs(law, rng, count)
         if law.gap != 0 and "post_bits" in data:  # half of them as most gaps ask: trained unquantised
             plain = rng.random((count, 1)) < 0.5
@@ -119,7 +119,8 @@ def cases() -> dict[str, tuple[Law, np.ndarray, dict[str, np.ndarray]]]:
                     data[column] = np.where(plain, 1e6, data[column])
         theta = constants(law, rng, data, count) if values is None else np.tile(values, (count, 1))
         inside = np.isfinite(law.compiled.guarded("total", theta, data)[:, 0])
-        inside &= law.compiled.guarded("gap", theta, data)[:, 0] < np.inf
+        if law.gap != 0:
+            inside &= law.compiled.guarded("gap", theta, data)[:, 0] < np.inf
         order = np.argsort(~inside, kind="stable")[: POINTS + 100]  # and some that are not
         out[name] = (law, theta[order], {column: value[order] for column, value in data.items()})
     return out
@@ -137,7 +138,7 @@ def test_every_law_is_the_same_in_javascript():
     ]
     for (name, (law, theta, data)), found in zip(tests.items(), node(RUN, given), strict=True):
         found = np.array(found, dtype=float)  # null becomes NaN
-        for k, what in enumerate(("total", "gap")):
+        for k, what in enumerate(("total", "gap") if law.gap != 0 else ("total",)):
             expected = law.compiled.guarded(what, theta, data)[:, 0]
             inside = np.isfinite(expected)
             assert inside.sum() >= POINTS, (name, what, inside.sum())

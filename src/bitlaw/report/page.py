@@ -74,7 +74,7 @@ def _equation(left: str, right: sp.Expr) -> str:
         s: sp.Symbol(escape(s.name)) for s in right.free_symbols
     }  # labels of a file, which sympy writes as they are
     equation = mathml(sp.Eq(sp.Symbol(left), right.xreplace(names), evaluate=False), printer="presentation")
-    equation = equation.replace("\u2147", "e").replace(
+    equation = equation.replace("&ExponentialE;", "e").replace(
         "<mo>-</mo>", "<mo>\u2212</mo>"
     )  # as it is printed in papers
     space = "http://www.w3.org/1998/Math/MathML"

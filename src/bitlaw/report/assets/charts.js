@@ -12,9 +12,9 @@ bitlaw.charts = (() => {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  // A long name on several lines.
-  function wrapped(text) {
-    return text.replace(/(.{9,}?) /g, "$1<br>");
+  // A long name on several lines, unless it is already.
+  function wrapped(text, least = 9) {
+    return text.includes("<br>") ? text : text.replace(new RegExp(`(.{${least},}?) `, "g"), "$1<br>");
   }
 
   // The figure in the page's colours. Black and grey marks take those of text; the rest are told apart on both papers.
@@ -34,7 +34,10 @@ bitlaw.charts = (() => {
       if (scales[name]) rescale(layout, name, scales[name]);
     }
     if (narrow) {
-      for (const axis of [layout.xaxis, layout.yaxis]) axis.ticktext = axis.ticktext && axis.ticktext.map(wrapped);
+      for (const axis of [layout.xaxis, layout.yaxis]) {
+        if (axis.ticktext) axis.ticktext = axis.ticktext.map((text) => wrapped(text));
+        if (axis.title && axis.title.text.length > 40) axis.title.text = wrapped(axis.title.text, 28);
+      }
       layout.margin = { l: 48, r: 12, t: 12, b: 44 };
       if (layout.legend) Object.assign(layout.legend, { y: -0.24, yanchor: "top", font: { size: 11 } });
       if (layout.legend && layout.legend.title) layout.legend.title.side = "top";
