@@ -58,11 +58,11 @@ def page(
 def facets(runs: Runs) -> dict[str, Any]:
     """What there is to filter by, with how many rows have it."""
     frame = runs.frame
-    formats = [c for part in PARTS if frame[c := f"{part}_format"].null_count() < len(frame)]
+    formats = {c: _counts(frame, c) for c in (f"{part}_format" for part in PARTS)}
     trunks = frame["trunk"].drop_nulls().unique().sort()
     return {
         "status": _counts(frame, "status"),
-        "formats": {column: _counts(frame, column) for column in formats},
+        "formats": {column: counts for column, counts in formats.items() if len(counts) > 1},
         "ranges": {c: [frame[c].min(), frame[c].max()] for c in ("params", "tokens", "loss")},
         "trunks": trunks.head(TRUNKS).to_list() if len(trunks) <= TRUNKS else [],
     }

@@ -33,7 +33,7 @@ function row(data, values, k) {
   const cells = values.map((value, j) => {
     const column = data.columns[j];
     if (column.name === "id")
-      return el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => showDetail(id) }, value));
+      return el("th", { scope: "row" }, el("button", { type: "button", class: "link", title: id, onclick: () => showDetail(id) }, value));
     const shape = { align: right(column), class: column.name === "status" && value !== "ok" ? "bad" : null };
     return el("td", shape, cell(value, column));
   });
