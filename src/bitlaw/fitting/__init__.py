@@ -1,6 +1,6 @@
 """A law on rows: estimates, intervals, and what the rows cannot tell."""
 
-from .compare import Comparison, all_for, compare
+from .compare import all_for, compare
 from .contour import Contour, contours
 from .estimate import fit
 from .examine import examine
@@ -10,6 +10,7 @@ from .isoflop import isoflop
 from .path import OptimalPath
 from .profiles import Profile, profiles
 from .protocol import Backtest, Protocol, backtest, protocol
+from .ranking import Comparison
 from .result import Estimate, Fit, HeldOut, load_fit
 from .shift import Shift, shift
 from .split import Split, cheapest, largest, longest, lowest_bits

@@ -10,8 +10,9 @@ import numpy as np
 from ..errors import FitError
 from ..laws import Law, get
 from ..runs import Count
-from .compare import Comparison, compare, without_precision
+from .compare import compare, without_precision
 from .estimate import fit
+from .ranking import Comparison
 from .result import Fit
 from .split import largest
 

@@ -17,8 +17,8 @@ from ..units import format_quantity
 from .objective import HUBER
 
 if TYPE_CHECKING:
-    from .compare import Comparison, Entry, Ranking
     from .protocol import Backtest, Protocol
+    from .ranking import Comparison, Entry, Ranking
     from .result import Fit, HeldOut
     from .shift import Shift
 
