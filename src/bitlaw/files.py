@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,22 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def regular(path: Path, most: int) -> bytes:
+    """What stands in a file that a stranger may have made; neither a pipe nor a device, which may never end.
+
+    Args:
+        path: the file.
+        most: bytes that it may have; of a larger file comes one byte more, which tells.
+
+    Raises:
+        OSError: there is none, or it is something else.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        return file.read(most + 1)
 
 
 def read_toml(path: str | os.PathLike[str], max_bytes: int, hint: str = "name a TOML file") -> dict[str, Any]:

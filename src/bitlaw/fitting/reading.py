@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import regular
 
 
 def read_json(path: Path, what: str, mark: str, most: int, format_: int, cure: str) -> dict[str, Any]:
@@ -18,9 +19,10 @@ def read_json(path: Path, what: str, mark: str, most: int, format_: int, cure: s
         DataError: no file, too large, no JSON, another format, or text with control characters.
     """
     try:
-        if path.stat().st_size > most:
+        raw = regular(path, most)
+        if len(raw) > most:
             raise DataError(f"{path} is larger than a {what} can be; {cure}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; {cure}") from error
     except (ValueError, RecursionError) as error:
@@ -28,7 +30,9 @@ def read_json(path: Path, what: str, mark: str, most: int, format_: int, cure: s
     if not isinstance(data, dict) or mark not in data:
         raise DataError(f"{path} is not a {what}; {cure}")
     if data[mark] != format_:
-        raise DataError(f"{path} was written by another version of bitlaw (format {data[mark]!r}); {cure}")
+        raise DataError(
+            f"{path} was written by another version of bitlaw (format {repr(data[mark])[:40]}); {cure}"
+        )
     return data
 
 

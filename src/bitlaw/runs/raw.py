@@ -13,6 +13,7 @@ import polars as pl
 from ..errors import DataError
 
 MAX_COLUMNS = 10_000
+MAX_CELLS = 200_000_000
 _INT64 = range(-(2**63), 2**63)
 #: Told what is being done, and which share of it is.
 Tell: TypeAlias = Callable[[str, float], None]
@@ -112,6 +113,7 @@ def from_records(
         rows.append(flat)
     if not rows and not problems:
         raise DataError(f"{name} holds no runs")
+    check_cells(len(rows), len(columns), name)
     frame = pl.DataFrame({c: column_of([row.get(c) for row in rows]) for c in columns})
     return Raw(frame, places, name, kind, tuple(problems), tuple(notes))
 
@@ -124,6 +126,18 @@ def check_width(columns: int, name: str) -> None:
     """
     if columns > MAX_COLUMNS:
         raise DataError(f"{name} has more than {MAX_COLUMNS:,} columns; keep those that say what was trained")
+
+
+def check_cells(rows: int, columns: int, name: str) -> None:
+    """Refuse a small file that says it is a very large table.
+
+    Raises:
+        DataError: more than 200 million cells.
+    """
+    if rows * columns > MAX_CELLS:
+        raise DataError(
+            f"{name} has {rows:,} rows of {columns:,} columns, more than anybody trains; split it"
+        )
 
 
 def _encodable(value: Any) -> bool:

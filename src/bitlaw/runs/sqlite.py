@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from ..errors import NoStoreError, StoreError
 from .database import Database
+from .foreign import explained, guard, harmless
 from .tables import VERSION, runs
 
 APPLICATION_ID = 0x6269746C  # "bitl"
@@ -38,6 +39,7 @@ class SQLite(Database):
         uri, journal = path.resolve().as_uri(), Path(f"{path.resolve()}-journal")
 
         def connect() -> sqlite3.Connection:
+            harmless(path.resolve())
             if not read_only:
                 return sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)
             if (
@@ -53,7 +55,7 @@ class SQLite(Database):
         @sa.event.listens_for(self.engine, "connect")
         def prepare(connection: sqlite3.Connection, _: object) -> None:
             connection.isolation_level = None  # the driver would begin transactions late, and by itself
-            connection.execute("PRAGMA trusted_schema = OFF")
+            guard(connection)
             if read_only:
                 connection.execute("PRAGMA query_only = ON")
             else:
@@ -65,7 +67,7 @@ class SQLite(Database):
 
     def cause(self, error: sa.exc.DBAPIError) -> str:
         """What SQLite said, and what to do if another program holds the file."""
-        text = super().cause(error)
+        text = explained(super().cause(error))
         if "locked" in text:
             return f"{text} by another program for {WAIT_SECONDS:.0f} s; close it, and try again"
         return text

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...files import regular
 from ..raw import Raw, from_records
 
 MAX_BYTES = 50_000_000
@@ -21,7 +22,9 @@ _PRINTED = {
 }
 _SIZE = re.compile(rf"{_NUMBER}\s*(GiB|MiB|GB|MB)")
 _UNIT = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
-_MODEL = re.compile(r"(?:general\.name\s+str\s*=\s*|loaded meta data .*from\s+|\s-m\s+|\s--model\s+)(\S+)")
+_MODEL = re.compile(
+    r"(?:general\.name\s+str\s*=\s*|loaded meta data [^\n]{0,200}?from\s+|\s-m\s+|\s--model\s+)(\S+)"
+)
 _TYPE = re.compile(
     r"(?<![A-Za-z0-9])(I?Q[1-8]_[A-Za-z0-9_]+|TQ[12]_0|MXFP4(?:_MOE)?|B?F16|F32)(?![A-Za-z0-9])", re.I
 )
@@ -44,11 +47,12 @@ def read(source: str) -> Raw:
     """
     path = Path(source)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        raw = regular(path, MAX_BYTES)
+        if len(raw) > MAX_BYTES:
             raise DataError(
                 f"{path} is larger than {MAX_BYTES // 10**6} MB; cut out the table, or the last lines"
             )
-        text = path.read_text(encoding="utf-8-sig")
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text") from error
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...files import regular
 from ..raw import Raw, from_records
 from . import records
 
@@ -131,8 +132,7 @@ def _yaml(path: Path) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FILE).decode("utf-8")
+        return regular(path, _MAX_FILE)[:_MAX_FILE].decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...files import regular
+from ..foreign import explained, guard
 from ..raw import Raw, from_records
 
 MAX_BYTES = 2**29  # of a JSON file
@@ -26,9 +28,10 @@ def read_json(path: Path) -> Any:
     """
     shown = ascii(str(path))[1:-1][-200:]
     try:
-        if path.stat().st_size > MAX_BYTES:
+        raw = regular(path, MAX_BYTES)
+        if len(raw) > MAX_BYTES:
             raise DataError(f"{shown} is larger than {MAX_BYTES >> 20} MiB; split it")
-        text = path.read_text(encoding="utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{shown} is not UTF-8: {error}") from error
     except OSError as error:
@@ -69,7 +72,11 @@ def from_json(path: Path, found: Any) -> Raw:
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
     connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
+    try:
+        guard(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -92,16 +99,16 @@ def query(path: Path, text: str) -> list[tuple[Any, ...]]:
         with closing(_open(path)) as connection:
             return connection.execute(text).fetchall()
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} as a SQLite file: {error}") from error
+        raise DataError(f"cannot read {path} as a SQLite file: {explained(str(error))}") from error
 
 
 def below(folder: Path, *, end: str = "", within: str = "") -> Iterator[Path]:
-    """Files below a folder, in order of names, whose names end in a way or hold a word; links are not followed.
+    """Files below a folder, in order of names, whose names end in a way or hold a word; links lead nowhere else.
 
     Raises:
         DataError: there are too many files to look at.
     """
-    looked = 0
+    looked, top = 0, folder.resolve()
     for place, folders, files in os.walk(folder):
         folders.sort()
         if len(Path(place).relative_to(folder).parts) >= MAX_DEPTH:
@@ -112,8 +119,14 @@ def below(folder: Path, *, end: str = "", within: str = "") -> Iterator[Path]:
                 raise DataError(
                     f"{folder} holds more than {MAX_FILES:,} files; name the folder of the runs themselves"
                 )
-            if name.endswith(end) and within in name:
-                yield Path(place) / name
+            path = Path(place) / name
+            if (
+                name.endswith(end)
+                and within in name
+                and path.resolve().is_relative_to(top)
+                and path.is_file()
+            ):
+                yield path
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import narwhals.stable.v1 as nw
 import polars as pl
 
 from ...errors import DataError
-from ..raw import MAX_COLUMNS, Problem, Raw, Tell, check_width, column_of, silent
+from ..raw import MAX_COLUMNS, Problem, Raw, Tell, check_width, column_of, shown, silent
+from .parquet import unpacked
 
 MAX_BYTES = 2**30
 MAX_CELL = 1_000_000
@@ -126,11 +127,11 @@ def from_parquet(path: Path) -> Raw:
         DataError: it is none.
     """
     try:
-        check_width(len(pl.read_parquet_schema(path)), str(path))
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        frame, lists = unpacked(path)
+    except (ValueError, OSError) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}") from error
-    return Raw(_flat(frame), _numbered(frame.height), str(path))
+    notes = (f"columns of lists are left out: {', '.join(map(shown, lists))}",) if lists else ()
+    return Raw(_flat(frame), _numbered(frame.height), str(path), notes=notes)
 
 
 def from_frame(source: Any) -> Raw:

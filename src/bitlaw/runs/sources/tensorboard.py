@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,13 @@ def _run(folder: Path) -> tuple[dict[str, Any], bool]:
             record[tag] = events.Scalars(tag)[-1].value
         for tag in tags["tensors"]:
             kind = events.SummaryMetadata(tag).plugin_data.plugin_name
-            value = make_ndarray(events.Tensors(tag)[-1].tensor_proto)
-            if kind == "scalars" and value.size == 1:
+            proto = events.Tensors(tag)[-1].tensor_proto
+            if math.prod(d.size for d in proto.tensor_shape.dim) != 1:
+                continue  # a shape may promise more than any memory holds
+            value = make_ndarray(proto)
+            if kind == "scalars":
                 record[tag] = float(value.reshape(-1)[0])
-            elif kind == "text" and value.size == 1:
+            elif kind == "text":
                 record[tag.removesuffix("/text_summary")] = _text(value.reshape(-1)[0])
         content = _hyperparameters(events)
         if content is not None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...files import regular
 from ..raw import Raw, from_records
 from . import records
 
 _BLOCK, _HEAD = 32768, 7  # of the log that offline runs are kept in, as in LevelDB
-_CHART = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<side>__MIN|__MAX)?")
+_CHART = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<side>__MIN|__MAX)?", re.DOTALL)
 _MAX_FILE = 2**31
 
 
@@ -146,9 +147,9 @@ def _log(path: Path) -> Iterator[bytes]:
         ValueError: it is none, or is damaged.
     """
     try:
-        if path.stat().st_size > _MAX_FILE:
+        data = regular(path, _MAX_FILE)
+        if len(data) > _MAX_FILE:
             raise ValueError("larger than 2 GiB")
-        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if data[:4] != b":W&B":
