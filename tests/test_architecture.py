@@ -19,10 +19,11 @@ LAW_HALF = {
     "errors": set(),
     "files": {"errors"},
     "html": set(),
+    "shell": set(),
     "units": {"errors"},
     "formats": {"errors", "units"},
     "shapes": {"errors", "units", "formats"},
-    "runs": {"errors", "files", "html", "units", "formats", "shapes"},
+    "runs": {"errors", "files", "html", "shell", "units", "formats", "shapes"},
     "laws": {"errors", "files", "html", "units", "formats", "shapes"},
     "fitting": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws"},
     "planning": {"errors", "files", "html", "units", "formats", "shapes", "runs", "laws", "fitting"},
@@ -39,7 +40,7 @@ LAW_HALF = {
         "fitting",
         "planning",
     },
-    "explore": {"errors", "units", "formats", "runs", "laws", "fitting", "planning", "report"},
+    "explore": {"errors", "shell", "units", "formats", "runs", "laws", "fitting", "planning", "report"},
 }
 LAB_OUTSIDE = {"errors", "files", "units", "formats", "shapes", "calibration"}
 LAB = {

@@ -1,4 +1,4 @@
-"""Files and folders that were made to hang, to fill the memory, or to read what they should not: refused in one sentence."""
+"""Files and folders that were made to hang, to fill the memory, or to read what they should not: refused in words."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, nearest
+from ..shell import join, path
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 RunsArgument = Annotated[
@@ -52,11 +52,11 @@ def command_line(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
     >>> command_line("report", "my runs.csv", ("--law", "kumar"), ("--budget", None), ("--compare", True))
     "bitlaw report 'my runs.csv' --law kumar --compare"
     """
-    words = ["bitlaw", verb, argument]
+    words = ["bitlaw", verb, path(argument)]
     for flag, value in flags:
         if value is not None and value is not False:
             words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    return join(words)
 
 
 def print_json(value: Any) -> None:

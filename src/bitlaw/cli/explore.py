@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
+from ..shell import printable
 from .common import CorpusOption, JsonFlag, print_json
 
 if TYPE_CHECKING:
@@ -53,13 +55,20 @@ def explore(
     if json_:
         print_json({"address": address, "source": live.name})
     else:
-        print(f"{live.name} is shown at {address} (Ctrl-C ends)", flush=True)
-    if open_:
-        import webbrowser
-
-        webbrowser.open(address)
-    with listening, suppress(KeyboardInterrupt):
+        print(f"{printable(live.name)} is shown at {address} (Ctrl-C ends)", flush=True)
+    with listening, suppress(KeyboardInterrupt), ExitStack() as ending:
+        if open_:
+            _open(address, Path(ending.enter_context(TemporaryDirectory(prefix="bitlaw-"))))
         serving.run(sockets=[listening])
+
+
+def _open(address: str, folder: Path) -> None:
+    """Open an address by way of a file that we alone can read: what a browser is started with everybody can."""
+    import webbrowser
+
+    page = folder / "explore.html"
+    page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={address}">', encoding="utf-8")
+    webbrowser.open(page.as_uri())
 
 
 def _goal(sweep: str, corpus: str | None, live: Live) -> Any:

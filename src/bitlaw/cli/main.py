@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitlawError
+from ..shell import printable
 from .common import (
     CorpusOption,
     CountOption,
@@ -56,7 +57,7 @@ def main() -> None:
     try:
         app()
     except BitlawError as error:
-        print(f"bitlaw: {error}", file=sys.stderr)
+        print(f"bitlaw: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

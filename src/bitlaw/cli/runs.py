@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError, DataError
+from ..shell import join, path
 from .common import JsonFlag, RunsArgument, print_json
 
 if TYPE_CHECKING:
@@ -250,10 +250,10 @@ def _confirm(proposal: Proposal, sources: list[str], out: str) -> None:
     Raises:
         ConfigError: nobody can be asked, or they are wrong.
     """
-    words = ["bitlaw", "runs", "import", *sources, "-o", _plain_words(out)]
+    words = ["bitlaw", "runs", "import", *map(path, sources), "-o", _plain_words(out)]
     for rule in proposal.guesses:
         words += ["--map", str(rule)]
-    again = ascii(shlex.join(words))[1:-1] if not shlex.join(words).isprintable() else shlex.join(words)
+    again = join(words)
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{len(proposal.guesses)} columns are guesses; add --yes if they are right, or say them: {again}"
@@ -298,5 +298,5 @@ def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
     if new < len(came.runs):
         print(f"{len(came.runs) - new} rows were there already, by their ids, and are left as they were")
     bits = any(came.runs.frame[f"{part}_format"].drop_nulls().len() for part in ("w", "a", "kv", "post"))
-    name = "STORE" if is_address(out) else shlex.quote(out)
+    name = "STORE" if is_address(out) else join([path(out)])
     print(f"Next: bitlaw fit {name} --law {'kumar' if bits else 'chinchilla'}")

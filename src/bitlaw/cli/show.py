@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import BitlawError, ConfigError, FitError
+from ..shell import join, path
 from ..units import format_quantity
 from .common import JsonFlag, WhereOption, command_line, print_json
 
@@ -91,9 +91,9 @@ def report(
             raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
         table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
         shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
-        saving = ["bitlaw", "fit", shown, "--law", (law or ["kumar"])[0], "--save", "fit.json"]
+        saving = ["bitlaw", "fit", path(shown), "--law", (law or ["kumar"])[0], "--save", "fit.json"]
         saving += [word for condition in where or () for word in ("--where", condition)]
-        how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": shlex.join(saving)}
+        how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": join(saving)}
     how["command"] = command_line("report", shown, *flags)
     plans = list(_plans(fitted, budget, quantize_to or []))
     write_report(out, table, fitted, comparison=comparison, plans=plans, **how)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from ..runs.where import Condition
+from ..shell import join, path
 
 
 def command(verb: str, source: str, conditions: Sequence[Condition], *words: str) -> str:
@@ -16,4 +16,4 @@ def command(verb: str, source: str, conditions: Sequence[Condition], *words: str
     "bitlaw fit 'my runs.csv' --law kumar --where 'params >= 1e+06'"
     """
     chosen = [word for condition in conditions for word in ("--where", str(condition))]
-    return shlex.join(["bitlaw", verb, source, *words, *chosen])
+    return join(["bitlaw", verb, path(source), *words, *chosen])

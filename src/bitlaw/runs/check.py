@@ -16,12 +16,12 @@ import polars as pl
 
 from ..errors import DataError
 from ..formats import parse_format
-from .schema import COLUMN, SCHEMA, STATUSES, Column
+from .schema import COLUMN, SCHEMA, STATUSES, UNSEEN, Column
 
 MOST_FORMATS = 1000  # that a table can name; a column of more is something else
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
-_CONTROL = r"[\x00-\x1f]"
+_CONTROL = f"[{UNSEEN}]"
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def _in_bulk(column: Column, series: pl.Series) -> tuple[pl.Series, pl.Series]:
         empty = series.is_null() | (text == "").fill_null(True)
         if column.kind == "text":
             plain = ~text.str.contains(_CONTROL).fill_null(False)
+            plain &= (text.str.len_chars() <= column.longest).fill_null(False)
             if column.choices:
                 plain &= text.is_in(column.choices).fill_null(False)
             text = text.set(empty, None)

@@ -8,6 +8,7 @@ wrong is a `status`, never a NaN.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,9 @@ from ..formats import parse_format
 
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
 
+#: Control characters but for those of lines and tabs, and those that turn the direction of text.
+UNSEEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 STATUSES = ("ok", "diverged", "failed")
 _DTYPE: dict[str, type[pl.DataType]] = {
     "text": pl.String,
@@ -29,7 +33,7 @@ _DTYPE: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its kind, bounds (`low` may be exclusive), unit and meaning."""
+    """One column: its kind, bounds (`low` may be exclusive; text has a longest), unit and meaning."""
 
     name: str
     kind: Kind
@@ -39,6 +43,7 @@ class Column:
     high: float = math.inf
     exclusive: bool = False
     choices: tuple[str, ...] = ()
+    longest: int = 10_000
 
     def problem(self, value: Any) -> str:
         """Say what is wrong with a value of the right type; an empty string means nothing."""
@@ -59,6 +64,10 @@ class Column:
                 return str(error)
         elif "\x00" in value:
             return "holds a NUL character; databases cannot keep it: take it out"
+        elif found := _UNSEEN.search(value):
+            return f"holds {found[0]!a}, which would move a cursor or turn the text about; take it out"
+        elif len(value) > self.longest:
+            return f"is longer than {self.longest:,} characters; shorten it"
         elif self.choices and value not in self.choices:
             return f"{value!r} is not one of {', '.join(self.choices)}"
         return ""
@@ -265,8 +274,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("eval_tokens", "integer", "size of the evaluation set", "tokens", low=1),
     Column("eval_bytes", "integer", "text that these tokens stand for", "bytes", low=1),
     Column("eval_batch", "integer", "sequences evaluated at once; per-tensor scales depend on it", low=1),
-    Column("config", "text", "the resolved configuration, as JSON"),
-    Column("versions", "text", "of bitlaw, torch and Python, and the kind of machine"),
+    Column("config", "text", "the resolved configuration, as JSON", longest=1_000_000),
+    Column("versions", "text", "of bitlaw, torch and Python, and the kind of machine", longest=1_000_000),
     Column("started", "text", "UTC time the work began, ISO 8601"),
     Column("seconds", "number", "time spent on the row", "s", low=0),
 )

@@ -11,6 +11,7 @@ from ..errors import DataError, nearest
 from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
 from ..html import table
+from ..shell import printable
 from .check import row_problem
 from .schema import COLUMN, OVERVIEW, SCHEMA
 
@@ -32,7 +33,7 @@ class Runs:
     def __init__(self, frame: pl.DataFrame, source: str = "") -> None:
         missing = [pl.lit(None, SCHEMA[name]).alias(name) for name in SCHEMA if name not in frame.columns]
         self.frame = frame.with_columns(missing).select(list(SCHEMA)).cast(pl.Schema(SCHEMA))
-        self.source = source
+        self.source = printable(source)
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], source: str = "") -> Runs:

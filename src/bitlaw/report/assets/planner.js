@@ -167,6 +167,15 @@ bitlaw.planner = (data, law) => {
     return value < 1e6 ? String(value) : value.toExponential().replace("e+", "e");
   }
 
+  // A word as a shell takes it; characters that a terminal would act on are written out, as bash and zsh read them.
+  function quoted(word) {
+    if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+    if (!/[\p{C}\p{Zl}\p{Zp}]/u.test(word)) return `'${word.replaceAll("'", `'"'"'`)}'`;
+    const hex = (c) => c.codePointAt(0).toString(16);
+    return `$'${word.replace(/[\\']/g, "\\$&").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) =>
+      hex(c).length > 4 ? `\\U${hex(c).padStart(8, "0")}` : `\\u${hex(c).padStart(4, "0")}`)}'`;
+  }
+
   // The words that ask `bitlaw plan` the same.
   function command(state) {
     const { chosen } = setting(state), words = [...data.command, "--budget", exact(state.budget)];
@@ -176,7 +185,7 @@ bitlaw.planner = (data, law) => {
     else if (parts.length) words.push("--bits", parts.map((part) => chosen[part].name).join("") || "bf16");
     if (chosen.post && chosen.post.name !== "none") words.push("--quantize-to", chosen.post.name);
     if (state.served) words.push("--served", exact(state.served));
-    return words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`)).join(" ");
+    return words.map(quoted).join(" ");
   }
 
   return { answer, curve, command };

@@ -1,7 +1,7 @@
 """Parquet files, read by a process of its own.
 
-The library that reads them ends the whole process where a file is damaged in some ways, and a file of some kilobytes may
-unpack to more than the memory holds. Neither shall take a notebook or the explorer with it.
+The library that reads them ends the whole process where a file is damaged in some ways, and a file of some kilobytes
+may unpack to more than the memory holds. Neither shall take a notebook or the explorer with it.
 """
 
 from __future__ import annotations
