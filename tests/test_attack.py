@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
 
 import polars as pl
 import pytest
+from conftest import synthetic_sweep
 
+import bitlaw as bl
 from bitlaw import BitlawError, import_runs, load_fit, read_runs
 from bitlaw.errors import DataError
 from bitlaw.runs.raw import MAX_CELLS
@@ -111,6 +114,53 @@ def test_a_scalar_that_promises_a_shape_without_end_is_left_out(tmp_path):
     writer.close()
     came = import_runs(tmp_path, {"loss": "loss"}, {"params": "1M", "tokens": "20M"}, accept_guesses=True)
     assert came.runs.frame["loss"].to_list() == [3.0] and "bomb" not in str(came.as_json())
+
+
+# ---- saved fits
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "fit.json"
+    bl.fit("chinchilla", synthetic_sweep(0), draws=20).save(path)
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("ranges", "params"), [0, 0], "does not lie between"),
+        (("ranges", "tokens"), [-5, 1e9], "does not lie between"),
+        (("ranges", "params"), [1e6, 1e308], "does not lie between"),
+        (("ranges", "params"), [1e9, 1e6], "no interval"),
+        (("notes",), ["n"] * 1001, "more than 1000 notes"),
+        (("notes",), ["n" * 10_001], "longer than 10,000"),
+        (("provenance", "source"), "\x1b[2J", "not printable"),
+        (("interval", "method"), "x" * 9_000, "is not a complete fit"),
+        (("bitlaw_fit",), "x" * 100_000, "another version"),
+        (("draws",), [[1.0], [1.0, 2.0]], "not a complete fit"),
+        (("draws",), [], "no draws of 5"),
+        (("draws",), [[math.nan] * 5], "not a finite number"),
+        (("draws",), [[1e400] * 5], "not a finite number"),
+        (("law", "precision"), {"w": "<b>"}, "not a complete fit"),
+        (("law", "labels"), {"w_format": ["\x1b[2J"]}, "printable"),
+        (("law", "labels"), {"w_format": [f"int{k}" for k in range(5000)]}, "at most 500"),
+    ],
+)
+def test_a_strange_fit_is_refused_in_a_few_words(saved, tmp_path, place, value, words):
+    data = json.loads(json.dumps(saved))
+    within = data
+    for key in place[:-1]:
+        within = within[key]
+    within[place[-1]] = value
+    if place == ("law", "labels"):
+        data["law"]["precision"] = {"w": "efficiency"}
+    (tmp_path / "fit.json").write_text(json.dumps(data))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=words) as refused:
+        load_fit(tmp_path / "fit.json")
+    assert len(str(refused.value)) < 600 and str(refused.value).isprintable()
+    assert time.monotonic() - began < 2
 
 
 # ---- folders

@@ -11,6 +11,8 @@ from typing import Any
 from ..errors import DataError
 from ..files import regular
 
+LONGEST = 10_000  # characters of a text
+
 
 def read_json(path: Path, what: str, mark: str, most: int, format_: int, cure: str) -> dict[str, Any]:
     """Read a file that says under a mark which format it is in.
@@ -99,6 +101,8 @@ def text(value: Any, choices: Collection[str] = ()) -> str:
     """
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError(f"{value!r} is not printable text")
+    if len(value) > LONGEST:
+        raise ValueError(f"a text is longer than {LONGEST:,} characters")
     if choices and value not in choices:
         raise ValueError(f"{value!r} is none of {', '.join(choices)}")
     return value
@@ -113,3 +117,14 @@ def interval(low: Any, high: Any) -> tuple[float, float]:
     if not number(low) <= number(high):
         raise ValueError(f"{low!r} to {high!r} is no interval")
     return float(low), float(high)
+
+
+def reached(name: str, low: Any, high: Any) -> tuple[float, float]:
+    """The range of a column among the rows; logarithms are taken of sizes and tokens.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if name in ("params", "tokens"):
+        low, high = number(low, 1e-30, 1e60), number(high, 1e-30, 1e60)
+    return interval(low, high)

@@ -27,6 +27,7 @@ from .rows import Rows
 
 FORMAT = 2
 MAX_BYTES = 100 * 2**20
+MOST_NOTES = 1000
 KINDS = ("loss", "gap")  # of rows
 STATUSES = ("ok", "fixed", "at bound", "not identified")
 
@@ -281,7 +282,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             rows={reading.text(k, KINDS): reading.whole(v) for k, v in data["rows"].items()},
             clusters=reading.whole(data["clusters"]),
             count=reading.text(data["count"]),
-            ranges={reading.text(k): reading.interval(*pair) for k, pair in data["ranges"].items()},
+            ranges={reading.text(k): reading.reached(k, *pair) for k, pair in data["ranges"].items()},
             held_out=None if held is None else _held_out(held),
             provenance=Provenance(**{k: reading.text(v) for k, v in data["provenance"].items()}),
         )
@@ -291,7 +292,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, BitlawError) as error:
         raise DataError(
-            f"{path} is not a complete fit ({error!r}); make it again with: bitlaw fit RUNS --save"
+            f"{path} is not a complete fit ({repr(error)[:300]}); make it again with: bitlaw fit RUNS --save"
         ) from error
 
 
@@ -299,6 +300,8 @@ def _check_bounds(fit: Fit) -> None:
     """Refuse constants that no fit could have given; linear ones are bounded by the rows, not by the law."""
     if fit.draws.ndim != 2 or fit.draws.shape[1] != len(fit.estimates):
         raise ValueError(f"it has no draws of {len(fit.estimates)} parameters")
+    if len(fit.notes) > MOST_NOTES:
+        raise ValueError(f"it has more than {MOST_NOTES} notes")
     linear = fit.law.compiled.total.linear
     for k, e in enumerate(fit.estimates):
         values = np.append(fit.draws[:, k], e.value)

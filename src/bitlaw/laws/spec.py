@@ -44,6 +44,8 @@ class LawSpec:
         }
 
 
+MOST_LABELS = 500  # of a column in a file; each is a parameter
+LONGEST = 500
 BASE: dict[str, Law] = {}
 #: How a law that a spec holds in full is read; `own` puts its strict reader here.
 READERS: dict[str, Callable[[Mapping[str, Any]], Law]] = {}
@@ -87,6 +89,8 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
 def _labels(names: Any) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise TypeError("labels are a list of text")
+    if len(names) > MOST_LABELS or not all(name.isprintable() and len(name) <= LONGEST for name in names):
+        raise ValueError(f"labels are at most {MOST_LABELS}, of at most {LONGEST} printable characters")
     if len(set(names)) < len(names):
         raise ValueError("a label stands twice")
     return tuple(names)
