@@ -6,15 +6,22 @@ import json
 import math
 import os
 import random
+import re
 import time
 
 import polars as pl
 import pytest
+import sympy as sp
 from conftest import synthetic_sweep
+from markdown_it import MarkdownIt
+from test_browser_attack import PAYLOADS
 
 import bitlaw as bl
 from bitlaw import BitlawError, import_runs, load_fit, read_runs
 from bitlaw.errors import DataError
+from bitlaw.report.blocks import Code, Equations, Heading, Items, Table, Text
+from bitlaw.report.markdown import markdown
+from bitlaw.runs.export import without_formulas
 from bitlaw.runs.raw import MAX_CELLS
 
 MAP = {"params": "params", "tokens": "tokens", "loss": "loss"}
@@ -197,3 +204,98 @@ def test_links_in_a_folder_lead_to_no_file_outside(tmp_path):
     assert came.runs.frame["corpus"].to_list() == [None]
     assert came.runs.frame["learning_rate"].to_list() == [1e6]
     assert list(tmp_path.iterdir()) and not list(tmp_path.rglob("pwned"))
+
+
+# ---- Markdown, LaTeX, spreadsheets
+
+MARKS = (
+    "- item",
+    "+ item",
+    "* x",
+    "1. one",
+    "1) one",
+    "---",
+    "===",
+    "***",
+    "> q",
+    "    code",
+    "```",
+    "~~~",
+    "# h",
+    "\\",
+)
+MARKS += (
+    "[x]: http://evil.example",
+    "[x](http://evil.example)",
+    "![x](http://evil.example/p.png)",
+    "<http://evil.example>",
+)
+MARKS += (
+    "a|b",
+    "a\\|b",
+    "| a |\n| --- |",
+    "x\n---",
+    "&copy; &#60;b>",
+    "$x$",
+    "`$x$`",
+    "<!-- x -->",
+    "\t- x",
+    "-",
+    "1.",
+)
+
+
+def test_markdown_shows_text_as_text():
+    render = MarkdownIt("commonmark", {"html": True}).enable("table").render
+    for text in (*PAYLOADS, *MARKS):
+        assert re.fullmatch(r"<p>[^<]*</p>\n", render(markdown([Text(text)], "f"))), text
+        blocks = [Heading(text), Text(text, "lead"), Items([text, text]), Code(text)]
+        blocks += [
+            Table([text, "b"], [[text, "1"]], [1], caption=text),
+            Equations({"L": sp.Symbol(text) + 1}),
+        ]
+        tags = re.findall(r"<([a-z0-9]+)", render(markdown(blocks, "f")))
+        cells = ["p", "table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]
+        assert tags == ["h2", "p", "strong", "ul", "li", "li", "pre", "code", *cells, "pre", "code"], (
+            text,
+            tags,
+        )
+
+
+def test_latex_is_given_no_command(tmp_path):
+    harm = (
+        r"\write18{touch pwned}",
+        r"\input{/etc/passwd}",
+        r"^^5cinput{x}",
+        "a\u2028\\def",
+        "%",
+        r"\end{tabular}",
+        "$",
+        "&",
+    )
+    rows = [{"id": text, "trunk": text, "params": 1e6, "tokens": 2e7, "loss": 3.1} for text in harm]
+    bl.write_runs(bl.Runs.from_rows(rows), tmp_path / "a.tex")
+    text = (tmp_path / "a.tex").read_text()
+    commands = set(re.findall(r"\\[A-Za-z]+", text))
+    known = {r"\usepackage", r"\begin", r"\end", r"\toprule", r"\midrule", r"\bottomrule"}
+    assert commands <= known | {r"\textbackslash", r"\textasciicircum"}, commands
+    assert "^" not in text and text.count("\\end{") == 1 and len(text.splitlines()) == 7 + len(harm)
+
+
+def test_spreadsheets_run_no_cell(tmp_path):
+    harm = (
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\t=1",
+        "\n=1",
+        "\r=1",
+        "＝1+1",
+        "＋1",
+        "－1",
+        "＠x",
+        "=cmd|' /C calc'!A0",
+    )
+    kept = without_formulas(pl.DataFrame({"id": harm}))["id"]
+    assert all(cell.startswith("'") for cell in kept)

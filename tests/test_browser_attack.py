@@ -302,7 +302,9 @@ def test_no_view_of_the_explorer_reads_text_as_anything_else(opened, address):
 SPY = """
 async ([target, own]) => {
   const out = {}, wait = (ms) => new Promise((done) => setTimeout(done, ms));
-  const tried = async (name, work) => { try { out[name] = await work(); } catch (error) { out[name] = `refused ${error.name}`; } };
+  const tried = async (name, work) => {
+    try { out[name] = await work(); } catch (error) { out[name] = `refused ${error.name}`; }
+  };
   const loaded = (tag, at, rest = {}) => new Promise((done) => {
     const made = Object.assign(document.createElement(tag), rest);
     made.onload = () => done("loaded"); made.onerror = () => done("refused");

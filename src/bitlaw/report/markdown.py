@@ -10,6 +10,7 @@ import sympy as sp
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_FIRST = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")  # begins a list, or is a line
 _FOREIGN = re.compile(r"[^A-Za-z0-9_=\[\].+-]")
 
 
@@ -38,10 +39,11 @@ def markdown(blocks: Sequence[Block], figures: str) -> str:
 def plain(text: str) -> str:
     r"""Text that Markdown shows as it is, on one line.
 
-    >>> print(plain("<b> _c_ 1|2"))
-    \<b\> \_c\_ 1\|2
+    >>> print(plain("<b> _c_ 1|2"), plain("- 3"), plain("-3"), plain("1. a"))
+    \<b\> \_c\_ 1\|2 \- 3 -3 1\. a
     """
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    text = _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    return _FIRST.sub(r"\1\\\2", text)
 
 
 def _text(block: Block, figures: str) -> str:

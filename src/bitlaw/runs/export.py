@@ -28,7 +28,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
 }
-_FORMULA = r"^[=+\-@\t\r]"
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # spreadsheets of some languages take the wide signs too
 
 
 def write(runs: Runs, path: Path, spreadsheet: bool) -> None:
