@@ -22,6 +22,7 @@ from bitlaw.laws.own import law_from_data
 from bitlaw.report import write_report
 from bitlaw.report.blocks import Answer, Code, Equations, Heading, Items, Picture, Table, Text
 from bitlaw.report.chart import Axis, Band, Bars, Chart, Line, Points, Rule
+from bitlaw.report.figures import write_figures
 from bitlaw.report.page import page as as_page
 
 pytestmark = pytest.mark.slow
@@ -377,3 +378,16 @@ def test_a_name_of_ones_own_that_leads_here_is_refused(browser, address):
     finally:
         with_rule.close()
     assert playwright
+
+
+def test_figures_as_files_hold_text_alone(opened, tmp_path):
+    for k, text in enumerate(PAYLOADS):
+        write_figures(tmp_path / str(k), [chart(text)], ["svg"])
+        page = opened((tmp_path / str(k) / "a.svg").as_uri())
+        names = page.evaluate("[...new Set([...document.querySelectorAll('*')].map((e) => e.localName))]")
+        assert not {"script", "a", "image", "foreignObject", "iframe", "img", "animate", "set"} & set(
+            names
+        ), text
+        handlers = "[...document.querySelectorAll('*')].some((e) => e.getAttributeNames().some((n) => /^on|href$/.test(n) "
+        assert not page.evaluate(handlers + "&& !e.getAttribute(n).startsWith('#')))")
+        assert len(page.asked) == 1
