@@ -189,6 +189,13 @@ class Fit:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
 
+    @property
+    def drawn_by(self) -> str:
+        """How the draws were made: by `method`, but for profiles, which are of one constant at a time."""
+        if self.method != "profile":
+            return self.method
+        return "residual" if self.clusters == sum(self.rows.values()) else "wild"
+
     def predict(self, **inputs: ArrayLike) -> Array:
         """Predict the loss after training and quantisation; as `Law.predict`."""
         return self.law.predict(self.values, **inputs)

@@ -5,6 +5,7 @@ var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 
 bitlaw.mountPanel = (element, data, law) => {
   const { read, quantity, flops } = bitlaw.numbers, planner = bitlaw.planner(data, law);
+  const level = `${Number((100 * data.level).toPrecision(6))}%`;
   const PER_DECADE = 20, id = `panel-${document.querySelectorAll(".panel").length}`;
   const state = { budget: data.budget.start, params: null, served: 0, formats: {} };
 
@@ -105,7 +106,8 @@ bitlaw.mountPanel = (element, data, law) => {
   });
   element.classList.add("panel");
   const legend = make("p", { class: "soft legend" }, "Loss against size at this budget. Dot: what is chosen; shaded: within ",
-    `${100 * data.tolerance}% of the reducible loss.`);
+    `${100 * data.tolerance}% of the reducible loss.`,
+    data.drawn ? ` Intervals: ${level} confidence, ${data.method}, ${data.drawn.toLocaleString("en")} draws of the constants.` : "");
   element.append(controls, make("div", { class: "answers" }, outside, lines, beyond, spoken),
     make("div", { class: "plot" }, plot, legend),
     make("div", { class: "command" }, code, copy));
@@ -136,7 +138,7 @@ bitlaw.mountPanel = (element, data, law) => {
 
   function show() {
     const { point, best, outside: why } = planner.answer(state);
-    const sure = data.level ? `${Math.round(100 * data.level)}%: ` : "", nats = (v) => v.toFixed(4);
+    const sure = `${level}: `, nats = (v) => v.toFixed(4);
     outside.hidden = !why;
     outside.textContent = why ? `The law says nothing here: ${why.replace(/\.?$/, ".")}` : "";
     lines.hidden = plot.parentElement.hidden = Boolean(why);

@@ -10,13 +10,24 @@ import polars as pl
 from ...fitting import Fit
 from ...fitting.minima import number_sizes
 from ...formats import UNQUANTIZED
-from ...laws.terms import PARTS
+from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Contours, Line, Mark, NothingToDraw, Points
 from ..ticks import linear_ticks
-from ..view import Array, View
-from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_label, marks_of, size_label
+from ..view import UNQUANTISED, Array, View
+from .base import (
+    CURVE,
+    Figure,
+    bits_name,
+    evidence,
+    hover,
+    interval,
+    loss_label,
+    marks_of,
+    size_label,
+    token_label,
+)
 
 SLICES = 6  # sizes that a figure of slices shows
 SETTINGS = 8  # of precision that a figure shows
@@ -50,7 +61,7 @@ def loss_surface(fit: Fit, runs: Runs | View) -> Chart:
         "loss-surface",
         "Loss over parameters and tokens, unquantised",
         f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(view)}.",
-        Axis("training tokens", "log", "prefix", low=tokens[0], high=tokens[-1]),
+        Axis(token_label(view.frame), "log", "prefix", low=tokens[0], high=tokens[-1]),
         Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
     )
@@ -120,11 +131,13 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
         curve, low, high = view.curve(some.row(0, named=True), tokens=grid)
         marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k)]
         marks += marks_of(view, some, "tokens", label, k)
+    sizes = len(np.unique(number))
+    few = "" if len(shown) == sizes else f" {len(shown)} of {sizes} sizes are shown."
     return Chart(
         "loss-slices",
         "Loss against tokens by size, unquantised",
-        f"{_marks_text(fit)} {evidence(view)}.",
-        Axis("training tokens", "log", "prefix"),
+        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
         legend=size_label(fit),
@@ -149,7 +162,7 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     view.need("tokens")
     known = pl.col("params").is_not_null() & pl.col("tokens").is_not_null()
     alone = view.weights_only().filter(known)
-    parts = ("w",) if alone["w_bits"].n_unique() > 1 else tuple(PARTS)
+    parts = ("w",) if alone["w_bits"].n_unique() > 1 else tuple(TRAINED_PARTS)
     rows = alone if parts == ("w",) else view.trained.filter(known)
     low = rows.filter(pl.any_horizontal(pl.col(f"{part}_bits") < UNQUANTIZED for part in parts))
     if not low.height:
@@ -174,11 +187,14 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
         marks += [Band(grid, least, most, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
         marks += marks_of(view, some, "tokens", label, k)
     what = "bits of the weights" if len(parts) == 1 else "bits in training"
+    few = (
+        "" if settings.height <= SETTINGS else f" The {SETTINGS} of most bits of {settings.height} settings."
+    )
     return Chart(
         "loss-against-tokens",
         f"Loss against tokens at {format_quantity(size, 'params')}, by {what}",
-        f"{_marks_text(fit)} {evidence(view)}.",
-        Axis("training tokens", "log", "prefix"),
+        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
         legend="weights" if len(parts) == 1 else "bits",
@@ -197,9 +213,13 @@ def _marks_text(fit: Fit) -> str:
 
 
 def _unquantised(view: View) -> pl.DataFrame:
-    """Rows without low precision anywhere; of a table that has none, those of the most bits."""
+    """Trained rows without low precision anywhere.
+
+    Raises:
+        NothingToDraw: there are none.
+    """
     rows = view.trained.filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
-    whole = rows.filter(pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS))
+    whole = rows.filter(UNQUANTISED)
     if not whole.height:
         raise NothingToDraw("no row is unquantised in all its parts; add some")
     return whole.sort("params", "tokens")
