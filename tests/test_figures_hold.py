@@ -179,15 +179,23 @@ def test_the_line_of_cooks_distance_stands_where_it_is_one_under_hubers_loss():
 
 
 def test_constants_of_which_rows_tell_nothing_have_no_profile_and_the_figure_says_so():
-    frame = rows().frame.filter(pl.col("post_format").is_null())
-    one = Runs(
-        frame.with_columns(pl.when(pl.col("kv_format").is_not_null()).then(pl.lit("int8")).alias("kv_format"))
-    )
-    fit = bl.fit("kumar", one, draws=20)
-    found = profiles(fit, one)
+    rng = np.random.default_rng(0)
+    table = []
+    for n, d in [(n, d) for n in (1e6, 3e6, 1e7) for d in (1e8, 1e9, 1e10)]:
+        own = {"params": n, "tokens": d}
+        loss = (2 + 400 / n**0.3 + 400 / d**0.3) * np.exp(0.01 * rng.standard_normal())
+        table.append({"loss": loss, **own})
+        # Gaps below zero, which this law cannot have: its term goes.
+        table += [
+            {"loss": loss, "gap": -0.1 / bits, "post_format": f"int{bits}", **own} for bits in (3, 4, 6)
+        ]
+    runs = Runs.from_rows(table)
+    fit = bl.fit("qid", runs, draws=0)
+    found = profiles(fit, runs)
     assert all(np.isfinite(p.rise).all() for p in found)
     missing = {e.parameter.name for e in fit.estimates if e.status != "fixed"} - {p.name for p in found}
-    caption = figures.profile_likelihoods.chart(fit, one, found).caption
+    assert missing
+    caption = figures.profile_likelihoods.chart(fit, runs, found).caption
     assert all(name in caption for name in missing)
 
 
