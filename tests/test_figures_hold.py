@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import numpy as np
 import polars as pl
 import pytest
 from conftest import synthetic_sweep
+from typer.testing import CliRunner
 
 import bitlaw as bl
 from bitlaw import Runs
-from bitlaw.errors import DataError
+from bitlaw.cli.main import app
+from bitlaw.errors import DataError, FitError
+from bitlaw.explore.answers import residuals
 from bitlaw.fitting import influence, profiles
 from bitlaw.fitting.tell import draws_text, method_text
 from bitlaw.report import figures
 from bitlaw.report.chart import Chart, Line, NothingToDraw, Points
 from bitlaw.report.panel import panel_data
+from bitlaw.report.view import View
 
 
 @cache
@@ -273,3 +278,41 @@ def test_rows_quantised_after_training_are_no_cells_of_their_own():
     assert "n = 1 cells" in chart.caption and [m.label for m in chart.marks if isinstance(m, Line)] == [
         "ok (1)"
     ]
+
+
+# ---- the explorer and the report's command
+
+
+def test_residuals_of_the_explorer_are_of_the_rows_that_were_fitted():
+    fit = bl.fit("chinchilla", rows(), draws=0)
+    found = residuals(View.of(rows(), fit))
+    assert sum(map(len, found["ids"])) == fit.rows["loss"] < len(rows())
+    gaps = bl.fit("gap-kumar", rows(), draws=0)  # it predicts no loss that could be set beside a measured one
+    assert residuals(View.of(rows(), gaps)) == {"chart": None, "ids": [], "farthest": []}
+
+
+def test_a_comparison_that_cannot_be_made_does_not_take_the_held_out_error_away(monkeypatch):
+    from bitlaw.fitting import examine as module
+
+    def refuse(*args: object, **how: object) -> None:
+        raise FitError("too few")
+
+    monkeypatch.setattr(sys.modules[module.__module__], "compare", refuse)
+    fit, comparison = module("kumar", rows(), draws=0)
+    assert comparison is None and fit.held_out is not None
+    assert "no laws were compared: too few" in fit.notes
+
+
+def test_a_report_has_the_level_that_was_asked_for_everywhere(tmp_path):
+    table, page, saved = tmp_path / "runs.csv", tmp_path / "r.md", tmp_path / "fit.json"
+    unquantised = pl.all_horizontal(pl.col(f"{part}_format").is_null() for part in ("w", "a", "kv", "post"))
+    rows().filter(unquantised).frame.write_csv(table)
+    command = ["report", str(table), "--law", "chinchilla", "--interval", "0.8", "--out", str(page)]
+    out = CliRunner().invoke(app, command)
+    assert out.exit_code == 0, out.output
+    text = page.read_text()
+    assert "80% confidence interval" in text and "90%" not in text
+    assert "--interval 0.8" in text
+    bl.fit("chinchilla", table, draws=10).save(saved)
+    out = CliRunner().invoke(app, ["report", str(saved), "--interval", "0.8", "--out", str(page)])
+    assert "has its intervals already" in str(out.exception)
