@@ -133,6 +133,24 @@ def test_frames_of_sound_are_not_called_tokens():
         )
 
 
+def test_formats_of_as_many_bits_have_lines_of_their_own():
+    frame = rows().frame.filter(
+        pl.col("post_format").is_null() & pl.col("a_format").is_null() & pl.col("kv_format").is_null()
+    )
+    other = frame.filter(pl.col("w_format") == "int4").with_columns(
+        pl.lit("e2m1").alias("w_format"), pl.col("loss") * 1.02, pl.col("id") + "-float"
+    )
+    table = Runs(pl.concat([frame, other]))
+    fit = bl.fit("efficiency", table, draws=0)
+    chart = figures.loss_against_tokens.chart(fit, table)
+    lines = {m.label: m for m in chart.marks if isinstance(m, Line)}
+    assert {"int4", "e2m1", "16-bit"} <= set(lines)
+    for name in ("int4", "e2m1"):
+        size = float(frame["params"].to_numpy().max())
+        told = fit.predict(params=size, tokens=np.asarray(lines[name].x), w_format=name)
+        np.testing.assert_allclose(lines[name].y, told, rtol=1e-12)
+
+
 # ---- numbers
 
 

@@ -49,7 +49,7 @@ def profile_likelihoods(fit: Fit, runs: Runs, found: Sequence[Profile] | None = 
     for k, p in enumerate(shown):
         ratio = p.values / fit.values[p.name]
         near = (ratio > 1 / RANGE) & (ratio < RANGE)
-        marks.append(Line(ratio[near], p.rise[near], p.name, k, marker=k, dash=k % 2 == 1))
+        marks.append(Line(ratio[near], p.rise[near], p.name, k, marker=k, dash=(k + k // 8) % 2 == 1))
     fitted = [e.parameter.name for e in fit.estimates if e.status != "fixed"]
     rest = [name for name in fitted if name not in {p.name for p in shown}]
     left = (

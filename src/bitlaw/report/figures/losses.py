@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -169,9 +170,12 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
         raise NothingToDraw("no row was trained in low precision; add some")
     long = low.group_by("params").agg(pl.col("tokens").n_unique()).filter(pl.col("tokens") > 1)
     size = float((long if long.height else low)["params"].to_numpy().max()) if params is None else params
-    rows = rows.filter(pl.col("params") == size)
-    columns = [f"{part}_bits" for part in parts]
+    columns = [f"{part}_{what}" for what in ("bits", "format") for part in parts]
+    rows = rows.filter(pl.col("params") == size).with_columns(
+        pl.when(pl.col(f"{part}_bits") < UNQUANTIZED).then(f"{part}_format") for part in parts
+    )
     settings = rows.select(columns).unique().sort(columns)
+    named = settings.select(columns[: len(parts)]).is_duplicated().any()  # formats of as many bits
     if settings.height < 2:
         raise NothingToDraw(
             f"rows of {format_quantity(size)} parameters do not differ in precision; add some"
@@ -179,10 +183,9 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     grid = _reach(rows["tokens"], 1.0)
     marks: list[Mark] = []
     for k, setting in enumerate(settings[-SETTINGS:].iter_rows(named=True)):
-        some = rows.filter(pl.all_horizontal(pl.col(c) == value for c, value in setting.items())).sort(
-            "tokens"
-        )
-        label = bits_name(setting["w_bits"]) if len(parts) == 1 else _setting_name(setting)
+        same = (pl.col(column).eq_missing(value) for column, value in setting.items())
+        some = rows.filter(pl.all_horizontal(same)).sort("tokens")
+        label = _setting_name(setting, parts, named)
         curve, least, most = view.curve(some.row(0, named=True), tokens=grid)
         marks += [Band(grid, least, most, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
         marks += marks_of(view, some, "tokens", label, k)
@@ -201,10 +204,15 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     )
 
 
-def _setting_name(setting: Mapping[str, float]) -> str:
-    """Bits of several parts, like "w4 a8"; the others are unquantised."""
-    low = [f"{name[: -len('_bits')]}{bits:g}" for name, bits in setting.items() if bits < UNQUANTIZED]
-    return " ".join(low) or "16-bit"
+def _setting_name(setting: Mapping[str, Any], parts: Sequence[str], named: bool) -> str:
+    """Bits of parts, like "w4 a8", of one like "4 bits", or formats by name; parts left out are unquantised."""
+    low = {part: setting[f"{part}_{'format' if named else 'bits'}"] for part in parts}
+    low = {part: told for part, told in low.items() if setting[f"{part}_bits"] < UNQUANTIZED}
+    if len(parts) == 1 and low:
+        return str(low[parts[0]]) if named else bits_name(low[parts[0]])
+    return (
+        " ".join(f"{part} {told}" if named else f"{part}{told:g}" for part, told in low.items()) or "16-bit"
+    )
 
 
 def _marks_text(fit: Fit) -> str:
