@@ -18,7 +18,7 @@ from bitlaw.errors import DataError, FitError
 from bitlaw.explore.answers import residuals
 from bitlaw.fitting import influence, profiles
 from bitlaw.fitting.tell import draws_text, method_text
-from bitlaw.report import figures
+from bitlaw.report import figures, write_report
 from bitlaw.report.chart import Chart, Line, NothingToDraw, Points
 from bitlaw.report.panel import panel_data
 from bitlaw.report.view import View
@@ -334,3 +334,16 @@ def test_a_report_has_the_level_that_was_asked_for_everywhere(tmp_path):
     bl.fit("chinchilla", table, draws=10).save(saved)
     out = CliRunner().invoke(app, ["report", str(saved), "--interval", "0.8", "--out", str(page)])
     assert "has its intervals already" in str(out.exception)
+
+
+def test_a_saved_fit_of_a_law_whose_break_is_on_the_scale_of_tokens_can_be_reported(tmp_path):
+    cells = [(n, d) for n in (1e6, 1e7) for d in np.geomspace(1e9, 1e12, 6)]
+    table = Runs.from_rows(
+        {"params": n, "tokens": d, "loss": 2 + 400 / n**0.3 + 400 / d**0.3} for n, d in cells
+    )
+    fit = bl.fit("broken", table, draws=10)
+    assert fit.values["d_1"] > 1e6  # the bound, in units of the middle of the tokens
+    fit.save(tmp_path / "fit.json")
+    again = bl.load_fit(tmp_path / "fit.json")
+    assert again.values == fit.values
+    write_report(tmp_path / "report.html", None, again)
