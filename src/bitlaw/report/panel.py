@@ -67,6 +67,7 @@ def panel_data(
         "level": law.level if isinstance(law, Fit) else None,
         "method": draws_text(law) if isinstance(law, Fit) else "",
         "drawn": len(drawn),
+        "count": law.count if isinstance(law, Fit) else "",
         "floors": [of.names.index(name) for name in of.floors],
         "turns": source.turns,
         "gap": of.gap != 0,

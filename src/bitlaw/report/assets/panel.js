@@ -156,7 +156,7 @@ bitlaw.mountPanel = (element, data, law) => {
       all ? "all that the budget buys" : `of ${quantity(point.bought)} that the budget buys; more would hurt`);
     put("best", best && best.params, best ? quantity(best.params) : "–",
       best ? `${range(best.near, quantity)} within ${100 * data.tolerance}% of the reducible loss` : "");
-    put("memory", point.bytes, quantity(point.bytes, "bytes"), "scales included");
+    put("memory", point.bytes, quantity(point.bytes, "bytes"), `scales included${data.count === "non_embedding" ? ", embeddings not" : ""}`);
     outputs.loss.dataset.interval = JSON.stringify(point.lossInterval);
     if (data.gap) outputs.gap.dataset.interval = JSON.stringify(point.gapInterval);
     outputs.best.dataset.interval = JSON.stringify(best && best.near);
@@ -180,7 +180,7 @@ bitlaw.mountPanel = (element, data, law) => {
       : [];
     bitlaw.charts.draw(plot, JSON.stringify({
       data: [
-        { type: "scatter", mode: "lines", x: curve.map((p) => p.params), y: losses, line: { color: "#0072B2", width: 2 },
+        { type: "scatter", mode: "lines", x: curve.map((p) => p.params), y: losses, line: { color: "#2481C4", width: 2 },
           hovertemplate: "%{x:.3s} parameters: %{y:.4f}<extra></extra>", showlegend: false },
         { type: "scatter", mode: "markers", x: [point.params], y: [point.loss], marker: { color: "#D55E00", size: 11 },
           hovertemplate: "chosen: %{x:.3s} parameters, %{y:.4f}<extra></extra>", showlegend: false },
