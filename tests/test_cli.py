@@ -47,7 +47,7 @@ def test_anybodys_table_is_fitted_kept_and_planned_with(sweep, tmp_path):
     assert "kumar without precision" in out.stdout
     out = bitlaw("plan", "--fit", "fit.json", "--budget", "1e21", cwd=tmp_path)
     assert out.returncode == 0, out.stderr
-    assert "90% interval" in out.stdout
+    assert "90% confidence" in out.stdout
 
 
 @pytest.mark.parametrize(

@@ -296,13 +296,14 @@ def test_a_store_is_followed_and_read_only_when_it_has_changed(where, tmp_path):
 
 def test_the_state_is_sent_when_something_has_changed_and_only_then(tmp_path):
     path = store(tmp_path / "runs.sqlite", 30)
-    goal = lambda: {"cells": 40, "left": 10, "seconds_left": 123.4}  # noqa: E731
+    ends = {"ok": 28, "diverged": 1, "failed": 1}  # of cells, however many rows there are
+    goal = lambda: {"cells": 40, **ends, "left": 10, "seconds_left": 123.4}  # noqa: E731
     live = Live(path)
     client = TestClient(application(live, TOKEN, PORT, goal), base_url=f"http://{HOST}:{PORT}")
     answer = get(client, "state")
     data, tag = answer.json(), answer.headers["etag"]
     assert data["rows"] == 30 and data["status"] == {"ok": 30, "diverged": 0, "failed": 0}
-    assert data["goal"] == {"cells": 40, "left": 10, "seconds_left": 120}
+    assert data["goal"] == {"cells": 40, "left": 10, "status": ends, "seconds_left": 120}
     again = client.get(f"/{TOKEN}/state", headers={"if-none-match": tag})
     assert again.status_code == 304 and again.content == b""
     failed = {"id": "new", "params": 1e6, "tokens": 2e7, "status": "failed", "reason": HOSTILE[0]}

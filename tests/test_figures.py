@@ -385,7 +385,14 @@ def test_a_reliability_diagram_shows_filled_bins_and_their_error():
     filled = [b for b in bins if b.count]
     assert list(points.y) == [b.accuracy for b in filled]
     assert f"ECE {calibration.ece(z, labels):.3f}" in points.label
-    assert (np.asarray(points.error) > 0).all()
+    assert (points.error >= 0).all() and points.error.shape == (2, len(filled))
+    for b, (down, up) in zip(
+        filled, points.error.T, strict=True
+    ):  # Wilson's ends: so far off, a share is rejected
+        for end in (b.accuracy - down, b.accuracy + up):
+            off = 1.6449 * np.sqrt(end * (1 - end) / b.count)
+            assert abs(b.accuracy - end) == pytest.approx(off, abs=1e-9) or end in (0.0, 1.0)
+            assert -1e-12 <= end <= 1 + 1e-12
 
 
 def test_isoflop_parabolas_go_through_their_minima():

@@ -191,7 +191,7 @@ def test_a_fit_gives_intervals_around_the_truth(sweep):
         assert a.low * 0.99 < truth[name].value < a.high * 1.01
     assert sum(o.chance for o in answer.options) == pytest.approx(1)
     assert {o.bits for o in answer.options if o.near_optimal} == {6.0, 7.0, 8.0}
-    assert "90% interval" in str(answer)
+    assert "90% confidence interval" in str(answer)
 
 
 def test_minimise_finds_many_minima_at_once():

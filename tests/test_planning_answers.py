@@ -154,7 +154,7 @@ def test_intervals_and_ranges_are_in_order(precise, asked):
         assert sum(o.chance for o in answer.options) == pytest.approx(1)
         assert any(o.near_optimal for o in answer.options)
     json.dumps(answer.as_json(), allow_nan=False)
-    assert "90% interval" in str(answer)
+    assert "90% confidence interval" in str(answer)
 
 
 def test_the_near_optimal_range_costs_what_it_says(precise):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_where_the_law_says_nothing_the_panel_says_why(fitted):
     assert "too few bits" in found[1]["outside"]
     assert "leave no room" in found[2]["outside"]
     assert all(one["point"] is None for one in found)
+
+
+def test_the_command_asks_for_intervals_of_the_level_that_is_shown(fitted):
+    fit, _ = fitted
+    for level, flags in ((0.9, []), (0.95, ["--interval", "0.95"])):
+        data = panel_data(replace(fit, level=level), command=["bitlaw", "plan"])
+        (found,) = answers(fit, data, [state(data)])
+        assert shlex.split(found["command"])[-2:] == (flags or ["--bits", "bf16"])
 
 
 def test_draws_are_whole_numbers_of_the_fit(fitted):

@@ -90,3 +90,12 @@ def format_quantity(value: float, unit: str = "") -> str:
             digits = value / scale
             return (f"{digits:.3g}" if abs(digits) < 999.5 else f"{digits:,.0f}") + prefix + tail
     return f"{value:.3g}{tail}"
+
+
+def percent(level: float) -> str:
+    """Write the level of an interval.
+
+    >>> percent(0.9), percent(0.995)
+    ('90%', '99.5%')
+    """
+    return f"{100 * level:.6g}%"

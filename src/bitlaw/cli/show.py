@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..planning import Plan
     from ..runs import Runs
 
+LEVEL = 0.9  # of intervals
 SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
 KINDS = (".json",)  # of saved fits
 
@@ -51,6 +52,9 @@ def report(
         list[str] | None,
         typer.Option(help="Also: how long to train the largest size for this format; repeat it."),
     ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Level of the intervals, default 0.9; a saved fit has its own.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Of the report.")] = "Scaling report",
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as SVG, PNG and PDF.")] = None,
     thorough: Annotated[
@@ -79,19 +83,25 @@ def report(
     ]
     flags += [("--budget", budget), *(("--quantize-to", name) for name in quantize_to or ())]
     flags += [
+        ("--interval", interval),
         ("--title", title if title != "Scaling report" else None),
         ("--figures", figures),
         ("--thorough", thorough),
     ]
     if runs.endswith(KINDS):
+        if interval is not None:
+            raise ConfigError("a saved fit has its intervals already; drop --interval, or fit again with it")
         table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
         shown, how["planner"] = runs, ("bitlaw", "plan", "--fit", runs)
     else:
         if rows is not None:
             raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
-        table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
+        table, fitted, comparison = _fitted(
+            runs, law or ["kumar"], compare, where or [], LEVEL if interval is None else interval
+        )
         shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
         saving = ["bitlaw", "fit", path(shown), "--law", (law or ["kumar"])[0], "--save", "fit.json"]
+        saving += [] if interval is None else ["--interval", f"{interval:g}"]
         saving += [word for condition in where or () for word in ("--where", condition)]
         how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": join(saving)}
     how["command"] = command_line("report", shown, *flags)
@@ -104,17 +114,17 @@ def report(
 
 
 def _fitted(
-    runs: str, named: list[str], every: bool, conditions: list[str]
+    runs: str, named: list[str], every: bool, conditions: list[str], interval: float
 ) -> tuple[Runs, Fit, Comparison | None]:
     from .. import laws
     from ..fitting import compare, examine
     from ..runs import read_runs, where
 
     table = where(read_runs(runs), conditions)
-    fitted, comparison = examine(laws.get(named[0]), table)
+    fitted, comparison = examine(laws.get(named[0]), table, interval=interval)
     if every or len(named) > 1:
         try:
-            comparison = compare(table, None if every else named)
+            comparison = compare(table, None if every else named, interval=interval)
         except FitError as error:  # the fit has an answer all the same
             fitted = replace(fitted, notes=(*fitted.notes, f"no laws were compared: {error}"))
     return table, fitted, comparison
@@ -133,7 +143,7 @@ def _saved(
     if conditions and rows is None:
         raise ConfigError("--where chooses among rows; give those of the fit with --runs, or leave it out")
     fitted, table = load_fit(path), None if rows is None else where(read_runs(rows), conditions)
-    return table, fitted, compare(table) if every else None
+    return table, fitted, compare(table, interval=fitted.level) if every else None
 
 
 def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan]:
@@ -142,15 +152,16 @@ def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan
     from ..planning.source import Source, why_not_plannable
     from ..report.panel import largest_cost
 
-    found = [plan(fitted, budget=budget)] if budget is not None else []
+    level = fitted.level
+    found = [plan(fitted, budget=budget, interval=level)] if budget is not None else []
     if budget is None and not why_not_plannable(fitted.law):
         try:
-            flops = float(f"{SENSIBLE * largest_cost(Source.of(fitted, fitted.level)):.3g}")
-            answer = plan(fitted, budget=flops)
+            flops = float(f"{SENSIBLE * largest_cost(Source.of(fitted, level)):.3g}")
+            answer = plan(fitted, budget=flops, interval=level)
             said = f"nobody said a budget: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
             said += "on the most tokens of the rows costs"
             found.append(replace(answer, notes=(said, *answer.notes)))
         except BitlawError:  # nobody asked
             pass
     largest = fitted.ranges["params"][1] if quantize_to else None
-    return found + [plan(fitted, params=largest, quantize_to=name) for name in quantize_to]
+    return found + [plan(fitted, params=largest, quantize_to=name, interval=level) for name in quantize_to]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, nearest
-from ..units import parse_quantity
+from ..units import parse_quantity, percent
 from .common import IntervalOption, JsonFlag, print_json
 from .recovery import recovery
 
@@ -218,8 +218,8 @@ def _show(lines: list[Line], scores: list[Score], interval: float) -> None:
         print(f"\nThe teacher itself reaches {sum(ceilings) / len(ceilings):.4f}.")
     rows_error = max(score.auc_se for score in scores)
     print(
-        f"\n± is half of a {interval:.0%} interval over seeds, by Student's t; over test rows one AUC has a standard "
-        f"error of {rows_error:.4f} (DeLong).\nlost: share of the updates that were rounded to nothing."
+        f"\n± is half of a {percent(interval)} interval over seeds, by Student's t; over test rows one AUC has a "
+        f"standard error of {rows_error:.4f} (DeLong).\nlost: share of the updates that were rounded to nothing."
     )
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ..errors import BitlawError, ConfigError, FitError
-from ..fitting import Comparison, Fit, all_for, compare, fit, largest
+from ..errors import BitlawError, ConfigError
+from ..fitting import Comparison, Fit, all_for, compare
+from ..fitting.examine import held
 from ..fitting.result import Provenance
 from ..fitting.rows import select
-from ..fitting.tell import entry_cells, held_out_text, method_text, number, objective_text
-from ..laws import LAWS, get
+from ..fitting.tell import entry_cells, fit_lines, number
+from ..laws import LAWS
 from ..laws.javascript import javascript
 from ..report.chart import Axis, Chart, Mark, Points, Rule
 from ..report.figures import charts
-from ..report.figures.base import hover
+from ..report.figures.base import hover, loss_label
 from ..report.interactive import plotly
 from ..report.panel import panel_data
 from ..report.view import View
@@ -61,12 +61,7 @@ def fitted(
         FitError: rows to which the law cannot be fitted.
     """
     report(0.05, f"fitting {law} to {len(runs)} rows")
-    known = get(law)
-    try:
-        found = fit(known, runs, hold_out=largest(), interval=interval)
-    except FitError as error:
-        found = fit(known, runs, interval=interval)
-        found = replace(found, notes=(*found.notes, f"no rows were held out: {error}"))
+    found = held(law, runs, interval=interval)
     report(0.8, "drawing")
     view = View.of(runs, found)
     parts = {
@@ -84,7 +79,6 @@ def fitted(
 
 
 def _fit(found: Fit) -> dict[str, Any]:
-    held = found.held_out
     data = {key: value for key, value in found.as_json().items() if key not in ("draws", "held_out")}
     return {
         **data,
@@ -100,11 +94,8 @@ def _fit(found: Fit) -> dict[str, Any]:
             for e in found.estimates
         ],
         "said": [
-            f"Intervals: confidence, {method_text(found)}, Student with {found.df} degrees of freedom."
-            if found.df
-            else "There are no intervals.",
-            objective_text(found),
-            *([held_out_text(held, alone=found.law.loss == 0)] if held else []),
+            *([] if found.df else ["There are no intervals."]),
+            *fit_lines(found),
         ],
         "equations": {name: str(e) for name, e in found.law.display().items()},
         "source": str(found.law.source),
@@ -116,13 +107,16 @@ def _figure(chart: Chart) -> dict[str, Any]:
 
 
 def residuals(view: View) -> dict[str, Any]:
-    """The residual of every row as a chart whose points know their rows, and those that lie farthest off."""
+    """The residual of every row that was fitted, as a chart whose points know their rows, and those farthest off.
+
+    A law of the gap alone predicts no loss, and has none of them.
+    """
     frame = view.frame.with_columns(pl.Series("predicted", view.predicted(view.frame)))
-    frame = frame.filter(pl.col("predicted").is_finite() & pl.col("measured").is_finite())
-    if not frame.height:
+    frame = frame.filter((pl.col("fitted") != "") & pl.col("predicted").is_finite())
+    if view.fit.law.loss == 0 or not frame.height:
         return {"chart": None, "ids": [], "farthest": []}
     error = 100 * (frame["predicted"].to_numpy() / frame["measured"].to_numpy() - 1)
-    after = (frame["post_format"].is_not_null() & frame["gap"].is_not_null()).to_numpy()
+    after = frame["post_format"].is_not_null().to_numpy()
     marks: list[Mark] = [Rule(y=0.0)]
     ids: list[list[str]] = []
     for k, (mask, label) in enumerate(((~after, "trained"), (after, "quantised after training"))):
@@ -137,7 +131,7 @@ def residuals(view: View) -> dict[str, Any]:
         "residuals",
         "Residuals of single runs",
         "Each point is a run, with the fit through it; click one, or use the table, to leave it out.",
-        Axis("measured loss, nats per token"),
+        Axis(f"measured {loss_label(view)}"),
         Axis("predicted minus measured, %"),
         tuple(marks),
     )

@@ -201,7 +201,7 @@ class _Pages:
         return {
             "fit": command("fit", source, conditions, "--law", law, *level, "--save", answers.SAVED),
             "compare": command("compare", source, conditions),
-            "report": command("report", source, conditions, "--law", law),
+            "report": command("report", source, conditions, "--law", law, *level),
         }
 
 

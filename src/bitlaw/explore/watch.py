@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from ..runs import Runs
+from ..runs.schema import STATUSES
 from .source import Snapshot
 
 NEWEST = 12
 FAILURES = 50
-#: Of a sweep whose plan is known: how many `cells` it has, how many are `left`, and `seconds_left` or None.
+#: Of a sweep whose plan is known: how many `cells` it has, of which status they are (`ok`, `diverged`, `failed`; rows
+#: quantised after training belong to the cell they are from), how many are `left`, and `seconds_left` or None.
 Goal: TypeAlias = Callable[[], Mapping[str, Any]]
 _SHORT = ("id", "status", "params", "tokens", "w_format", "a_format", "kv_format", "post_format", "loss")
 
@@ -28,7 +30,7 @@ def state(snapshot: Snapshot, goal: Mapping[str, Any] | None = None) -> dict[str
         "version": snapshot.version,
         "problem": snapshot.problem,
         "rows": len(frame),
-        "status": {name: int((status == name).sum()) for name in ("ok", "diverged", "failed")},
+        "status": {name: int((status == name).sum()) for name in STATUSES},
         "newest": list(reversed(frame.select(_SHORT).tail(NEWEST).to_dicts())),
         "failures": list(reversed(lost.select("id", "status", "reason").tail(FAILURES).to_dicts())),
         "workers": [{"work": x.work, "worker": x.worker, "attempts": x.attempts} for x in snapshot.leases],
@@ -58,5 +60,6 @@ def _rounded(goal: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cells": goal["cells"],
         "left": goal["left"],
+        "status": {name: goal[name] for name in STATUSES},
         "seconds_left": None if seconds is None else 10 * round(seconds / 10),
     }

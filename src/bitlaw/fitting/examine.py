@@ -36,14 +36,32 @@ def examine(
         FitError: rows to which the law cannot be fitted at all.
     """
     law = get(law) if isinstance(law, str) else law
+    fitted = held(law, runs, count=count, interval=interval, **how)
+    given = {k for k, v in how.items() if v is not None and np.size(v)} - {"method", "draws", "seed"}
+    usual = how.get("objective", "huber") == "huber" and not given - {"objective"}
+    if fitted.held_out is None or law.target != "loss" or not usual:
+        return fitted, None
+    rivals = [law, without_precision(law)] if law.spec.precision and law.loss != 0 else [law]
+    what: Any = "loss" if law.loss != 0 else "gap"
     try:
-        fitted = fit(law, runs, hold_out=largest(), count=count, interval=interval, **how)
-        given = {k for k, v in how.items() if v is not None and np.size(v)} - {"method", "draws", "seed"}
-        if law.target != "loss" or given - {"objective"} or how.get("objective", "huber") != "huber":
-            return fitted, None
-        rivals = [law, without_precision(law)] if law.spec.precision and law.loss != 0 else [law]
-        what = "loss" if law.loss != 0 else "gap"
-        return fitted, compare(runs, rivals, what=what, count=count, interval=interval)  # type: ignore[arg-type]
+        return fitted, compare(runs, rivals, what=what, count=count, interval=interval)
     except FitError as error:
-        fitted = fit(law, runs, count=count, interval=interval, **how)
-        return replace(fitted, notes=(*fitted.notes, f"no rows were held out: {error}")), None
+        return replace(fitted, notes=(*fitted.notes, f"no laws were compared: {error}")), None
+
+
+def held(law: Law | str, runs: Any, **how: Any) -> Fit:
+    """Fit a law, and predict the largest size by a fit without it; rows too few for that are said to be.
+
+    Args:
+        law: a law, or the name of one.
+        runs: whatever `read_runs` reads.
+        **how: the rest of what `fit` takes.
+
+    Raises:
+        FitError: rows to which the law cannot be fitted at all.
+    """
+    try:
+        return fit(law, runs, hold_out=largest(), **how)
+    except FitError as error:
+        fitted = fit(law, runs, **how)
+        return replace(fitted, notes=(*fitted.notes, f"no rows were held out: {error}"))

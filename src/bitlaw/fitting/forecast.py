@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import BitlawError, ConfigError, DataError
 from ..files import whole
 from ..formats import UNQUANTIZED
+from ..units import format_quantity, percent
 from . import reading
 from .intervals import METHODS
 from .result import Fit, plain
@@ -85,15 +86,13 @@ class Forecast:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
-        from ..units import format_quantity
-
         run = ", ".join(
             f"{k} {v if isinstance(v, str) else format_quantity(v)}" for k, v in self.inputs.items()
         )
         text = (
             f"Forecast by {self.law} for {run}: loss {self.loss:.4f} "
-            f"({self.level:.0%} prediction interval {self.low:.4f} to {self.high:.4f}; confidence interval of the law "
-            f"alone, {self.method}, {self.confidence_low:.4f} to {self.confidence_high:.4f}). N counted as "
+            f"({percent(self.level)} prediction interval {self.low:.4f} to {self.high:.4f}; confidence interval of the "
+            f"law alone, {self.method}, {self.confidence_low:.4f} to {self.confidence_high:.4f}). N counted as "
             f"{self.count}."
         )
         far = ", ".join(f"{k} {v:.1f} times" for k, v in self.beyond.items() if v > 1.05)
@@ -128,7 +127,7 @@ class Score:
         f = self.forecast
         return (
             f"The run came to {self.loss:.4f}; the forecast of {f.made} said {f.loss:.4f} ({self.error:+.2%}), and "
-            f"the loss lies {where} its {f.level:.0%} prediction interval {f.low:.4f} to {f.high:.4f}."
+            f"the loss lies {where} its {percent(f.level)} prediction interval {f.low:.4f} to {f.high:.4f}."
         )
 
 
@@ -180,7 +179,7 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
         confidence_low=float(law_low),
         confidence_high=float(law_high),
         level=fit.level,
-        method=fit.method,
+        method=fit.drawn_by,
         beyond={column: _beyond(column, value, fit.ranges) for column, value in inputs.items()},
         count=fit.count,
         law=fit.law.name,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..units import format_quantity, parse_quantity
+from ..units import format_quantity, parse_quantity, percent
 from .line import Line, Range
 from .minima import OK, Valley
 from .result import plain
@@ -56,7 +56,7 @@ class Allocation:
             for name, r in (("params", self.params), ("tokens", self.tokens))
         ]
         tail = "" if self.inside else "; extrapolated"
-        return f"{format_quantity(self.flops, 'flops')}: {', '.join(parts)}, {self.level:.0%} interval{tail}"
+        return f"{format_quantity(self.flops, 'flops')}: {', '.join(parts)}, {percent(self.level)} interval{tail}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class OptimalPath:
             f"Approach {self.approach} ({NAMES[self.approach]}): {self.rows} rows, N counted as {self.count}"
         )
         head, body = Table(), Table(title="Minima", title_justify="left")
-        for name in ("exponent", "estimate", f"{self.level:.0%} interval", "meaning"):
+        for name in ("exponent", "estimate", f"{percent(self.level)} interval", "meaning"):
             head.add_column(name, justify="right" if name == "estimate" else "left")
         for name, r, meaning in (
             ("a", self.a, "N_opt = G C^a"),
@@ -134,7 +134,7 @@ class OptimalPath:
         ):
             head.add_row(name, number(r.value), f"{number(r.low)} to {number(r.high)}", meaning)
         ranged = any(math.isfinite(m.params.low) for m in self.minima)
-        noise = f"{self.level:.0%}, own noise"
+        noise = f"{percent(self.level)}, own noise"
         columns = [
             "flops",
             "params",

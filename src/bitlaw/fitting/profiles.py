@@ -48,7 +48,7 @@ def profiles(fit: Fit, runs: Any, names: Sequence[str] | None = None) -> list[Pr
         names: constants; None for all that were fitted.
 
     Returns:
-        A profile for each.
+        A profile for each, but for those of which the rows tell nothing, or that they tell without any noise.
 
     Raises:
         DataError: other rows than those of the fit, or rows it weighted.
@@ -75,6 +75,8 @@ def profiles(fit: Fit, runs: Any, names: Sequence[str] | None = None) -> list[Pr
     out = []
     for name in names or free:
         place = free.index(name)
+        if not spread[place] > 0:
+            continue
         low, high = (
             _side(problem, optimum, place, sign * spread[place], BEYOND * limit, spread[place] / alone[place])
             for sign in (-1.0, 1.0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from ..units import percent
 from .result import HeldOut, plain
 
 What: TypeAlias = Literal["loss", "gap"]
@@ -60,7 +61,7 @@ class Ranking:
             start = "No law holds here" if as_good else "No law is shown to hold here"
             order = ", so the order of laws says nothing" if rest else ""
             return (
-                f"{start}: at {self.level:.0%} {best.name} is not clearly better than a guess without a law "
+                f"{start}: at {percent(self.level)} {best.name} is not clearly better than a guess without a law "
                 f"({unbeaten[0]}){order}."
             )
         if not rest:
@@ -68,8 +69,8 @@ class Ranking:
         ties = [e.name for e in rest if not e.behind_low > 0]
         if ties:
             named = ", ".join(ties[:5]) + (f" and {len(ties) - 5} more" if len(ties) > 5 else "")
-            return f"No winner: {best.name} is ahead, but at {self.level:.0%} not clearly of {named}."
-        return f"{best.name} predicts the held-out rows best, clearly so at {self.level:.0%}."
+            return f"No winner: {best.name} is ahead, but at {percent(self.level)} not clearly of {named}."
+        return f"{best.name} predicts the held-out rows best, clearly so at {percent(self.level)}."
 
 
 @dataclass(frozen=True)

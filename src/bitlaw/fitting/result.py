@@ -190,6 +190,13 @@ class Fit:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
 
+    @property
+    def drawn_by(self) -> str:
+        """How the draws were made: by `method`, but for profiles, which are of one constant at a time."""
+        if self.method != "profile":
+            return self.method
+        return "residual" if self.clusters == sum(self.rows.values()) else "wild"
+
     def predict(self, **inputs: ArrayLike) -> Array:
         """Predict the loss after training and quantisation; as `Law.predict`."""
         return self.law.predict(self.values, **inputs)
@@ -297,7 +304,11 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
 
 
 def _check_bounds(fit: Fit) -> None:
-    """Refuse constants that no fit could have given; linear ones are bounded by the rows, not by the law."""
+    """Refuse constants that no fit could have given.
+
+    Linear ones are bounded by the rows, not by the law; bounds of those on the scale of a column are in units of its
+    middle, which a fit does not keep.
+    """
     if fit.draws.ndim != 2 or fit.draws.shape[1] != len(fit.estimates):
         raise ValueError(f"it has no draws of {len(fit.estimates)} parameters")
     if len(fit.notes) > MOST_NOTES:
@@ -305,7 +316,8 @@ def _check_bounds(fit: Fit) -> None:
     linear = fit.law.compiled.total.linear
     for k, e in enumerate(fit.estimates):
         values = np.append(fit.draws[:, k], e.value)
-        low, high = (0.0, np.inf) if k in linear else (e.parameter.low, e.parameter.high)
+        free = k in linear or e.parameter.scale_of
+        low, high = (0.0, np.inf) if free else (e.parameter.low, e.parameter.high)
         slack = 1e-9 * (abs(low) + 1)
         if values.min() < low - slack or values.max() > high * (1 + 1e-9):
             raise ValueError(f"{e.parameter.name} is out of bounds")

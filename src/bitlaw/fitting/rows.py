@@ -146,7 +146,7 @@ def select(
         keep &= ~lacking
     keep = _in_domain(law, data, keep, notes)
 
-    gap, noise = _gaps(frame)
+    gap, noise = gaps(frame)
     is_gap = keep & quantized & np.isfinite(gap)
     measured = _column(law.target, ok, {"loss": frame["loss"].to_numpy()})
     is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
@@ -279,8 +279,8 @@ def _in_domain(
     return keep
 
 
-def _gaps(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Gap of each row and its standard error; NaN where there is none."""
+def gaps(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Gap of each row, given or from the loss of its parent, NaN where there is none; and its standard error."""
     losses = dict(zip(frame["id"], frame["loss"], strict=True))
     parent_loss = np.array([losses.get(parent) or np.nan for parent in frame["parent"]], dtype=float)
     given = frame["gap"].cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -11,6 +11,7 @@ from ..errors import FitError
 from ..laws import Law
 from ..laws.terms import TRAINED_PARTS
 from ..runs import Count, read_runs
+from ..units import format_quantity, percent
 from .estimate import fit
 from .result import Fit, plain
 
@@ -56,21 +57,21 @@ class Shift:
         if not clear:
             width = max(max(abs(c.low), abs(c.high)) for c in self.losses)
             return (
-                f"No shift is seen at {self.level:.0%}: the predicted losses of the arms differ by less than "
+                f"No shift is seen at {percent(self.level)}: the predicted losses of the arms differ by less than "
                 f"{width:.2%} wherever they were compared."
             )
         worst = max(clear, key=lambda c: abs(c.change))
         which = "higher" if worst.change > 0 else "lower"
         return (
             f"The law shifted: at {worst.name} arm b is {abs(worst.change):.2%} {which} "
-            f"({self.level:.0%}: {worst.low:+.2%} to {worst.high:+.2%})."
+            f"({percent(self.level)}: {worst.low:+.2%} to {worst.high:+.2%})."
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
         return plain(
             {
-                "interval": {"level": self.level, "method": self.fits[0].method, "kind": "confidence"},
+                "interval": {"level": self.level, "method": self.fits[0].drawn_by, "kind": "confidence"},
                 "verdict": self.verdict,
                 "losses": [vars(c) for c in self.losses],
                 "parameters": [vars(c) for c in self.parameters],
@@ -145,8 +146,6 @@ def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
                     f"the arms have no {column} in common; their laws cannot be compared in one place"
                 )
             places[column] = (np.sqrt(low * high), high)
-    from ..units import format_quantity
-
     points = {
         "the middle": {column: ends[0] for column, ends in places.items()},
         "the far end": {column: ends[1] for column, ends in places.items()},

@@ -13,7 +13,7 @@ from rich.table import Table
 from ..html import escape as shown
 from ..html import items
 from ..html import table as html_table
-from ..units import format_quantity
+from ..units import format_quantity, percent
 from .objective import HUBER
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def estimate_cells(fit: Fit) -> tuple[list[str], list[list[str]]]:
         interval = "" if e.status == "fixed" else f"{number(e.low)} to {number(e.high)}"
         unit = f" [{e.parameter.unit}]" if e.parameter.unit else ""
         rows.append([e.parameter.name, number(e.value), interval, e.status, e.parameter.meaning + unit])
-    return ["parameter", "estimate", f"{fit.level:.0%} interval", "status", "meaning"], rows
+    return ["parameter", "estimate", f"{percent(fit.level)} interval", "status", "meaning"], rows
 
 
 def fit_lines(fit: Fit) -> list[str]:
@@ -89,15 +89,23 @@ def fit_html(fit: Fit) -> str:
     return f"<div>{table}{lines}{items(fit.notes)}</div>"
 
 
+METHOD_TEXTS = {
+    "residual": "residual bootstrap",
+    "wild": "wild cluster bootstrap",
+    "cluster": "cluster bootstrap",
+    "student": "curvature",
+    "profile": "profile of the objective",
+}
+
+
 def method_text(fit: Fit) -> str:
-    """How the intervals were made, in words."""
-    return {
-        "residual": "residual bootstrap",
-        "wild": "wild cluster bootstrap",
-        "cluster": "cluster bootstrap",
-        "student": "curvature",
-        "profile": "profile of the objective",
-    }.get(fit.method, fit.method)
+    """How the intervals of the constants were made, in words."""
+    return METHOD_TEXTS.get(fit.method, fit.method)
+
+
+def draws_text(fit: Fit) -> str:
+    """How the draws were made, off which all other intervals are read, in words."""
+    return METHOD_TEXTS.get(fit.drawn_by, fit.drawn_by)
 
 
 def objective_text(fit: Fit) -> str:
@@ -151,7 +159,7 @@ def ranking_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
 def intervals_of(comparison: Comparison) -> str:
     """How the intervals of a comparison were made."""
     return (
-        f"Intervals: {comparison.rankings[0].level:.0%} confidence, Student's t over clusters; those of how much "
+        f"Intervals: {percent(comparison.rankings[0].level)} confidence, Student's t over clusters; those of how much "
         "laws are worse than the best hold for all laws of a ranking at once."
     )
 
@@ -214,7 +222,7 @@ def shift_text(shift: Shift) -> str:
     losses = Table(title="Predicted losses", title_justify="left")
     parameters = Table(title="Parameters", title_justify="left")
     for table, first in ((losses, "at"), (parameters, "parameter")):
-        for name in (first, "arm a", "arm b", f"change ({shift.level:.0%} interval)"):
+        for name in (first, "arm a", "arm b", f"change ({percent(shift.level)} interval)"):
             table.add_column(name, justify="left" if name == first else "right")
     for c in shift.losses:
         losses.add_row(c.name, f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})")
@@ -222,7 +230,7 @@ def shift_text(shift: Shift) -> str:
         cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
         parameters.add_row(c.name, number(c.a), number(c.b), cells)
     note = (
-        f"Intervals: confidence, {method_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
+        f"Intervals: confidence, {draws_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
         "parameters one at a time. Changes of positive parameters are of their logarithms."
     )
     return render(losses, parameters, note, shift.verdict)
@@ -254,7 +262,7 @@ def protocol_text(found: Protocol) -> str:
         lines.append(f"Without a law: {name} is {error:.1%} off.")
     for level, cell in found.enough:
         lines.append(
-            f"Within {level:.0%}: "
+            f"Within {percent(level)}: "
             + (
                 f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
                 f"{format_quantity(cell.flops, 'flops')}."

@@ -196,6 +196,8 @@ class Law:
         >>> law.names[-2:]
         ('eff_w[int2]', 'eff_w[int4]')
         """
+        if not self.label_columns:  # compiled already, as likely as not
+            return self
         swap: dict[sp.Symbol, sp.Expr] = {}
         inputs: dict[str, Input] = {i.column: i for i in self.inputs}
         parameters: list[Parameter] = []

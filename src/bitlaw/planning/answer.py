@@ -14,7 +14,7 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..html import escape, items
 from ..html import table as html_table
-from ..units import format_quantity
+from ..units import format_quantity, percent
 
 SHOWN = 12  # options printed; all are in the JSON
 OTHERS = "The same question by other laws and objectives"
@@ -121,6 +121,7 @@ class Plan:
         training: the configuration of the hedge, or without draws of the best model, as TOML.
         hedge: what is expected to lose least over the draws; None without draws.
         columns: what the options' params, tokens, loss, near_optimal and chance are here.
+        kind: of the intervals, `confidence` or `prediction`.
     """
 
     question: str
@@ -136,6 +137,7 @@ class Plan:
     training: str = ""
     hedge: Hedge | None = None
     columns: tuple[str, str, str, str, str] = ("params", "tokens", "loss", "near-optimal", "best in")
+    kind: str = "confidence"
 
     def __getitem__(self, name: str) -> Answer:
         for a in self.answers:
@@ -199,7 +201,9 @@ def answer_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
     ranged = any(not math.isnan(a.near_low) for a in plan.answers)
     header = ["", "best"]
     if drawn:
-        header.append(f"{plan.level:.0%} interval" + (f", {plan.method}" if plan.method else ""))
+        header.append(
+            f"{percent(plan.level)} {plan.kind} interval" + (f", {plan.method}" if plan.method else "")
+        )
     if ranged:
         header.append(f"within {plan.tolerance:.0%} of the reducible loss")
     rows = [["formats", plan.formats, *[""] * (drawn + ranged)]] if plan.formats else []

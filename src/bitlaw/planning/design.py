@@ -17,7 +17,7 @@ from rich.table import Table
 from ..errors import ConfigError, LawError, nearest
 from ..fitting import Fit
 from ..fitting.objective import student_quantile
-from ..units import format_quantity, parse_quantity
+from ..units import format_quantity, parse_quantity, percent
 from .answer import quantity, span
 from .ask import all_read, plan
 from .candidates import Trunk, around, cells_of
@@ -137,7 +137,7 @@ class Design:
 
 def _answers_table(design: Design) -> Table:
     table = Table()
-    for name in ("", "best", f"{design.level:.0%} interval now", "width now", "expected after"):
+    for name in ("", "best", f"{percent(design.level)} interval now", "width now", "expected after"):
         table.add_column(name, justify="left" if "interval" in name or not name else "right")
     for a in design.narrowed:
         table.add_row(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import BitlawError, ConfigError, LawError
 from ..laws import PUBLISHED
+from ..units import percent
 from .answer import Answer, Other, Plan
 from .choice import Choice, Formats, chosen
 from .limits import Array
@@ -74,7 +75,8 @@ def judge(source: Source, asked: Question) -> Plan:
         level=interval if source.drawn else math.nan,
         tolerance=asked.tolerance,
         notes=tuple(dict.fromkeys(notes)),
-        method=f"{source.method}, prediction" if source.drawn else "",
+        method=source.method,
+        kind="prediction",
         formats=choice.name,
         others=_others(source, bits, post, params, tokens, measured),
     )
@@ -89,7 +91,7 @@ def _verdict(measured: float, low: float, high: float, interval: float, drawn: b
         "above": "the gap is larger than this law expects: look for a fault, or for formats other than stated",
         "below": "the gap is smaller than this law expects: a better recipe than its rows had, or too easy a test",
     }
-    return f"the measured gap lies {where} the {interval:.0%} prediction interval: {said[where]}"
+    return f"the measured gap lies {where} the {percent(interval)} prediction interval: {said[where]}"
 
 
 def _predicted(source: Source, choice: Choice, params: float, tokens: float) -> Array:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, LawError
+from ..units import percent
 from .descent import Method, Part, descend
 from .record import Array, Record
 
@@ -79,7 +80,7 @@ class Recovery:
         if not math.isnan(self.level):
             most = _most(self.steps, self.horizon)
             ends = [f"{x:,.0f}" if math.isfinite(x) else f"more than {most:,}" for x in (self.low, self.high)]
-            span = f" ({self.level:.0%}: {ends[0]} to {ends[1]})"
+            span = f" ({percent(self.level)}: {ends[0]} to {ends[1]})"
         batch = "all examples" if self.batch is None else f"{self.batch} examples"
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
         shares = ", ".join(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..fitting import Fit
+from ..fitting.tell import draws_text
 from ..laws import Law, Published, published
 from ..laws.law import D
 from ..laws.terms import PRECISION
@@ -70,7 +71,7 @@ class Source:
             drawn,
             dict(law.ranges),
             notes,
-            f"{law.method} bootstrap" if law.method in ("residual", "wild", "cluster") else law.method,
+            draws_text(law) if drawn else "",
             law.noise,
             law.df,
             law.objective == "squares",

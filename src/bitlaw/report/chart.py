@@ -54,8 +54,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """Measured things: a marker each, with an error bar up and down where `error` is given, and a text on hover.
+    """Measured things: a marker each, with an error bar where `error` is given, and a text on hover.
 
+    `error` is as long up as down, (n,), or how far down and how far up, (2, n).
     `ids` are the rows behind them, for pages where one can be chosen.
     """
 
@@ -64,12 +65,17 @@ class Points:
     label: str = ""
     colour: int | None = 0
     marker: int = 0
-    error: Numbers = ()
+    error: Numbers | Sequence[Numbers] = ()
     hover: Sequence[str] = ()
     ids: Sequence[str] = ()
     hollow: bool = False
     faint: bool = False
     second: bool = False
+
+    @property
+    def bars(self) -> NDArray[np.float64]:
+        """How far down and how far up the error bars go (2, n)."""
+        return np.broadcast_to(np.asarray(self.error, dtype=float), (2, len(self.x)))
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ class Chart:
                 if isinstance(mark, Band):
                     yield from (mark.low, mark.high)
                 elif isinstance(mark, Points) and len(mark.error):
-                    y, error = np.asarray(mark.y), np.asarray(mark.error)
-                    yield from (y - error, y + error)
+                    y, (down, up) = np.asarray(mark.y), mark.bars
+                    yield from (y - down, y + up)
                 else:
                     yield mark.y

@@ -23,9 +23,10 @@ from ..planning.cost import train_flops
 from ..planning.source import why_not_plannable
 from ..runs import Runs
 from ..runs.table import overview
+from ..units import percent
 from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Picture, Table, Text
 from .chart import Chart
-from .panel import MOST_DRAWS, panel_data
+from .panel import panel_data
 
 VERSIONS = ("bitlaw", "numpy", "scipy", "sympy", "polars", "plotly")
 
@@ -121,7 +122,11 @@ def decision(plan: Plan) -> str:
     for name in ("loss", "gap"):
         if name in known:
             a = known[name]
-            sure = f" ({plan.level:.0%} interval {span(name, a.low, a.high)})" if a.low == a.low else ""
+            sure = (
+                f" ({percent(plan.level)} {plan.kind} interval {span(name, a.low, a.high)})"
+                if a.low == a.low
+                else ""
+            )
             text += f"; {name} {quantity(name, a.value)}{sure}"
     free = [
         a for a in plan.answers if not a.given and a.low == a.low and a.name in ("params", "tokens", "bits")
@@ -130,7 +135,7 @@ def decision(plan: Plan) -> str:
         told = (
             f"{'parameters' if a.name == 'params' else a.name} {span(a.name, a.low, a.high)}" for a in free
         )
-        text += f". How sure, at {plan.level:.0%}: {', '.join(told)}"
+        text += f". How sure, at {percent(plan.level)}: {', '.join(told)}"
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -140,8 +145,7 @@ def _panel(fit: Fit, plans: Sequence[Plan], planner: Sequence[str], before: str)
     yield Heading("Ask it yourself", 3)
     how = "Worked out here, in this page, from the fitted law."
     if fit.df:
-        count = f"{min(len(fit.draws), MOST_DRAWS):,} draws of the constants"
-        how += f" Losses and gaps are of the chosen point, their intervals over {count}."
+        how += " Losses and gaps are of the chosen point, and so are their intervals."
     yield Text(how, "soft")
     yield Panel(panel_data(fit, command=planner, budget=_budget(plans)), fit.law)
     if before:

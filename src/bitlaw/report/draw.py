@@ -88,7 +88,7 @@ def _mark(ax: Axes, mark: Mark) -> None:
         ax.errorbar(
             mark.x,
             mark.y,
-            np.asarray(mark.error) if len(mark.error) else None,
+            mark.bars if len(mark.error) else None,
             fmt=marker(mark.marker),
             color=shade,
             mfc="none" if mark.hollow else shade,

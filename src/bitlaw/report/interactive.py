@@ -118,7 +118,8 @@ def _traces(mark: Mark, x: Axis, y: Axis) -> Iterable[dict[str, Any]]:
             if len(mark.ids):
                 trace["customdata"] = list(mark.ids)
         if len(mark.error):
-            trace["error_y"] = _error(mark.y, mark.error, mark.error, y, shade)
+            down, up = mark.bars
+            trace["error_y"] = _error(mark.y, up, down, y, shade)
     elif isinstance(mark, Line):
         trace |= _place(mark.x, mark.y, x, y)
         trace["mode"] = "lines" if mark.marker is None else "lines+markers"

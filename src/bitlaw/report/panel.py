@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..fitting import Fit
-from ..fitting.tell import method_text
+from ..fitting.tell import draws_text
 from ..laws import Law, Published
 from ..laws.terms import PARTS
 from ..planning.choice import POST_BITS, Choice, chosen
@@ -65,7 +65,9 @@ def panel_data(
         "theta": source.theta[0].tolist(),
         "draws": base64.b64encode(np.ascontiguousarray(drawn, dtype="<f8").tobytes()).decode(),
         "level": law.level if isinstance(law, Fit) else None,
-        "method": method_text(law) if isinstance(law, Fit) else "",
+        "method": draws_text(law) if isinstance(law, Fit) else "",
+        "drawn": len(drawn),
+        "count": law.count if isinstance(law, Fit) else "",
         "floors": [of.names.index(name) for name in of.floors],
         "turns": source.turns,
         "gap": of.gap != 0,

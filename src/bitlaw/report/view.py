@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..fitting import Fit
+from ..fitting.again import same_rows
+from ..fitting.rows import gaps, select
 from ..formats import UNQUANTIZED
-from ..laws.terms import PARTS
+from ..laws.terms import TRAINED_PARTS
 from ..planning.cost import train_flops
 from ..runs import Count, Runs
 from .chart import NothingToDraw
 
 Array = NDArray[np.float64]
+#: Rows without low precision in training.
+UNQUANTISED = pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in TRAINED_PARTS)
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class View:
 
     Attributes:
         fit: the fit.
-        frame: rows with a loss in table order (what held-out indices point into), with `measured`, what the law
-            predicts, and a column for each of the law's inputs, NaN where the table does not say.
+        frame: rows with a loss in table order (what held-out indices point into), with `fitted`, as what the fit took
+            the row (`loss`, `gap` or nothing), `measured`, what the law predicts, `gap`, also where it follows from the
+            parent's loss, and a column for each of the law's inputs, NaN where the table does not say.
     """
 
     fit: Fit
@@ -37,9 +42,14 @@ class View:
 
     @classmethod
     def of(cls, runs: Runs | View, fit: Fit) -> View:
-        """Arrange a table for the figures of a fit; what is arranged already stays as it is."""
+        """Arrange a table for the figures of a fit; what is arranged already stays as it is.
+
+        Raises:
+            DataError: other rows than those of the fit.
+        """
         if isinstance(runs, View):
             return runs
+        same_rows(fit, runs)
         ok = runs.filter(pl.col("loss").is_not_null())
         count: Count = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"  # type: ignore[assignment]
         inputs = [i for i in fit.law.inputs if i.column not in ("params", "tokens")]
@@ -47,17 +57,22 @@ class View:
             ok.size(count) if "params" in fit.law.columns and len(ok) else ok.frame["params"].cast(pl.Float64)
         )
         target = ok.frame["loss"] if fit.law.target == "loss" else ok.quantity(fit.law.target)
+        fitted = np.full(len(ok), "", dtype=object)
+        for block in select(fit.law, runs, count).blocks():
+            fitted[block.row] = block.kind
         frame = ok.frame.with_columns(
             sizes.alias("params"),
             target.fill_null(float("nan")).alias("measured"),
-            *(ok.bits(part).alias(f"{part}_bits") for part in (*PARTS, "post")),
+            pl.Series("fitted", fitted.tolist(), dtype=pl.String),
+            pl.Series("gap", gaps(ok.frame)[0]).fill_nan(None),
+            *(ok.bits(part).alias(f"{part}_bits") for part in (*TRAINED_PARTS, "post")),
         ).with_columns(_read(ok, i.column).alias(i.column) for i in inputs)
         return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")))
 
     @cached_property
     def trained(self) -> pl.DataFrame:
-        """Rows before quantisation after training."""
-        return self.frame.filter(pl.col("post_format").is_null() & pl.col("measured").is_finite())
+        """Rows before quantisation after training that the law was fitted to."""
+        return self.frame.filter(pl.col("post_format").is_null() & (pl.col("fitted") == "loss"))
 
     @cached_property
     def quantized(self) -> pl.DataFrame:
@@ -71,8 +86,8 @@ class View:
         return {} if held is None else dict(zip(held.index, held.errors, strict=True))
 
     def weights_only(self) -> pl.DataFrame:
-        """Trained rows whose activations, keys and values are unquantised."""
-        return self.trained.filter((pl.col("a_bits") == UNQUANTIZED) & (pl.col("kv_bits") == UNQUANTIZED))
+        """Trained rows of which everything but the weights is unquantised."""
+        return self.trained.filter(but("w"))
 
     def largest_cost(self) -> float:
         """Cost of the dearest trained run at 16 bits."""
@@ -152,6 +167,13 @@ class View:
     @staticmethod
     def _finite(values: Array) -> Array:
         return np.where(np.isfinite(values), values, np.nan)
+
+
+def but(part: str) -> pl.Expr:
+    """Rows without low precision in training of any other part."""
+    return pl.all_horizontal(
+        pl.col(f"{other}_bits") == UNQUANTIZED for other in TRAINED_PARTS if other != part
+    )
 
 
 def _read(runs: Runs, name: str) -> pl.Series:

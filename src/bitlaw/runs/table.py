@@ -106,8 +106,8 @@ class Runs:
     def size(self, count: Count = "as_given") -> pl.Series:
         """N of every row under a counting convention.
 
-        `as_given` is the `params` column. The others are summed from the parts where the rows have them,
-        or taken from `params` where its `count` says that it is that convention.
+        `as_given` is the `params` column. The others are taken from `params` where its `count` says that it is that
+        convention, and else summed from the parts.
 
         Raises:
             DataError: rows of mixed conventions, or rows that cannot be counted in this one.
@@ -129,7 +129,7 @@ class Runs:
             }[count]
             total = pl.sum_horizontal([pl.col(f"params_{p}") for p in parts], ignore_nulls=False)
             given = pl.when(pl.col("count") == count).then(pl.col("params"))
-            sizes = frame.select(pl.coalesce(total.cast(pl.Float64), given).alias("params"))["params"]
+            sizes = frame.select(pl.coalesce(given, total.cast(pl.Float64)).alias("params"))["params"]
         if sizes.null_count():
             place = sizes.is_null().arg_true()[0]
             raise DataError(

@@ -13,8 +13,9 @@ function time(seconds) {
 
 const link = (id) => el("button", { type: "button", class: "link", onclick: () => showDetail(id) }, id);
 
-function bar({ status, rows, goal }) {
-  const whole = Math.max(1, goal ? rows + goal.left : rows);
+// Of a sweep whose plan is known its cells, else the rows that there are.
+function bar({ status: of, rows, goal }) {
+  const status = goal ? goal.status : of, whole = Math.max(1, goal ? goal.cells : rows);
   const pieces = Object.entries(status).filter(([, n]) => n).map(([name, n]) => {
     const piece = el("span", { class: `piece ${name}` });
     piece.style.width = `${(100 * n) / whole}%`;

@@ -4,7 +4,7 @@
 var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 
 bitlaw.charts = (() => {
-  const NARROW = 560, PRINTED = 640, PLAIN = "#000000", GREY = "#666666";
+  const NARROW = 560, PRINTED = 640, GREY = "#777777";
   const drawn = new Map(); // element -> how it is drawn again
   let waiting = 0, printing = false;
 
@@ -17,10 +17,10 @@ bitlaw.charts = (() => {
     return text.includes("<br>") ? text : text.replace(new RegExp(`(.{${least},}?) `, "g"), "$1<br>");
   }
 
-  // The figure in the page's colours. Black and grey marks take those of text; the rest are told apart on both papers.
+  // The figure in the page's colours. Grey marks take that of soft text; the rest are told apart on both papers.
   function dressed(text, scales, width, height) {
     const ink = colour("--ink"), soft = colour("--soft"), line = colour("--line");
-    const figure = JSON.parse(text.replaceAll(`"${PLAIN}"`, `"${ink}"`).replaceAll(`"${GREY}"`, `"${soft}"`));
+    const figure = JSON.parse(text.replaceAll(`"${GREY}"`, `"${soft}"`));
     const { layout } = figure, narrow = width < NARROW;
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: ink };
     layout.width = width;

@@ -5,6 +5,7 @@ var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 
 bitlaw.mountPanel = (element, data, law) => {
   const { read, quantity, flops } = bitlaw.numbers, planner = bitlaw.planner(data, law);
+  const level = `${Number((100 * data.level).toPrecision(6))}%`;
   const PER_DECADE = 20, id = `panel-${document.querySelectorAll(".panel").length}`;
   const state = { budget: data.budget.start, params: null, served: 0, formats: {} };
 
@@ -105,7 +106,8 @@ bitlaw.mountPanel = (element, data, law) => {
   });
   element.classList.add("panel");
   const legend = make("p", { class: "soft legend" }, "Loss against size at this budget. Dot: what is chosen; shaded: within ",
-    `${100 * data.tolerance}% of the reducible loss.`);
+    `${100 * data.tolerance}% of the reducible loss.`,
+    data.drawn ? ` Intervals: ${level} confidence, ${data.method}, ${data.drawn.toLocaleString("en")} draws of the constants.` : "");
   element.append(controls, make("div", { class: "answers" }, outside, lines, beyond, spoken),
     make("div", { class: "plot" }, plot, legend),
     make("div", { class: "command" }, code, copy));
@@ -136,7 +138,7 @@ bitlaw.mountPanel = (element, data, law) => {
 
   function show() {
     const { point, best, outside: why } = planner.answer(state);
-    const sure = data.level ? `${Math.round(100 * data.level)}%: ` : "", nats = (v) => v.toFixed(4);
+    const sure = `${level}: `, nats = (v) => v.toFixed(4);
     outside.hidden = !why;
     outside.textContent = why ? `The law says nothing here: ${why.replace(/\.?$/, ".")}` : "";
     lines.hidden = plot.parentElement.hidden = Boolean(why);
@@ -154,7 +156,7 @@ bitlaw.mountPanel = (element, data, law) => {
       all ? "all that the budget buys" : `of ${quantity(point.bought)} that the budget buys; more would hurt`);
     put("best", best && best.params, best ? quantity(best.params) : "–",
       best ? `${range(best.near, quantity)} within ${100 * data.tolerance}% of the reducible loss` : "");
-    put("memory", point.bytes, quantity(point.bytes, "bytes"), "scales included");
+    put("memory", point.bytes, quantity(point.bytes, "bytes"), `scales included${data.count === "non_embedding" ? ", embeddings not" : ""}`);
     outputs.loss.dataset.interval = JSON.stringify(point.lossInterval);
     if (data.gap) outputs.gap.dataset.interval = JSON.stringify(point.gapInterval);
     outputs.best.dataset.interval = JSON.stringify(best && best.near);
@@ -178,7 +180,7 @@ bitlaw.mountPanel = (element, data, law) => {
       : [];
     bitlaw.charts.draw(plot, JSON.stringify({
       data: [
-        { type: "scatter", mode: "lines", x: curve.map((p) => p.params), y: losses, line: { color: "#0072B2", width: 2 },
+        { type: "scatter", mode: "lines", x: curve.map((p) => p.params), y: losses, line: { color: "#2481C4", width: 2 },
           hovertemplate: "%{x:.3s} parameters: %{y:.4f}<extra></extra>", showlegend: false },
         { type: "scatter", mode: "markers", x: [point.params], y: [point.loss], marker: { color: "#D55E00", size: 11 },
           hovertemplate: "chosen: %{x:.3s} parameters, %{y:.4f}<extra></extra>", showlegend: false },

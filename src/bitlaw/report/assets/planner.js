@@ -185,6 +185,7 @@ bitlaw.planner = (data, law) => {
     else if (parts.length) words.push("--bits", parts.map((part) => chosen[part].name).join("") || "bf16");
     if (chosen.post && chosen.post.name !== "none") words.push("--quantize-to", chosen.post.name);
     if (state.served) words.push("--served", exact(state.served));
+    if (data.drawn && data.level !== 0.9) words.push("--interval", String(data.level)); // 0.9 is what `plan` has
     return words.map(quoted).join(" ");
   }
 

@@ -12,10 +12,10 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from ...fitting import Fit
-from ...fitting.tell import method_text
+from ...fitting.tell import draws_text
 from ...formats import UNQUANTIZED
 from ...laws.terms import TARGETS
-from ...units import format_quantity
+from ...units import format_quantity, percent
 from ..chart import Chart, Mark, Points
 from ..draw import draw
 from ..view import Array, View
@@ -58,8 +58,8 @@ def evidence(of: Fit | View) -> str:
 
 
 def interval(fit: Fit) -> str:
-    """The level, kind and method of a fit's intervals."""
-    return f"{fit.level:.0%} confidence, {method_text(fit)}" if fit.df else "no intervals"
+    """The level, kind and method of intervals that are read off a fit's draws."""
+    return f"{percent(fit.level)} confidence, {draws_text(fit)}" if fit.df else "no intervals"
 
 
 def bits_name(bits: float) -> str:
@@ -111,11 +111,26 @@ def loss_label(view: View) -> str:
     target = view.fit.law.target
     if target != "loss":
         return f"{target.replace('_', ' ')}, {TARGETS[target][1]}"
-    unit = view.frame["unit"].drop_nulls()
     kind = view.frame["objective"].drop_nulls()
     name = f"{kind[0]} loss" if len(kind) and kind[0] != "cross-entropy" else "loss"
-    token = "frame" if len(unit) and unit[0] == "frames" else "token"
-    return f"{name}, {'nats' if name == 'loss' else 'units'} per {token}"
+    return f"{name}, {loss_unit(view.frame)}"
+
+
+def loss_unit(rows: pl.DataFrame) -> str:
+    """The unit of losses and gaps: a fit takes rows of one.
+
+    >>> from bitlaw import Runs
+    >>> loss_unit(Runs.from_rows([{"params": 1e6, "tokens": 1e7, "loss": 3.0, "unit": "frames"}]).frame)
+    'nats per frame'
+    """
+    plain = rows["objective"].fill_null("cross-entropy").eq("cross-entropy").all()
+    framed = rows["unit"].eq("frames").any()
+    return f"{'nats' if plain else 'units'} per {'frame' if framed else 'token'}"
+
+
+def token_label(rows: pl.DataFrame) -> str:
+    """What D counts."""
+    return "training frames" if rows["unit"].eq("frames").any() else "training tokens"
 
 
 def size_label(fit: Fit) -> str:

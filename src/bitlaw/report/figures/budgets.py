@@ -14,7 +14,7 @@ from ...formats import UNQUANTIZED
 from ...planning import Plan, frontier, plan
 from ...planning.serve import artefact_bytes
 from ...runs import Runs
-from ...units import format_quantity
+from ...units import format_quantity, percent
 from ..chart import Axis, Band, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..style import STAR
 from ..ticks import written
@@ -28,6 +28,7 @@ from .base import (
     evidence,
     hover,
     interval,
+    loss_unit,
     size_label,
     thinned,
 )
@@ -113,7 +114,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
         f"The best size and tokens at each number of bits, by the point estimates; the best of all is {best.value:.1f} "
         f"bits. Shaded: within {answer.tolerance:.0%} of the reducible loss. {evidence(view)}.",
         Axis("bits of all parts in training", ticks=tuple(bits)),
-        Axis("best loss, nats per token"),
+        Axis(f"best loss, {loss_unit(view.frame)}"),
         (
             *near,
             Rule(x=best.value, text="best"),
@@ -201,7 +202,7 @@ def isoflop_parabolas(path: OptimalPath) -> Chart:
         "isoflop-parabolas",
         "Loss at equal compute against parameters (stars: minima)",
         f"Marks: rows, n = {path.rows}. Lines: parabolas in log N. N grows as C^{path.a.value:.3f} "
-        f"({path.a.low:.3f} to {path.a.high:.3f}; {path.level:.0%} {path.kind}, {path.method}).{few}",
+        f"({path.a.low:.3f} to {path.a.high:.3f}; {percent(path.level)} {path.kind}, {path.method}).{few}",
         Axis("parameters", "log", "prefix"),
         Axis("loss, nats per token"),
         tuple(marks),
@@ -259,41 +260,47 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
     top = ceiling(rows.filter(pl.col("stored") == 16)["loss"] if 16.0 in kinds else rows["loss"])
     over = above(rows.filter(pl.col("loss") > top).height)
     marks.append(Line(front["held"].to_numpy(), front["loss"].to_numpy(), "best of the rows", None))
-    law = _law_front(view, rows, kinds)
-    said = (
-        " Dashed: the least loss of the fitted law over these bits, at the most tokens of the rows."
-        if law
-        else ""
+    law = _law_front(view, rows)
+    said = ""
+    if law:
+        said = " Dashed: the least loss of the fitted law over these bits, within the sizes of the rows, at their most "
+        said += "tokens."
+    scales = rows["bpw"].is_not_null().sum()
+    counted = (
+        f", scales included in {scales} rows that tell (bpw) and in no other"
+        if scales
+        else ", scales not counted"
     )
     return Chart(
         "loss-against-bytes",
         "Loss against bytes of the stored weights",
         f"Marks: rows, n = {rows.height}, by bits of a stored weight, quantised in training or after. Grey line: rows "
-        f"that no other beats in bytes and loss.{over}{said} Bytes: {size_label(fit)} times bits of a weight.",
+        f"that no other beats in bytes and loss.{over}{said} Bytes: {size_label(fit)} times bits of a weight{counted}.",
         Axis("bytes of the weights", "log", "prefix"),
-        Axis("loss, nats per token", high=top),
+        Axis(f"loss, {loss_unit(rows)}", high=top),
         (*marks, *law),
         legend="bits",
     )
 
 
-def _law_front(view: View, rows: pl.DataFrame, kinds: pl.Series) -> list[Mark]:
-    """The least loss of the law at each number of bytes, over the bits of the rows, in training or after it."""
+def _law_front(view: View, rows: pl.DataFrame) -> list[Mark]:
+    """The least loss of the law at each number of bytes, over the bits that rows have in training or after it."""
     law, held = view.fit.law, rows["held"].to_numpy()
-    column = "w_bits" if "w_bits" in law.columns else "post_bits"
-    if column not in law.columns or "tokens" not in law.columns:
+    if not {"tokens"} <= set(law.columns) or not {"w_bits", "post_bits"} & set(law.columns):
         return []
-    grid = np.geomspace(held.min(), held.max(), CURVE)
-    tokens = np.full(CURVE, rows["tokens"].to_numpy().max())
-    plain = rows.sort("stored", descending=True).row(0, named=True)
+    sizes, grid = rows["params"].to_numpy(), np.geomspace(held.min(), held.max(), CURVE)
+    plain = {i.column: np.full(CURVE, i.default) for i in law.inputs if i.default is not None}
+    plain["tokens"] = np.full(CURVE, rows["tokens"].to_numpy().max())
+    ways = [("w_bits", UNQUANTIZED)]
+    for column in ("w_bits", "post_bits"):
+        if column in law.columns:
+            ways += [(column, bits) for bits in rows[column].unique().sort() if bits < UNQUANTIZED]
     found = []
-    for bits in kinds:
-        size = 8 * grid / bits
-        at = np.full(CURVE, UNQUANTIZED if bits == 16 else bits)
-        inside = (size >= rows["params"].min()) & (size <= rows["params"].max())
-        found.append(
-            np.where(inside, view.values(plain, **{"params": size, "tokens": tokens, column: at}), np.nan)
-        )
+    for column, bits in ways:
+        size = 8 * grid / min(bits, 16.0)
+        inside = (size >= sizes.min()) & (size <= sizes.max())
+        at = plain | {"params": size, column: np.full(CURVE, bits)}
+        found.append(np.where(inside, view.values(rows.row(0, named=True), **at), np.nan))
     known = np.isfinite(found).any(axis=0)
     if not known.any():
         return []

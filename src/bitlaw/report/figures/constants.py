@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import DataError
 from ...fitting import Fit, Profile, profiles
 from ...runs import Runs
+from ...units import percent
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..style import STAR
 from ..view import Array
@@ -44,16 +45,23 @@ def profile_likelihoods(fit: Fit, runs: Runs, found: Sequence[Profile] | None = 
     if not shown:
         raise NothingToDraw("no constant that was fitted is positive by its bounds")
     limit = shown[0].limit
-    marks.append(Rule(y=(-limit, limit), text=f"{fit.level:.0%}"))
+    marks.append(Rule(y=(-limit, limit), text=f"{percent(fit.level)}"))
     for k, p in enumerate(shown):
         ratio = p.values / fit.values[p.name]
         near = (ratio > 1 / RANGE) & (ratio < RANGE)
-        marks.append(Line(ratio[near], p.rise[near], p.name, k, marker=k, dash=k % 2 == 1))
+        marks.append(Line(ratio[near], p.rise[near], p.name, k, marker=k, dash=(k + k // 8) % 2 == 1))
+    fitted = [e.parameter.name for e in fit.estimates if e.status != "fixed"]
+    rest = [name for name in fitted if name not in {p.name for p in shown}]
+    left = (
+        f" Not shown: {', '.join(rest)}, of which the rows tell nothing or which may be negative."
+        if rest
+        else ""
+    )
     return Chart(
         "profile-likelihoods",
         "What the rows know of each constant (flat: nothing)",
         "Each constant is held at a multiple of its estimate and all others are fitted anew; shaded: where it stays in "
-        f"its {fit.level:.0%} interval by the profile. {evidence(fit)}.",
+        f"its {percent(fit.level)} confidence interval by the profile.{left} {evidence(fit)}.",
         Axis("value / estimate", "log"),
         Axis("signed root of twice the rise, standard errors", low=-2 * limit, high=2 * limit),
         tuple(marks),
@@ -71,11 +79,13 @@ def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
         second: name of the other.
 
     Raises:
-        NothingToDraw: a fit without draws, or of one constant.
+        NothingToDraw: a fit without draws, or of one constant, or names of no two that vary.
     """
     names, draws = _coordinates(fit)
     if not first:
         [(first, second)] = correlated(fit, 1)
+    if {first, second} - set(names) or first == second:
+        raise NothingToDraw(f"no draws of {first!r} and {second!r}; name two of {', '.join(names)}")
     pair = draws[:, [names.index(first), names.index(second)]]
     middle, half = np.median(pair, axis=0), _shape(pair)
     turn = np.linspace(0, 2 * np.pi, 97)
@@ -106,12 +116,12 @@ def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
         f"pair-{_file(first)}-{_file(second)}",
         f"{first} and {second} together (rank correlation {r:+.3f})",
         f"Dots: {len(cloud[0])} of {len(fit.draws)} draws ({interval(fit)}).{beyond} Line: an ellipse that holds "
-        f"{fit.level:.0%} of all draws. {evidence(fit)}.",
+        f"{percent(fit.level)} of all draws. {evidence(fit)}.",
         x,
         y,
         (
             Points(cloud[0], cloud[1], "draws", faint=True),
-            Line(rim[0], rim[1], f"{fit.level:.0%} ellipse", 1, dash=True),
+            Line(rim[0], rim[1], f"{percent(fit.level)} ellipse", 1, dash=True),
             Points([values[first]], [values[second]], "estimate", 1, STAR),
         ),
     )

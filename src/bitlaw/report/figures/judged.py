@@ -7,9 +7,11 @@ import polars as pl
 
 from ...errors import DataError
 from ...fitting import Comparison, Fit, influence
+from ...fitting.objective import HUBER
 from ...runs import Runs
+from ...units import percent
 from ..chart import Axis, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
-from ..view import View
+from ..view import Array, View
 from .base import Figure, evidence, hover, loss_label
 
 DECIDES = 1.0  # Cook's distance from which a row decides a fit
@@ -46,7 +48,9 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
             marks.append(
                 Bars(places, value, low, value + margin, label, int(hollow), int(hollow), texts, hollow)
             )
-    bars = f"bars: {ranking.level:.0%} confidence by Student's t over clusters"
+    bars = f"bars: {percent(ranking.level)} confidence by Student's t over clusters"
+    if any(e.margin >= e.held_out.error for e in entries):
+        bars += ", cut at a tenth of the error where they reach zero"
     if not any(np.isfinite(e.margin) for e in entries):
         bars = "too few clusters for intervals"
     what = "losses" if ranking.what == "loss" else "gaps"
@@ -57,7 +61,7 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
         f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} clusters; {bars}. "
         f"Whether two laws differ is judged by paired differences: "
         f"{ranking.verdict}",
-        Axis("mean absolute error, %", "log"),
+        Axis(f"mean absolute error, % of the {ranking.what}", "log"),
         Axis(
             "",
             ticks=tuple(float(k) for k in range(len(entries))),
@@ -83,7 +87,7 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     """
     view = View.of(runs, fit)
     view.need()
-    rows = view.trained.filter(pl.Series(np.isfinite(view.predicted(view.trained))))
+    rows = view.frame.filter(pl.col("fitted") == "loss")
     measured = rows["measured"].to_numpy()
     error = 100 * (view.predicted(rows) / measured - 1)
     marks: list[Mark] = [
@@ -156,7 +160,7 @@ def residuals_and_influence(fit: Fit, runs: Runs) -> Chart:
     width = sum(e.status != "fixed" for e in fit.estimates)
     grid = np.geomspace(max(found.leverage.min(), 1e-4), 0.99, 60)
     reach = 1.1 * float(np.abs(found.residual).max())
-    bound = np.sqrt(DECIDES * width / grid) * (1 - grid)
+    bound = _deciding(fit, grid, width)
     for sign in (1, -1):
         inside = bound <= reach
         if inside.any():
@@ -171,6 +175,15 @@ def residuals_and_influence(fit: Fit, runs: Runs) -> Chart:
         Axis("residual, units of the noise", low=-reach, high=reach),
         tuple(marks),
     )
+
+
+def _deciding(fit: Fit, leverage: Array, width: int) -> Array:
+    """The residual, in units of the noise, at which Cook's distance is 1; beyond Huber's delta it grows slower."""
+    plain: Array = np.sqrt(DECIDES * width / leverage) * (1 - leverage)
+    if fit.objective in ("squares", "log-squares"):
+        return plain
+    delta = HUBER if fit.delta is None else fit.delta / max(fit.noise.values())
+    return np.where(plain > delta, plain**2 / delta, plain)
 
 
 def _noise(fit: Fit) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,13 +11,24 @@ import polars as pl
 from ...fitting import Fit
 from ...fitting.minima import number_sizes
 from ...formats import UNQUANTIZED
-from ...laws.terms import PARTS
+from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Contours, Line, Mark, NothingToDraw, Points
 from ..ticks import linear_ticks
-from ..view import Array, View
-from .base import CURVE, Figure, bits_name, evidence, hover, interval, loss_label, marks_of, size_label
+from ..view import UNQUANTISED, Array, View
+from .base import (
+    CURVE,
+    Figure,
+    bits_name,
+    evidence,
+    hover,
+    interval,
+    loss_label,
+    marks_of,
+    size_label,
+    token_label,
+)
 
 SLICES = 6  # sizes that a figure of slices shows
 SETTINGS = 8  # of precision that a figure shows
@@ -50,7 +62,7 @@ def loss_surface(fit: Fit, runs: Runs | View) -> Chart:
         "loss-surface",
         "Loss over parameters and tokens, unquantised",
         f"Lines: equal loss by the fitted law at the point estimates. Marks: rows. {evidence(view)}.",
-        Axis("training tokens", "log", "prefix", low=tokens[0], high=tokens[-1]),
+        Axis(token_label(view.frame), "log", "prefix", low=tokens[0], high=tokens[-1]),
         Axis(size_label(fit), "log", "prefix", low=sizes[0], high=sizes[-1]),
         tuple(marks),
     )
@@ -120,11 +132,13 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
         curve, low, high = view.curve(some.row(0, named=True), tokens=grid)
         marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k)]
         marks += marks_of(view, some, "tokens", label, k)
+    sizes = len(np.unique(number))
+    few = "" if len(shown) == sizes else f" {len(shown)} of {sizes} sizes are shown."
     return Chart(
         "loss-slices",
         "Loss against tokens by size, unquantised",
-        f"{_marks_text(fit)} {evidence(view)}.",
-        Axis("training tokens", "log", "prefix"),
+        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
         legend=size_label(fit),
@@ -149,16 +163,19 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     view.need("tokens")
     known = pl.col("params").is_not_null() & pl.col("tokens").is_not_null()
     alone = view.weights_only().filter(known)
-    parts = ("w",) if alone["w_bits"].n_unique() > 1 else tuple(PARTS)
+    parts = ("w",) if alone["w_bits"].n_unique() > 1 else tuple(TRAINED_PARTS)
     rows = alone if parts == ("w",) else view.trained.filter(known)
     low = rows.filter(pl.any_horizontal(pl.col(f"{part}_bits") < UNQUANTIZED for part in parts))
     if not low.height:
         raise NothingToDraw("no row was trained in low precision; add some")
     long = low.group_by("params").agg(pl.col("tokens").n_unique()).filter(pl.col("tokens") > 1)
     size = float((long if long.height else low)["params"].to_numpy().max()) if params is None else params
-    rows = rows.filter(pl.col("params") == size)
-    columns = [f"{part}_bits" for part in parts]
+    columns = [f"{part}_{what}" for what in ("bits", "format") for part in parts]
+    rows = rows.filter(pl.col("params") == size).with_columns(
+        pl.when(pl.col(f"{part}_bits") < UNQUANTIZED).then(f"{part}_format") for part in parts
+    )
     settings = rows.select(columns).unique().sort(columns)
+    named = settings.select(columns[: len(parts)]).is_duplicated().any()  # formats of as many bits
     if settings.height < 2:
         raise NothingToDraw(
             f"rows of {format_quantity(size)} parameters do not differ in precision; add some"
@@ -166,29 +183,36 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     grid = _reach(rows["tokens"], 1.0)
     marks: list[Mark] = []
     for k, setting in enumerate(settings[-SETTINGS:].iter_rows(named=True)):
-        some = rows.filter(pl.all_horizontal(pl.col(c) == value for c, value in setting.items())).sort(
-            "tokens"
-        )
-        label = bits_name(setting["w_bits"]) if len(parts) == 1 else _setting_name(setting)
+        same = (pl.col(column).eq_missing(value) for column, value in setting.items())
+        some = rows.filter(pl.all_horizontal(same)).sort("tokens")
+        label = _setting_name(setting, parts, named)
         curve, least, most = view.curve(some.row(0, named=True), tokens=grid)
         marks += [Band(grid, least, most, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
         marks += marks_of(view, some, "tokens", label, k)
     what = "bits of the weights" if len(parts) == 1 else "bits in training"
+    few = (
+        "" if settings.height <= SETTINGS else f" The {SETTINGS} of most bits of {settings.height} settings."
+    )
     return Chart(
         "loss-against-tokens",
         f"Loss against tokens at {format_quantity(size, 'params')}, by {what}",
-        f"{_marks_text(fit)} {evidence(view)}.",
-        Axis("training tokens", "log", "prefix"),
+        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
         legend="weights" if len(parts) == 1 else "bits",
     )
 
 
-def _setting_name(setting: Mapping[str, float]) -> str:
-    """Bits of several parts, like "w4 a8"; the others are unquantised."""
-    low = [f"{name[: -len('_bits')]}{bits:g}" for name, bits in setting.items() if bits < UNQUANTIZED]
-    return " ".join(low) or "16-bit"
+def _setting_name(setting: Mapping[str, Any], parts: Sequence[str], named: bool) -> str:
+    """Bits of parts, like "w4 a8", of one like "4 bits", or formats by name; parts left out are unquantised."""
+    low = {part: setting[f"{part}_{'format' if named else 'bits'}"] for part in parts}
+    low = {part: told for part, told in low.items() if setting[f"{part}_bits"] < UNQUANTIZED}
+    if len(parts) == 1 and low:
+        return str(low[parts[0]]) if named else bits_name(low[parts[0]])
+    return (
+        " ".join(f"{part} {told}" if named else f"{part}{told:g}" for part, told in low.items()) or "16-bit"
+    )
 
 
 def _marks_text(fit: Fit) -> str:
@@ -197,9 +221,13 @@ def _marks_text(fit: Fit) -> str:
 
 
 def _unquantised(view: View) -> pl.DataFrame:
-    """Rows without low precision anywhere; of a table that has none, those of the most bits."""
+    """Trained rows without low precision anywhere.
+
+    Raises:
+        NothingToDraw: there are none.
+    """
     rows = view.trained.filter(pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
-    whole = rows.filter(pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in PARTS))
+    whole = rows.filter(UNQUANTISED)
     if not whole.height:
         raise NothingToDraw("no row is unquantised in all its parts; add some")
     return whole.sort("params", "tokens")

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
-from .base import Figure, above, ceiling, hover
+from .base import Figure, above, ceiling, hover, loss_unit, token_label
 
 if TYPE_CHECKING:
     from ...calibration.metrics import Bin
 
 TRUNKS = 8  # that are drawn
 NORMAL = 1.6449  # standard errors of a 90 % interval
+#: Formats in training, all in one.
+SETTING = pl.concat_str(
+    (pl.col(f"{part}_format").fill_null("bf16") for part in TRAINED_PARTS), separator=" "
+).alias("setting")
 STATUS_ORDER = ("ok", "diverged", "failed")
 
 
@@ -34,7 +39,7 @@ def learning_curves(runs: Runs) -> Chart:
     """
     rows = runs.filter(pl.col("loss").is_not_null() & pl.col("trunk").is_not_null()).frame
     rows = rows.filter(pl.col("tokens").is_not_null())
-    trained = rows.filter(pl.col("post_format").is_null())
+    trained = rows.filter(pl.col("post_format").is_null()).with_columns(SETTING)
     spans = trained.group_by("trunk").agg(
         pl.col("tokens").n_unique().alias("ends"), pl.col("params").first(), pl.col("w_format").first()
     )
@@ -42,14 +47,15 @@ def learning_curves(runs: Runs) -> Chart:
     if not trunks.height:
         raise NothingToDraw("no trunk has losses at two token counts; train one with several budgets")
     step = -(-trunks.height // TRUNKS)
+    trained = trained.filter(pl.col("trunk").is_in(trunks["trunk"][::step].to_list()))
+    letters = _letters(trunks["trunk"][::step].to_list())
     marks: list[Mark] = []
     branches = 0
     for k, trunk in enumerate(trunks[::step].iter_rows(named=True)):
         own = trained.filter(pl.col("trunk") == trunk["trunk"]).sort("tokens")
         size = "" if trunk["params"] is None else format_quantity(trunk["params"])
-        label = f"{size} {trunk['w_format'] or 'bf16'} {trunk['trunk'][:6]}".strip()
-        for setting in own["w_format"].fill_null("bf16").unique().sort():
-            line = own.filter(pl.col("w_format").fill_null("bf16") == setting)
+        label = f"{size} {trunk['w_format'] or 'bf16'} {trunk['trunk'][:letters]}".strip()
+        for _, line in own.group_by("setting", maintain_order=True):
             marks.append(
                 Line(line["tokens"].to_numpy(), line["loss"].to_numpy(), label, k, k, dash=k % 2 == 1)
             )
@@ -71,25 +77,30 @@ def learning_curves(runs: Runs) -> Chart:
                 )
             )
     top = ceiling(trained["loss"])
-    over = rows.filter(
-        (pl.col("loss") > top) & pl.col("trunk").is_in(trunks["trunk"][::step].to_list())
-    ).height
+    over = rows.filter((pl.col("loss") > top) & pl.col("trunk").is_in(trained["trunk"].to_list())).height
     few = f" {len(trunks[::step])} of {trunks.height} trunks are shown." if step > 1 else ""
     return Chart(
         "learning-curves",
         "Loss along each trunk, and its branches",
         f"Marks: ends of a trunk, n = {trained.height} in {trained['trunk'].n_unique()} trunks; hollow: {branches} "
         f"ends quantised after training.{above(over)}{few}",
-        Axis("training tokens", "log", "prefix"),
-        Axis("loss, nats per token", high=top),
+        Axis(token_label(rows), "log", "prefix"),
+        Axis(f"loss, {loss_unit(rows)}", high=top),
         tuple(marks),
         legend="trunk",
     )
 
 
+def _letters(names: Sequence[str]) -> int:
+    """How many letters tell names apart, six at least."""
+    return next(
+        n for n in range(6, max(map(len, names)) + 7) if len({name[:n] for name in names}) == len(names)
+    )
+
+
 @Figure
 def sweep_progress(runs: Runs, planned: int | None = None) -> Chart:
-    """Cells finished since a sweep began, by status.
+    """Cells finished since a sweep began, by status; rows quantised after training belong to the cell they are from.
 
     Args:
         runs: rows with `started` and `seconds`.
@@ -98,7 +109,8 @@ def sweep_progress(runs: Runs, planned: int | None = None) -> Chart:
     Raises:
         NothingToDraw: no row says when it was made.
     """
-    frame = runs.frame.filter(pl.col("started").is_not_null())
+    cells = runs.frame.filter(pl.col("post_format").is_null())
+    frame = cells.filter(pl.col("started").is_not_null())
     began = [_time(text) for text in frame["started"]]
     keep = [time is not None for time in began]
     frame = frame.filter(pl.Series("keep", keep, dtype=pl.Boolean))
@@ -123,8 +135,8 @@ def sweep_progress(runs: Runs, planned: int | None = None) -> Chart:
     return Chart(
         "sweep-progress",
         "Cells finished since the sweep began",
-        f"n = {frame.height} rows that say when they were made, of {len(runs)}; a cell is finished where the "
-        "work on it ended. Hours of the clock, breaks included.",
+        f"n = {frame.height} cells that say when they were made, of {cells.height}; a cell is finished where its "
+        "training ended. Hours of the clock, breaks included.",
         Axis("hours since the first cell began", low=0.0),
         Axis("cells finished", low=0.0),
         tuple(marks),
@@ -164,7 +176,9 @@ def reliability_diagram(models: dict[str, Sequence[Bin]]) -> Chart:
         n = np.array([b.count for b in filled], dtype=float)
         p = np.array([b.accuracy for b in filled])
         x = [b.confidence for b in filled]
-        error = NORMAL * np.sqrt((p * (1 - p) + NORMAL**2 / (4 * n)) / n) / (1 + NORMAL**2 / n)
+        half = NORMAL * np.sqrt((p * (1 - p) + NORMAL**2 / (4 * n)) / n) / (1 + NORMAL**2 / n)
+        middle = (p + NORMAL**2 / (2 * n)) / (1 + NORMAL**2 / n)
+        error = np.maximum(0, [p - middle + half, middle + half - p])
         texts = [
             f"{name}\n{b.count:,} samples\nsure {b.confidence:.3f}, right {b.accuracy:.3f}" for b in filled
         ]
@@ -180,7 +194,7 @@ def reliability_diagram(models: dict[str, Sequence[Bin]]) -> Chart:
     return Chart(
         "reliability-diagram",
         "Accuracy against confidence",
-        f"n = {' and '.join(counts)} samples. Bars: 90% confidence of each bin's accuracy by Wilson's half width, "
+        f"n = {' and '.join(counts)} samples. Bars: 90% confidence of each bin's accuracy by Wilson's interval, "
         "samples taken as independent.",
         Axis("confidence: the largest probability", low=0.0, high=1.0),
         Axis("share that is right", low=0.0, high=1.0),
