@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import bitlaw as bl
 from bitlaw import Runs
 from bitlaw.cli.main import app
-from bitlaw.errors import DataError, FitError
+from bitlaw.errors import FitError
 from bitlaw.explore.answers import residuals
 from bitlaw.fitting import influence, profiles
 from bitlaw.fitting.tell import draws_text, method_text
@@ -60,12 +60,16 @@ def test_rows_that_the_law_was_not_fitted_to_are_not_shown_as_if_it_had_been():
         assert shown and not shown & {"emb", "grad", "thin"}
 
 
-def test_a_fit_is_not_shown_on_rows_that_it_was_not_made_from():
-    other = Runs(rows().frame.head(40))
-    with pytest.raises(DataError, match="not the rows"):
-        figures.charts(other, fitted())
-    with pytest.raises(DataError, match="not the rows"):
-        figures.loss_slices.chart(fitted(), other)
+def test_rows_that_a_fit_was_not_made_from_are_said_to_be_others():
+    other = Runs(rows().frame.head(200))
+    fit = bl.fit("kumar", rows(), draws=0, hold_out=bl.largest())
+    charts = figures.charts(other, fit)  # held-out rows have no place in them
+    told = [chart.caption for chart in charts if "independent clusters" in chart.caption]
+    assert len(told) > 5 and all("all of other rows than these" in caption for caption in told)
+    assert not any("held out" in chart.caption.lower() for chart in charts)
+    chart = figures.predicted_against_measured.chart(fit, other)
+    assert chart.caption.startswith("Dots: rows the law was not fitted to.")
+    assert [p.label for p in points(chart)] == ["rows"]
 
 
 def test_a_table_that_says_what_its_params_are_is_taken_at_its_word():

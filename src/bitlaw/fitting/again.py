@@ -8,25 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..runs import Runs, read_runs
+from ..runs import read_runs
 from .centre import rescaled
 from .minimize import Aim, estimate_noise, pose
 from .objective import Problem
-from .result import Fit, Provenance
+from .result import Fit
 from .rows import select
 from .solve import Optimum, polish
 
 SAME = 1e-4  # of the noise, by which it may be another one than the fit's
-
-
-def same_rows(fit: Fit, table: Runs) -> None:
-    """Refuse other rows than those of a fit.
-
-    Raises:
-        DataError: such rows.
-    """
-    if Provenance.of(table).rows_sha256 != fit.provenance.rows_sha256:
-        raise DataError("these are not the rows that the fit was made from; give those, or fit again")
 
 
 def again(fit: Fit, runs: Any) -> tuple[Problem, Optimum, list[str]]:
@@ -43,7 +33,8 @@ def again(fit: Fit, runs: Any) -> tuple[Problem, Optimum, list[str]]:
         DataError: other rows, or rows that the fit weighted, which it does not remember.
     """
     table = read_runs(runs)
-    same_rows(fit, table)
+    if not fit.is_of(table):
+        raise DataError("these are not the rows that the fit was made from; give those, or fit again")
     fixed = {e.parameter.name: e.value for e in fit.estimates if e.status == "fixed"}
     count: Any = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"
     rows = replace(select(fit.law, table, count), law=fit.law)  # the same, but compiled already

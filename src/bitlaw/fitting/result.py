@@ -190,6 +190,10 @@ class Fit:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
 
+    def is_of(self, runs: Runs) -> bool:
+        """Whether the fit was made from these very rows."""
+        return Provenance.of(runs).rows_sha256 == self.provenance.rows_sha256
+
     @property
     def drawn_by(self) -> str:
         """How the draws were made: by `method`, but for profiles, which are of one constant at a time."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..fitting import Fit
-from ..fitting.again import same_rows
 from ..fitting.rows import gaps, select
 from ..formats import UNQUANTIZED
 from ..laws.terms import TRAINED_PARTS
@@ -35,21 +34,19 @@ class View:
         frame: rows with a loss in table order (what held-out indices point into), with `fitted`, as what the fit took
             the row (`loss`, `gap` or nothing), `measured`, what the law predicts, `gap`, also where it follows from the
             parent's loss, and a column for each of the law's inputs, NaN where the table does not say.
+        own: whether the fit was made from these rows; else `fitted` is what it could take them as, and held-out indices
+            mean nothing.
     """
 
     fit: Fit
     frame: pl.DataFrame
+    own: bool
 
     @classmethod
     def of(cls, runs: Runs | View, fit: Fit) -> View:
-        """Arrange a table for the figures of a fit; what is arranged already stays as it is.
-
-        Raises:
-            DataError: other rows than those of the fit.
-        """
+        """Arrange a table for the figures of a fit; what is arranged already stays as it is."""
         if isinstance(runs, View):
             return runs
-        same_rows(fit, runs)
         ok = runs.filter(pl.col("loss").is_not_null())
         count: Count = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"  # type: ignore[assignment]
         inputs = [i for i in fit.law.inputs if i.column not in ("params", "tokens")]
@@ -67,11 +64,11 @@ class View:
             pl.Series("gap", gaps(ok.frame)[0]).fill_nan(None),
             *(ok.bits(part).alias(f"{part}_bits") for part in (*TRAINED_PARTS, "post")),
         ).with_columns(_read(ok, i.column).alias(i.column) for i in inputs)
-        return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")))
+        return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")), fit.is_of(runs))
 
     @cached_property
     def trained(self) -> pl.DataFrame:
-        """Rows before quantisation after training that the law was fitted to."""
+        """Rows before quantisation after training that the law was, or could be, fitted to."""
         return self.frame.filter(pl.col("post_format").is_null() & (pl.col("fitted") == "loss"))
 
     @cached_property
@@ -81,9 +78,9 @@ class View:
 
     @cached_property
     def held(self) -> dict[int, float]:
-        """The signed relative error of each held-out row, by its place."""
+        """The signed relative error of each held-out row, by its place; nothing for rows of another fit."""
         held = self.fit.held_out
-        return {} if held is None else dict(zip(held.index, held.errors, strict=True))
+        return {} if held is None or not self.own else dict(zip(held.index, held.errors, strict=True))
 
     def weights_only(self) -> pl.DataFrame:
         """Trained rows of which everything but the weights is unquantised."""

@@ -54,6 +54,8 @@ def evidence(of: Fit | View) -> str:
     counts = " and ".join(f"{n} {kinds[kind]}" for kind, n in fit.rows.items())
     seeds = of.frame["seed"].drop_nulls().n_unique() if isinstance(of, View) else 0
     said = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
+    if isinstance(of, View) and not of.own:
+        said = ", all of other rows than these"
     return f"n = {counts} in {fit.clusters} independent clusters{said}"
 
 

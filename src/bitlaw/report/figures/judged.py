@@ -92,10 +92,17 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     error = 100 * (view.predicted(rows) / measured - 1)
     marks: list[Mark] = [
         Rule(y=0.0),
-        Points(measured, error, "fitted", hover=hover(rows), ids=rows["id"].to_list(), faint=True),
+        Points(
+            measured,
+            error,
+            "fitted" if view.own else "rows",
+            hover=hover(rows),
+            ids=rows["id"].to_list(),
+            faint=True,
+        ),
     ]
     held = ""
-    if fit.held_out and len(fit.held_out.index):
+    if view.held and fit.held_out:
         out = view.frame[list(fit.held_out.index)]
         errors = 100 * np.array(fit.held_out.errors)
         marks.append(
@@ -114,7 +121,7 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "predicted-against-measured",
         "Predicted against measured",
-        f"Dots: rows the law was fitted to.{held} {evidence(view)}.",
+        f"Dots: rows the law was {'' if view.own else 'not '}fitted to.{held} {evidence(view)}.",
         Axis(f"measured {loss_label(view)}"),
         Axis("predicted minus measured, %"),
         tuple(marks),

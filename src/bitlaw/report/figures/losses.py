@@ -137,7 +137,7 @@ def loss_slices(fit: Fit, runs: Runs | View) -> Chart:
     return Chart(
         "loss-slices",
         "Loss against tokens by size, unquantised",
-        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        f"{_marks_text(view)}{few} {evidence(view)}.",
         Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -196,7 +196,7 @@ def loss_against_tokens(fit: Fit, runs: Runs | View, params: float | None = None
     return Chart(
         "loss-against-tokens",
         f"Loss against tokens at {format_quantity(size, 'params')}, by {what}",
-        f"{_marks_text(fit)}{few} {evidence(view)}.",
+        f"{_marks_text(view)}{few} {evidence(view)}.",
         Axis(token_label(view.frame), "log", "prefix"),
         Axis(loss_label(view)),
         tuple(marks),
@@ -215,8 +215,10 @@ def _setting_name(setting: Mapping[str, Any], parts: Sequence[str], named: bool)
     )
 
 
-def _marks_text(fit: Fit) -> str:
-    held = f" Hollow: held out ({fit.held_out.split}), but not from this fit." if fit.held_out else ""
+def _marks_text(view: View) -> str:
+    fit, held = view.fit, ""
+    if view.held and fit.held_out:
+        held = f" Hollow: held out ({fit.held_out.split}), but not from this fit."
     return f"Marks: single runs.{held} Lines and bands: the fitted law, {interval(fit)}."
 
 
@@ -270,6 +272,8 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
             hollow=k == 1,
             faint=rows.height > MANY,
         )
-        for k, (label, part) in enumerate((("fitted", rows.filter(~held)), ("held out", rows.filter(held))))
+        for k, (label, part) in enumerate(
+            (("fitted" if view.own else "rows", rows.filter(~held)), ("held out", rows.filter(held)))
+        )
         if part.height
     ]
