@@ -92,7 +92,15 @@ def test_a_log_of_one_long_line_takes_no_time(tmp_path):
 def test_a_header_of_dashes_takes_no_time(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('step,"' + " - " * 30_000 + '\nx",b\n1,2,3\n')
-    refused(path, "gives params and tokens and loss")
+    refused(path, "a column's name has 90,00. characters")
+
+
+@pytest.mark.slow
+def test_a_wide_header_takes_seconds_and_not_minutes(tmp_path):
+    path = tmp_path / "a.csv"
+    header = ",".join(f"c{k} {'ppl loss ' * 3}" for k in range(5000))
+    path.write_text(f"{header}\n{','.join(['1'] * 5000)}\n")
+    refused(path, "gives params and tokens and loss", 10)
 
 
 def test_a_wide_record_beside_many_empty_ones_is_refused(tmp_path):

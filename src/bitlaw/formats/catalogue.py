@@ -125,7 +125,8 @@ def parse_format(name: str | int | Format) -> Format:
             if match:
                 return family.make(*map(int, match.groups()))
     known = [*NAMED, *(family.example for family in FAMILIES)]
-    raise ConfigError(f"unknown format {name!r}; {nearest(str(name), known)}; `bitlaw formats` lists them")
+    short = str(name)[:80]
+    raise ConfigError(f"unknown format {short!r}; {nearest(short, known)}; `bitlaw formats` lists them")
 
 
 def law_bits(fmt: Format) -> float:

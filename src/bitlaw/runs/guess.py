@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import polars as pl
 
@@ -94,6 +95,7 @@ _OUTER = {
     "data",
     "train_config",
 }
+_KEPT = 20_000  # names, of which each is looked at for every column of ours
 _PREFIXES = {"k": "k", "m": "M", "mm": "M", "b": "B", "bn": "B", "t": "T", "g": "G"}
 _PREFIXES |= {
     "million": "M",
@@ -109,6 +111,7 @@ _TEXT_QUANTITY = (
 )
 
 
+@lru_cache(_KEPT)
 def plain(name: str) -> str:
     """A name as the lists above write it; single capitals stay.
 
@@ -127,6 +130,7 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w%]+|_+", "_", joined.lower()).strip("_")
 
 
+@lru_cache(_KEPT)
 def unit_in(name: str) -> tuple[str, str]:
     """A name without the unit that it ends in, and the unit.
 

@@ -21,6 +21,7 @@ from .raw import Problem, Raw, Tell, shown, silent, together
 from .sources import open_source
 from .table import Runs
 
+MAX_NAME = 500  # characters of a column's name
 SHOWN = 10  # problems spelled out in one message
 
 
@@ -128,6 +129,9 @@ def read_raw(source: Any, separator: str | None = None, tell: Tell = silent) -> 
     raw = together([open_source(one, separator, tell) for one in several])
     if not raw.places and not raw.problems:
         raise DataError(f"{raw.name or 'the data frame'} has a header but no rows")
+    longest = max(raw.frame.columns, key=len, default="")
+    if len(longest) > MAX_NAME:
+        raise DataError(f"a column's name has {len(longest):,} characters, {shown(longest)!r}; shorten it")
     return raw
 
 
