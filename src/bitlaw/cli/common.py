@@ -46,13 +46,13 @@ def counted(name: str) -> Any:
     return name
 
 
-def command_line(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
+def command_line(verb: str, argument: str | list[str], *flags: tuple[str, Any]) -> str:
     """The command line that does the same again; flags that are None or False are left out.
 
     >>> command_line("report", "my runs.csv", ("--law", "kumar"), ("--budget", None), ("--compare", True))
     "bitlaw report 'my runs.csv' --law kumar --compare"
     """
-    words = ["bitlaw", verb, argument]
+    words = ["bitlaw", *verb.split(), *([argument] if isinstance(argument, str) else argument)]
     for flag, value in flags:
         if value is not None and value is not False:
             words += [flag] if value is True else [flag, str(value)]

@@ -126,7 +126,7 @@ def isoflop(
     from ..fitting import isoflop as find
     from ..units import parse_quantity
 
-    budgets = [parse_quantity(text, "budget") for text in budget] if budget else None
+    budgets = [parse_quantity(text, "flops") for text in budget] if budget else None
     found = find(runs, approach, budgets, count=counted(count), interval=interval)
     show(found, json_)
 

@@ -12,7 +12,7 @@ from ..runs import read_runs
 from .centre import rescaled
 from .minimize import Aim, estimate_noise, pose
 from .objective import Problem
-from .result import Fit, Provenance
+from .result import Fit
 from .rows import select
 from .solve import Optimum, polish
 
@@ -33,7 +33,7 @@ def again(fit: Fit, runs: Any) -> tuple[Problem, Optimum, list[str]]:
         DataError: other rows, or rows that the fit weighted, which it does not remember.
     """
     table = read_runs(runs)
-    if Provenance.of(table).rows_sha256 != fit.provenance.rows_sha256:
+    if not fit.is_of(table):
         raise DataError("these are not the rows that the fit was made from; give those, or fit again")
     fixed = {e.parameter.name: e.value for e in fit.estimates if e.status == "fixed"}
     count: Any = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"

@@ -189,6 +189,10 @@ class Fit:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
 
+    def is_of(self, runs: Runs) -> bool:
+        """Whether the fit was made from these very rows."""
+        return Provenance.of(runs).rows_sha256 == self.provenance.rows_sha256
+
     def predict(self, **inputs: ArrayLike) -> Array:
         """Predict the loss after training and quantisation; as `Law.predict`."""
         return self.law.predict(self.values, **inputs)

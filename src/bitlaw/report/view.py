@@ -30,10 +30,12 @@ class View:
         fit: the fit.
         frame: rows with a loss in table order (what held-out indices point into), with `measured`, what the law
             predicts, and a column for each of the law's inputs, NaN where the table does not say.
+        own: whether the fit was made from these rows; held-out indices mean nothing in others.
     """
 
     fit: Fit
     frame: pl.DataFrame
+    own: bool
 
     @classmethod
     def of(cls, runs: Runs | View, fit: Fit) -> View:
@@ -52,7 +54,7 @@ class View:
             target.fill_null(float("nan")).alias("measured"),
             *(ok.bits(part).alias(f"{part}_bits") for part in (*PARTS, "post")),
         ).with_columns(_read(ok, i.column).alias(i.column) for i in inputs)
-        return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")))
+        return cls(fit, frame.with_columns(pl.int_range(frame.height).alias("place")), fit.is_of(runs))
 
     @cached_property
     def trained(self) -> pl.DataFrame:
@@ -66,9 +68,15 @@ class View:
 
     @cached_property
     def held(self) -> dict[int, float]:
-        """The signed relative error of each held-out row, by its place."""
+        """The signed relative error of each held-out row, by its place; nothing for rows of another fit."""
         held = self.fit.held_out
-        return {} if held is None else dict(zip(held.index, held.errors, strict=True))
+        if held is None or not self.own:
+            return {}
+        return {
+            place: error
+            for place, error in zip(held.index, held.errors, strict=True)
+            if place < len(self.frame)
+        }
 
     def weights_only(self) -> pl.DataFrame:
         """Trained rows whose activations, keys and values are unquantised."""

@@ -91,9 +91,9 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
         Points(measured, error, "fitted", hover=hover(rows), ids=rows["id"].to_list(), faint=True),
     ]
     held = ""
-    if fit.held_out and len(fit.held_out.index):
-        out = view.frame[list(fit.held_out.index)]
-        errors = 100 * np.array(fit.held_out.errors)
+    if fit.held_out and view.held:
+        out = view.frame[list(view.held)]
+        errors = 100 * np.array(list(view.held.values()))
         marks.append(
             Points(
                 out["measured"].to_numpy(),
