@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        cure = "" if path.parent.is_dir() else f"; make the folder {path.parent} first"
+        raise DataError(f"cannot write {path}: {error.strerror or error}{cure}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_toml(path: str | os.PathLike[str], max_bytes: int, hint: str = "name a TOML file") -> dict[str, Any]:

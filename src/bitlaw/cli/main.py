@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,7 +173,11 @@ def fit(
         return
     print(result, *([comparison] if comparison else []), sep="\n\n")
     if save is not None:
-        print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
+        from ..planning.source import sensible_budget, why_not_plannable
+
+        words = ["bitlaw", "plan", "--fit", str(save), "--budget", f"{sensible_budget(result.ranges):.3g}"]
+        use = f"; use it with: {shlex.join(words)}" if not why_not_plannable(result.law) else ""
+        print(f"\nSaved to {save}{use}")
 
 
 for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):

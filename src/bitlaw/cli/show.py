@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..planning import Plan
     from ..runs import Runs
 
-SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
 KINDS = (".json",)  # of saved fits
 
 
@@ -139,13 +138,12 @@ def _saved(
 def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan]:
     """What was asked; where no budget was said, the best model for a sensible one, if the law has an answer."""
     from ..planning import plan
-    from ..planning.source import Source, why_not_plannable
-    from ..report.panel import largest_cost
+    from ..planning.source import SENSIBLE, sensible_budget, why_not_plannable
 
     found = [plan(fitted, budget=budget)] if budget is not None else []
     if budget is None and not why_not_plannable(fitted.law):
         try:
-            flops = float(f"{SENSIBLE * largest_cost(Source.of(fitted, fitted.level)):.3g}")
+            flops = sensible_budget(fitted.ranges)
             answer = plan(fitted, budget=flops)
             said = f"nobody said a budget: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
             said += "on the most tokens of the rows costs"

@@ -16,6 +16,7 @@ from ..html import escape, items
 from ..html import table as html_table
 from ..units import format_quantity
 
+ENDLESS = 1e18  # tokens that nobody has: a search that came here found no limit
 SHOWN = 12  # options printed; all are in the JSON
 OTHERS = "The same question by other laws and objectives"
 
@@ -280,10 +281,10 @@ def _table(title: str, header: list[str], rows: list[list[str]], left: set[int])
 
 def quantity(name: str, value: float) -> str:
     """A value as people read it."""
-    if math.isnan(value):
+    if math.isnan(value) or value == -math.inf:
         return "-"
-    if math.isinf(value):
-        return "without end" if value > 0 else "-"
+    if _endless(name, value):
+        return "without end"
     if name == "params" or name.endswith(("tokens", "steps", "batch")):
         return format_quantity(value)
     if name in ("loss", "gap"):
@@ -300,8 +301,21 @@ def quantity(name: str, value: float) -> str:
 
 
 def span(name: str, low: float, high: float) -> str:
-    """A range as people read it."""
-    return "" if math.isnan(low) else f"{quantity(name, low)} to {quantity(name, high)}"
+    """A range as people read it.
+
+    >>> span("tokens", 2e10, 3e12), span("tokens", 2e10, 6e20), span("loss", math.nan, math.nan)
+    ('20B to 3T', '20B or more', '')
+    """
+    if math.isnan(low):
+        return ""
+    if _endless(name, high):
+        return quantity(name, low) if _endless(name, low) else f"{quantity(name, low)} or more"
+    return f"{quantity(name, low)} to {quantity(name, high)}"
+
+
+def _endless(name: str, value: float) -> bool:
+    of_tokens = name in ("tokens", "tokens_per_param", "critical_tokens")
+    return value == math.inf or (of_tokens and value >= ENDLESS)
 
 
 def _null(value: Any) -> Any:
