@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -70,3 +72,12 @@ def show(value: Any, as_json: bool) -> None:
         print_json(value.as_json())
     else:
         print(value)
+
+
+@contextmanager
+def working(doing: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is being done; what it gives changes the words."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing) as status:
+        yield status.update

@@ -21,6 +21,7 @@ from .common import (
     command_line,
     counted,
     print_json,
+    working,
 )
 from .corpus import corpus_app
 from .explore import explore
@@ -165,7 +166,8 @@ def fit(
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
     how |= {"count": counted(count), "interval": interval}
-    result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
+    with working(f"fitting {law}"):
+        result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
     if save is not None:
         result.save(save)
     if json_:

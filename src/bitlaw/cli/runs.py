@@ -159,8 +159,9 @@ def runs_import(
 
     Units: k, M, B, T, P, Ki, Mi, Gi, or a factor like 1e9; `bits` a token; `ppl` (perplexity); `percent`; `accuracy`,
     `accuracy%` (to error); `quantity` (text like 7B or 20,000,000); `hours`, `minutes`, `days`, `ms`; for formats `int`
-    (4 is int4), `fp` (8 is e4m3), `dtype` (bfloat16), `gguf` (Q4_K_M); for status `state` (finished is ok). An empty right side,
-    `--map loss=`, leaves a column empty. A mapping file has tables [columns] and [constants]; --save-map writes one.
+    (4 is int4), `fp` (8 is e4m3), `dtype` (bfloat16), `gguf` (Q4_K_M); for status `state` (finished is ok). An
+    empty right side, `--map loss=`, leaves a column empty. A mapping file has tables [columns] and [constants];
+    --save-map writes one.
     """
     from ..runs import as_toml, propose, read_mapping, read_raw, write_problems
     from ..runs.importing import BadRows, carry_out, check_whole

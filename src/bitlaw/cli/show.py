@@ -11,7 +11,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError, FitError
 from ..units import format_quantity
-from .common import JsonFlag, WhereOption, command_line, print_json
+from .common import JsonFlag, WhereOption, command_line, print_json, working
 
 if TYPE_CHECKING:
     from ..fitting import Comparison, Fit
@@ -83,19 +83,22 @@ def report(
         ("--thorough", thorough),
     ]
     if runs.endswith(KINDS):
-        table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
+        with working("reading the fit"):
+            table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
         shown, how["planner"] = runs, ("bitlaw", "plan", "--fit", runs)
     else:
         if rows is not None:
             raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
-        table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
+        with working("fitting"):
+            table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [])
         shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
         saving = ["bitlaw", "fit", shown, "--law", (law or ["kumar"])[0], "--save", "fit.json"]
         saving += [word for condition in where or () for word in ("--where", condition)]
         how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": shlex.join(saving)}
     how["command"] = command_line("report", shown, *flags)
-    plans = list(_plans(fitted, budget, quantize_to or []))
-    write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
+    with working("planning and drawing"):
+        plans = list(_plans(fitted, budget, quantize_to or []))
+        write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
     if json_:
         print_json({"report": str(out)})
     else:

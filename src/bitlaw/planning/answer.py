@@ -14,6 +14,7 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..html import escape, items
 from ..html import table as html_table
+from ..terminal import text_width
 from ..units import format_quantity
 
 ENDLESS = 1e18  # tokens that nobody has: a search that came here found no limit
@@ -179,7 +180,7 @@ class Plan:
         return (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason))
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
+        console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
         console.print(f"{self.question}\nLaw: {self.law}", markup=False)
         console.print(answers_table(self))
         if self.options:
@@ -273,7 +274,7 @@ def others_table(plan: Plan) -> Table:
 def _table(title: str, header: list[str], rows: list[list[str]], left: set[int]) -> Table:
     table = Table(title=title or None, title_justify="left")
     for k, name in enumerate(header):
-        table.add_column(name, justify="left" if k in left else "right")
+        table.add_column(name, justify="left" if k in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
