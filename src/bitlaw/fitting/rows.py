@@ -339,15 +339,16 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         unit, objective = frame["unit"].drop_nulls()[0], frame["objective"].drop_nulls().head(1).to_list()
         loss = objective[0] if objective else "loss"
         notes.append(f"tokens are {unit} here, and nats/token are {loss} a unit of them")
-    elif (middle := frame["loss"].median()) is not None and float(middle) > MOST_LOSS:  # type: ignore[arg-type]
+    elif (middle := float(np.median(frame["loss"].to_numpy()))) > MOST_LOSS:
         notes.append(
             f"half of the losses are above {middle:.3g}, more nats a token than guessing costs: perplexities, or per "
             "cent? bitlaw runs import turns such columns into losses"
         )
     for name in ("params", "tokens"):
-        if (most := frame[name].max()) is not None and float(most) < FEW:  # type: ignore[arg-type]
+        counts = frame[name].drop_nulls().to_numpy()
+        if len(counts) and counts.max() < FEW:
             notes.append(
-                f"{name} are at most {most:.3g}: are they millions or billions? bitlaw runs import has units for them"
+                f"{name} are at most {counts.max():.3g}: are they millions or billions? bitlaw runs import has units for them"
             )
     schedules = frame["schedule"].drop_nulls().unique().sort().to_list()
     if len(schedules) > 1:
