@@ -298,6 +298,7 @@ def _store(came: Imported, out: str, tell: Tell) -> int:
 
 
 def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
+    from ..formats import UNQUANTIZED
     from ..runs import is_address
 
     for problem in came.problems[:_SHOWN]:
@@ -312,6 +313,6 @@ def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
         print(f"{came.diverged} of them diverged: their loss was nan or inf")
     if new < len(came.runs):
         print(f"{len(came.runs) - new} rows were there already, by their ids, and are left as they were")
-    bits = any(came.runs.frame[f"{part}_format"].drop_nulls().len() for part in ("w", "a", "kv", "post"))
+    bits = any((came.runs.bits(part) < UNQUANTIZED).any() for part in ("w", "a", "kv", "post"))
     name = "STORE" if is_address(out) else shlex.quote(out)
     print(f"Next: bitlaw fit {name} --law {'kumar' if bits else 'chinchilla'}")

@@ -138,6 +138,9 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
                 f"{file}; or --ignore {name!r}"
             )
             continue
+        if asked:
+            asked.append(f'column {name!r} ({some}) too: --map "{ours}={name} in int", or --ignore {name!r}')
+            continue
         asked.append(
             f"column {name!r} ({some}) seems to say in how many bits, but not of which format, and rows without one "
             f'count as 16 bits: add --map "{ours}={name} in int" (4 is int4), "... in fp" (8 is e4m3), '
