@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -46,13 +48,13 @@ def counted(name: str) -> Any:
     return name
 
 
-def command_line(verb: str, argument: str, *flags: tuple[str, Any]) -> str:
+def command_line(verb: str, argument: str | list[str], *flags: tuple[str, Any]) -> str:
     """The command line that does the same again; flags that are None or False are left out.
 
     >>> command_line("report", "my runs.csv", ("--law", "kumar"), ("--budget", None), ("--compare", True))
     "bitlaw report 'my runs.csv' --law kumar --compare"
     """
-    words = ["bitlaw", verb, path(argument)]
+    words = ["bitlaw", *verb.split(), *map(path, [argument] if isinstance(argument, str) else argument)]
     for flag, value in flags:
         if value is not None and value is not False:
             words += [flag] if value is True else [flag, str(value)]
@@ -70,3 +72,12 @@ def show(value: Any, as_json: bool) -> None:
         print_json(value.as_json())
     else:
         print(value)
+
+
+@contextmanager
+def working(doing: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something is being done; what it gives changes the words."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing) as status:
+        yield status.update

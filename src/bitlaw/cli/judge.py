@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, WhereOption, counted, show
+from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, WhereOption, counted, show, working
 
 LawOption = Annotated[str, typer.Option(help="See `bitlaw laws list`, or a .toml file of your own.")]
 SPLITS = ("largest", "longest", "lowest-bits")
@@ -43,15 +43,17 @@ def compare(
     for name in hold_out or ():
         if name not in known:
             raise ConfigError(f"unknown split {name!r}; {nearest(name, known)}")
-    found = rank(
-        meant(read_runs(runs), where or ()),
-        law or None,
-        what="gap" if gaps else "loss",
-        hold_out=[known[name] for name in hold_out] if hold_out else None,
-        count=counted(count),
-        interval=interval,
-        criteria=criteria,
-    )
+    with working("looking at the rows") as tell:
+        found = rank(
+            meant(read_runs(runs), where or ()),
+            law or None,
+            what="gap" if gaps else "loss",
+            hold_out=[known[name] for name in hold_out] if hold_out else None,
+            count=counted(count),
+            interval=interval,
+            criteria=criteria,
+            on_law=lambda share, name: tell(f"fitting {name} ({share:.0%} done)"),
+        )
     show(found, json_)
 
 
@@ -126,7 +128,7 @@ def isoflop(
     from ..fitting import isoflop as find
     from ..units import parse_quantity
 
-    budgets = [parse_quantity(text, "budget") for text in budget] if budget else None
+    budgets = [parse_quantity(text, "flops") for text in budget] if budget else None
     found = find(runs, approach, budgets, count=counted(count), interval=interval)
     show(found, json_)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from .common import (
     command_line,
     counted,
     print_json,
+    working,
 )
 from .corpus import corpus_app
 from .explore import explore
@@ -165,7 +167,8 @@ def fit(
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
     how |= {"count": counted(count), "interval": interval}
-    result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
+    with working(f"fitting {law}"):
+        result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
     if save is not None:
         result.save(save)
     if json_:
@@ -173,7 +176,11 @@ def fit(
         return
     print(result, *([comparison] if comparison else []), sep="\n\n")
     if save is not None:
-        print(f"\nSaved to {save}; use it with: bitlaw plan --fit {save} --budget 1e21")
+        from ..planning.source import sensible_budget, why_not_plannable
+
+        words = ["bitlaw", "plan", "--fit", str(save), "--budget", f"{sensible_budget(result.ranges):.3g}"]
+        use = f"; use it with: {shlex.join(words)}" if not why_not_plannable(result.law) else ""
+        print(f"\nSaved to {save}{use}")
 
 
 for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):

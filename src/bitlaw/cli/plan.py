@@ -214,8 +214,8 @@ def plan(
 def _write(path: Path, text: str) -> None:
     from ..files import whole
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
     print(f"Wrote {path}", file=sys.stderr)
 

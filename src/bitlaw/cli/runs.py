@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, DataError
 from ..shell import join, path
-from .common import JsonFlag, RunsArgument, print_json
+from .common import JsonFlag, RunsArgument, command_line, print_json
 
 if TYPE_CHECKING:
     from ..runs import Imported, Proposal
@@ -135,8 +136,11 @@ def runs_import(
         Path | None, typer.Option(help="Write what became of which column, for --map.")
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Between cells of CSV; default: comma, in .tsv tab.")
+        str | None, typer.Option(help="Between cells of CSV, like ';' or tab; default: comma, in .tsv tab.")
     ] = None,
+    decimal_comma: Annotated[
+        bool, typer.Option("--decimal-comma", help="Numbers are written 1.234,5 and not 1,234.5.")
+    ] = False,
     json_: JsonFlag = False,
 ) -> None:
     """Bring in runs from anybody's table, tracker or tool, every cell checked.
@@ -155,22 +159,28 @@ def runs_import(
 
     Units: k, M, B, T, P, Ki, Mi, Gi, or a factor like 1e9; `bits` a token; `ppl` (perplexity); `percent`; `accuracy`,
     `accuracy%` (to error); `quantity` (text like 7B or 20,000,000); `hours`, `minutes`, `days`, `ms`; for formats `int`
-    (4 is int4), `fp` (8 is e4m3), `dtype` (bfloat16), `gguf` (Q4_K_M). An empty right side, `--map loss=`, leaves a
-    column empty. A mapping file has tables [columns] and [constants]; --save-map writes one.
+    (4 is int4), `fp` (8 is e4m3), `dtype` (bfloat16), `gguf` (Q4_K_M); for status `state` (finished is ok). An
+    empty right side, `--map loss=`, leaves a column empty. A mapping file has tables [columns] and [constants];
+    --save-map writes one.
     """
     from ..runs import as_toml, propose, read_mapping, read_raw, write_problems
-    from ..runs.importing import BadRows, carry_out
+    from ..runs.importing import BadRows, carry_out, check_whole
     from .progress import Reporter
 
     said = read_mapping(map_ or (), set_ or (), ignore or ())
     if out in sources:
         raise ConfigError(f"{out} is what is read; name another file with -o")
     with Reporter() as reporter:
-        raw = read_raw(list(map(_home, sources)), separator, _telling(reporter))
+        raw = read_raw(list(map(_home, sources)), separator, decimal_comma, _telling(reporter))
     proposal = propose(raw, said, guess)
     _show(proposal, raw.notes)
+    check_whole(raw, proposal)
     if proposal.guesses and not yes:
-        _confirm(proposal, sources, out)
+        flags: list[tuple[str, Any]] = [("--map", text) for text in map_ or ()]
+        flags += [("--set", text) for text in set_ or ()] + [("--ignore", name) for name in ignore or ()]
+        flags += [("--keep-good", not strict), ("--diverged", diverged), ("--problems", problems)]
+        flags += [("--save-map", save_map), ("--separator", separator), ("--decimal-comma", decimal_comma)]
+        _confirm(proposal, sources, [("-o", _plain_words(out)), *flags])
     with Reporter() as reporter:
         tell = _telling(reporter)
         try:
@@ -244,20 +254,24 @@ def _show(proposal: Proposal, notes: tuple[str, ...]) -> None:
         console.print(Text(f"Note: {remark}"))
 
 
-def _confirm(proposal: Proposal, sources: list[str], out: str) -> None:
+def _confirm(proposal: Proposal, sources: list[str], flags: list[tuple[str, Any]]) -> None:
     """Ask whether guesses are right.
+
+    Args:
+        proposal: with the guesses.
+        sources: what is read.
+        flags: what was said beside it.
 
     Raises:
         ConfigError: nobody can be asked, or they are wrong.
     """
-    words = ["bitlaw", "runs", "import", *map(path, sources), "-o", _plain_words(out)]
-    for rule in proposal.guesses:
-        words += ["--map", str(rule)]
-    again = join(words)
+    flags = [*flags, *(("--map", str(rule)) for rule in proposal.guesses)]
+    again = command_line("runs import", sources, *flags)
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{len(proposal.guesses)} columns are guesses; add --yes if they are right, or say them: {again}"
         )
+    signal.siginterrupt(signal.SIGINT, True)  # with polars imported, Ctrl-C would wait for the answer
     if not typer.confirm("Are the guesses right?", err=True):
         raise ConfigError(f"nothing was imported; change what is wrong in: {again} --no-guess")
 
@@ -283,6 +297,7 @@ def _store(came: Imported, out: str, tell: Tell) -> int:
 
 
 def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
+    from ..formats import UNQUANTIZED
     from ..runs import is_address
 
     for problem in came.problems[:_SHOWN]:
@@ -297,6 +312,6 @@ def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
         print(f"{came.diverged} of them diverged: their loss was nan or inf")
     if new < len(came.runs):
         print(f"{len(came.runs) - new} rows were there already, by their ids, and are left as they were")
-    bits = any(came.runs.frame[f"{part}_format"].drop_nulls().len() for part in ("w", "a", "kv", "post"))
+    bits = any((came.runs.bits(part) < UNQUANTIZED).any() for part in ("w", "a", "kv", "post"))
     name = "STORE" if is_address(out) else join([path(out)])
     print(f"Next: bitlaw fit {name} --law {'kumar' if bits else 'chinchilla'}")

@@ -11,7 +11,7 @@ import typer
 from ..errors import BitlawError, ConfigError, FitError
 from ..shell import join, path
 from ..units import format_quantity
-from .common import JsonFlag, WhereOption, command_line, print_json
+from .common import JsonFlag, WhereOption, command_line, print_json, working
 
 if TYPE_CHECKING:
     from ..fitting import Comparison, Fit
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..runs import Runs
 
 LEVEL = 0.9  # of intervals
-SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
 KINDS = (".json",)  # of saved fits
 
 
@@ -91,22 +90,24 @@ def report(
     if runs.endswith(KINDS):
         if interval is not None:
             raise ConfigError("a saved fit has its intervals already; drop --interval, or fit again with it")
-        table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
+        with working("reading the fit"):
+            table, fitted, comparison = _saved(runs, rows, law, compare, where or [])
         shown, how["planner"] = runs, ("bitlaw", "plan", "--fit", runs)
     else:
         if rows is not None:
             raise ConfigError("--runs is for the rows of a saved fit; name the fit, or the rows alone")
-        table, fitted, comparison = _fitted(
-            runs, law or ["kumar"], compare, where or [], LEVEL if interval is None else interval
-        )
+        level = LEVEL if interval is None else interval
+        with working("fitting"):
+            table, fitted, comparison = _fitted(runs, law or ["kumar"], compare, where or [], level)
         shown = table.source if is_address(runs) else runs  # a page is passed on; a password is not
         saving = ["bitlaw", "fit", path(shown), "--law", (law or ["kumar"])[0], "--save", "fit.json"]
         saving += [] if interval is None else ["--interval", f"{interval:g}"]
         saving += [word for condition in where or () for word in ("--where", condition)]
         how |= {"planner": ("bitlaw", "plan", "--fit", "fit.json"), "before": join(saving)}
     how["command"] = command_line("report", shown, *flags)
-    plans = list(_plans(fitted, budget, quantize_to or []))
-    write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
+    with working("planning and drawing"):
+        plans = list(_plans(fitted, budget, quantize_to or []))
+        write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
     if json_:
         print_json({"report": str(out)})
     else:
@@ -149,14 +150,13 @@ def _saved(
 def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan]:
     """What was asked; where no budget was said, the best model for a sensible one, if the law has an answer."""
     from ..planning import plan
-    from ..planning.source import Source, why_not_plannable
-    from ..report.panel import largest_cost
+    from ..planning.source import SENSIBLE, sensible_budget, why_not_plannable
 
     level = fitted.level
     found = [plan(fitted, budget=budget, interval=level)] if budget is not None else []
     if budget is None and not why_not_plannable(fitted.law):
         try:
-            flops = float(f"{SENSIBLE * largest_cost(Source.of(fitted, level)):.3g}")
+            flops = sensible_budget(fitted.ranges)
             answer = plan(fitted, budget=flops, interval=level)
             said = f"nobody said a budget: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
             said += "on the most tokens of the rows costs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +54,9 @@ def _carried(table: Runs, count: Count, what: What) -> tuple[list[tuple[str, Row
     for law in LAWS.values():
         if law.target != "loss":
             why[law.name] = f"it predicts {law.target}, not the loss"
+            continue
+        if what == "loss" and law.loss == 0:
+            why[law.name] = "it predicts the gap alone; gaps are compared by --gaps, what='gap'"
             continue
         try:
             reduced = select(law, table, count)
@@ -131,7 +134,7 @@ def compare(
         raise FitError(
             "there is nothing to compare; name at least one law"
             if laws is not None
-            else "the rows can carry no law of the catalogue: " + "; ".join(set(left_out.values()))
+            else f"the rows can carry no law of the catalogue; {_least(left_out, what)}"
         )
     rankings = []
     for k, split in enumerate(splits):
@@ -148,6 +151,12 @@ def compare(
     if not rankings:
         raise FitError("no split can be held out: " + "; ".join(left_out[s.name] for s in splits))
     return Comparison(tuple(rankings), left_out)
+
+
+def _least(left_out: Mapping[str, str], what: What) -> str:
+    """Why one of the simplest laws is not among them; what the others ask for is more."""
+    name = "chinchilla" if what == "loss" else "gap-kumar"
+    return f"of {name}: {left_out[name]}"
 
 
 def _rows_of(table: Runs, what: What) -> Runs:

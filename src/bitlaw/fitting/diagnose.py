@@ -185,9 +185,10 @@ def barely_trained(problem: Problem) -> list[str]:
     few = int((tokens < params).sum())
     if not few:
         return []
+    swapped = " (are the columns params and tokens swapped?)" if few == len(block) > 1 else ""
     return [
         f"{few} of {len(block)} rows have seen fewer tokens than they have parameters; models trained that little bend "
-        "the exponents, so see what the fit is without them"
+        f"the exponents, so see what the fit is without them{swapped}"
     ]
 
 

@@ -267,11 +267,12 @@ def _estimates(
             and high > (SPAN_OF_FLOOR if name in problem.law.floors else SPAN) * low
         ):
             status = "not identified"
+            factor = f"{high / low:.0f}" if high < 1e6 * low else f"{high / low:.0e}"
             notes.append(
-                f"{name} by itself is not identified, its interval spans a factor of {high / low:.0f}: its term is "
+                f"{name} by itself is not identified, its interval spans a factor of {factor}: its term is "
                 "known in the middle of the data, and it trades off against the exponent elsewhere"
                 if k in problem.law.compiled.total.linear
-                else f"{name} is hardly identified: its interval spans a factor of {high / low:.0f}"
+                else f"{name} is hardly identified: its interval spans a factor of {factor}"
             )
         if status == "not identified" and high - low <= 1e-9 * abs(
             high

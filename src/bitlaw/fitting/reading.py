@@ -28,7 +28,7 @@ def read_json(path: Path, what: str, mark: str, most: int, format_: int, cure: s
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; {cure}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON, so it is not a {what}: {error}") from error
+        raise DataError(f"{path} is not JSON, so it is not a {what} ({str(error)[:80]}); {cure}") from error
     if not isinstance(data, dict) or mark not in data:
         raise DataError(f"{path} is not a {what}; {cure}")
     if data[mark] != format_:

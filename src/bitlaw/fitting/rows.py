@@ -17,6 +17,8 @@ from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
+MOST_LOSS = 15.0  # nats a token: guessing among three million tokens costs as much
+FEW = 1000  # parameters, or tokens: no model of language has as few
 #: Parts whose low precision moves a loss, and which hardly any law reads.
 UNREAD = {
     "emb": "embeddings of low precision",
@@ -152,6 +154,11 @@ def select(
     is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
     if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):
         what = law.target if law.loss != 0 else "gap"
+        if what == "gap" and quantized.any() and not np.isfinite(gap).any():
+            notes.append(
+                f"{int(quantized.sum())} rows quantised after training have none (column gap: their loss less that of "
+                "the row before, on the same tokens)"
+            )
         raise FitError(f"no row is left whose {what} this law can predict; " + "; ".join(notes[general:]))
     cluster = _clusters(frame)
     weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
@@ -332,6 +339,18 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         unit, objective = frame["unit"].drop_nulls()[0], frame["objective"].drop_nulls().head(1).to_list()
         loss = objective[0] if objective else "loss"
         notes.append(f"tokens are {unit} here, and nats/token are {loss} a unit of them")
+    elif (middle := float(np.median(frame["loss"].to_numpy()))) > MOST_LOSS:
+        notes.append(
+            f"half of the losses are above {middle:.3g}, more nats a token than guessing costs: perplexities, or per "
+            "cent? bitlaw runs import turns such columns into losses"
+        )
+    for name in ("params", "tokens"):
+        counts = frame[name].drop_nulls().to_numpy()
+        if len(counts) and counts.max() < FEW:
+            notes.append(
+                f"{name} are at most {counts.max():.3g}: are they millions or billions? "
+                "bitlaw runs import has units for them"
+            )
     schedules = frame["schedule"].drop_nulls().unique().sort().to_list()
     if len(schedules) > 1:
         notes.append(

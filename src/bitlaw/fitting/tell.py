@@ -13,6 +13,7 @@ from rich.table import Table
 from ..html import escape as shown
 from ..html import items
 from ..html import table as html_table
+from ..terminal import text_width
 from ..units import format_quantity, percent
 from .objective import HUBER
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .ranking import Comparison, Entry, Ranking
     from .result import Fit, HeldOut
     from .shift import Shift
-
-WIDTH = 110
 
 
 def number(value: float) -> str:
@@ -35,8 +34,8 @@ def number(value: float) -> str:
 
 
 def render(*parts: Table | str) -> str:
-    """Turn tables and lines into plain text of a fixed width."""
-    console = Console(file=io.StringIO(), width=WIDTH, no_color=True, highlight=False)
+    """Turn tables and lines into plain text."""
+    console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
     for part in parts:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -76,7 +75,7 @@ def fit_text(fit: Fit) -> str:
     table = Table(title=fit_title(fit), title_justify="left")
     header, rows = estimate_cells(fit)
     for name in header:
-        table.add_column(name, justify="right" if name == "estimate" else "left")
+        table.add_column(name, justify="right" if name == "estimate" else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     return render(table, *fit_lines(fit), *(f"Note: {note}." for note in fit.notes))

@@ -14,8 +14,10 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..html import escape, items
 from ..html import table as html_table
+from ..terminal import text_width
 from ..units import format_quantity, percent
 
+ENDLESS = 1e18  # tokens that nobody has: a search that came here found no limit
 SHOWN = 12  # options printed; all are in the JSON
 OTHERS = "The same question by other laws and objectives"
 
@@ -180,7 +182,7 @@ class Plan:
         return (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason))
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
+        console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
         console.print(f"{self.question}\nLaw: {self.law}", markup=False)
         console.print(answers_table(self))
         if self.options:
@@ -276,7 +278,7 @@ def others_table(plan: Plan) -> Table:
 def _table(title: str, header: list[str], rows: list[list[str]], left: set[int]) -> Table:
     table = Table(title=title or None, title_justify="left")
     for k, name in enumerate(header):
-        table.add_column(name, justify="left" if k in left else "right")
+        table.add_column(name, justify="left" if k in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -284,10 +286,10 @@ def _table(title: str, header: list[str], rows: list[list[str]], left: set[int])
 
 def quantity(name: str, value: float) -> str:
     """A value as people read it."""
-    if math.isnan(value):
+    if math.isnan(value) or value == -math.inf:
         return "-"
-    if math.isinf(value):
-        return "without end" if value > 0 else "-"
+    if _endless(name, value):
+        return "without end"
     if name == "params" or name.endswith(("tokens", "steps", "batch")):
         return format_quantity(value)
     if name in ("loss", "gap"):
@@ -304,8 +306,21 @@ def quantity(name: str, value: float) -> str:
 
 
 def span(name: str, low: float, high: float) -> str:
-    """A range as people read it."""
-    return "" if math.isnan(low) else f"{quantity(name, low)} to {quantity(name, high)}"
+    """A range as people read it.
+
+    >>> span("tokens", 2e10, 3e12), span("tokens", 2e10, 6e20), span("loss", math.nan, math.nan)
+    ('20B to 3T', '20B or more', '')
+    """
+    if math.isnan(low):
+        return ""
+    if _endless(name, high):
+        return quantity(name, low) if _endless(name, low) else f"{quantity(name, low)} or more"
+    return f"{quantity(name, low)} to {quantity(name, high)}"
+
+
+def _endless(name: str, value: float) -> bool:
+    of_tokens = name in ("tokens", "tokens_per_param", "critical_tokens")
+    return value == math.inf or (of_tokens and value >= ENDLESS)
 
 
 def _null(value: Any) -> Any:

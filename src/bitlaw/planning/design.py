@@ -17,6 +17,7 @@ from rich.table import Table
 from ..errors import ConfigError, LawError, nearest
 from ..fitting import Fit
 from ..fitting.objective import student_quantile
+from ..terminal import text_width
 from ..units import format_quantity, parse_quantity, percent
 from .answer import quantity, span
 from .ask import all_read, plan
@@ -118,7 +119,7 @@ class Design:
         return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", seed, settings)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=110, no_color=True, highlight=False)
+        console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
         ends = sum(len(trunk.budgets) for trunk in self.trunks)
         console.print(
             f"What to run next: {self.question}\nLaw: {self.law}\n"

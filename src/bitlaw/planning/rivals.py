@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from ..errors import BitlawError
+from ..errors import BitlawError, FitError
 from ..fitting import Fit, compare, fit, largest
 from ..fitting.objective import Objective
+from ..fitting.ranking import Entry
 from ..laws import LAWS, Published, published
-from ..runs import read_runs
+from ..runs import Runs, read_runs
 from .answer import Other, Plan
 from .source import why_not_plannable
 
@@ -33,10 +34,12 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
     for objective in get_args(Objective):
         if objective != fitted.objective:
             found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
-    ranked = compare(table, hold_out=largest()).entries
-    best, notes = ranked[0], []
+    ranked, notes = _ranked(table)
+    if not fitted.is_of(table):
+        notes.append("these are not the rows that the fit was made from (another table, or other conditions)")
     for entry in ranked:
         if entry.name == fitted.law.name and entry.behind_low > 0:
+            best = ranked[0]
             errors = f"{best.held_out.error:.2%} against {entry.held_out.error:.2%}"
             notes.append(f"{best.name} foretells the largest size clearly better ({errors}); ask it first")
     for entry in ranked:
@@ -51,6 +54,14 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
         except BitlawError as error:
             others.append(Other(name, {}, "", held_out, str(error)))
     return tuple(others), notes
+
+
+def _ranked(table: Runs) -> tuple[tuple[Entry, ...], list[str]]:
+    """Laws by their error on the largest size; none, and why, where that cannot be held out."""
+    try:
+        return compare(table, hold_out=largest()).entries, []
+    except FitError as error:
+        return (), [f"no other laws were asked, for none can be judged on the largest size: {error}"]
 
 
 def by_named(

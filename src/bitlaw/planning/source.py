@@ -18,8 +18,10 @@ from ..laws.law import D
 from ..laws.terms import PRECISION
 from ..units import format_quantity
 from .answer import Answer
+from .cost import train_flops
 
 Array = NDArray[np.float64]
+SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,17 @@ class Source:
                         f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
                     )
         return notes
+
+
+def sensible_budget(ranges: Mapping[str, tuple[float, float]]) -> float:
+    """FLOPs to plan for where nobody said: ten times those of the largest size on the most tokens of the rows.
+
+    >>> sensible_budget({"params": (1e6, 2e6), "tokens": (1e8, 4e8)})
+    4.8e+16
+    """
+    if not {"params", "tokens"} <= ranges.keys():
+        return 1e21
+    return float(f"{SENSIBLE * train_flops(ranges['params'][1], ranges['tokens'][1], 16.0):.3g}")
 
 
 def plannable(law: Law) -> None:

@@ -28,6 +28,10 @@ from .blocks import Answer, Block, Code, Equations, Heading, Items, Panel, Pictu
 from .chart import Chart
 from .panel import panel_data
 
+OTHER_ROWS = (
+    "These are not the rows that the fit was made from (another table, or other conditions): the figures show them "
+    "beside that fit. Fit again to have both from one."
+)
 VERSIONS = ("bitlaw", "numpy", "scipy", "sympy", "polars", "plotly")
 
 
@@ -66,7 +70,7 @@ def content(
         *_answers(fit, comparison, plans),
         *_panel(fit, plans, planner, before),
         Heading("Evidence"),
-        *_evidence(runs, charts, comparison),
+        *_evidence(runs, fit, charts, comparison),
         Heading("Methods"),
         *_methods(runs, fit, command),
     ]
@@ -165,9 +169,13 @@ def _budget(plans: Sequence[Plan]) -> float | None:
 # ---- evidence
 
 
-def _evidence(runs: Runs | None, charts: Sequence[Chart], comparison: Comparison | None) -> Iterator[Block]:
+def _evidence(
+    runs: Runs | None, fit: Fit, charts: Sequence[Chart], comparison: Comparison | None
+) -> Iterator[Block]:
     if runs is None:
         yield Text("The rows of this fit were not given, so figures of them are left out.")
+    elif not fit.is_of(runs):
+        yield Text(OTHER_ROWS)
     yield from (Picture(chart) for chart in charts)
     for ranking in comparison.rankings if comparison else ():
         header, rows = ranking_cells(ranking)

@@ -19,8 +19,7 @@ from ..fitting.tell import draws_text
 from ..laws import Law, Published
 from ..laws.terms import PARTS
 from ..planning.choice import POST_BITS, Choice, chosen
-from ..planning.cost import train_flops
-from ..planning.source import Source, why_not_plannable
+from ..planning.source import Source, sensible_budget, why_not_plannable
 
 MOST_DRAWS = 1000
 BITS = range(2, 16)  # of a part trained in low precision; 16 is unquantised
@@ -55,7 +54,7 @@ def panel_data(
     source = Source.of(law, 0.9)
     (plain,) = chosen(of, None, None)
     drawn = source.theta[1:][:MOST_DRAWS] if source.drawn else source.theta[:0]
-    start = budget or 10 * largest_cost(source)
+    start = budget or sensible_budget(source.ranges)
     low, high = source.ranges.get("params", (1e6, 1e9))
     few, many = source.ranges.get("tokens", (2e7, 2e10))
     return {
@@ -80,13 +79,6 @@ def panel_data(
         "served": _decades(many, few, many * 1e4),
         "command": list(command),
     }
-
-
-def largest_cost(source: Source) -> float:
-    """FLOPs of the largest model on the most tokens that a law was fitted on; 1e20 where that is not known."""
-    if not {"params", "tokens"} <= source.ranges.keys():
-        return 1e20
-    return train_flops(source.ranges["params"][1], source.ranges["tokens"][1], 16.0)
 
 
 def controls(law: Law, plain: Choice) -> list[dict[str, Any]]:

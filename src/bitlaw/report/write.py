@@ -85,7 +85,7 @@ def is_text(path: str | os.PathLike[str]) -> bool:
 
     Raises:
         ConfigError: an ending that is neither.
-        DataError: a folder.
+        DataError: a folder, or a name in one that there is not.
 
     >>> is_text("report.md"), is_text("report.html")
     (True, False)
@@ -93,6 +93,8 @@ def is_text(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"cannot write {path}: it is a folder; name a file in it, like report.html")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if path.suffix.lower() not in (*PAGES, *TEXTS):
         raise ConfigError(f"a report ends in .html or .md, not {path.name!r}; name it like report.html")
     return path.suffix.lower() in TEXTS

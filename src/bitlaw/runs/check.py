@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import DataError
 from ..formats import parse_format
 from .schema import COLUMN, SCHEMA, STATUSES, UNSEEN, Column
 
@@ -265,13 +264,3 @@ def numbers(series: pl.Series) -> tuple[pl.Series, list[Flaw]]:
 
 #: A number of any size: `number` of the schema, without its bounds.
 _ANY = Column("gap", "number", "any number")
-
-
-def refuse(source: str, problems: list[str], shown: int) -> None:
-    """Say all of it at once.
-
-    Raises:
-        DataError: naming the first problems, and how many more there are.
-    """
-    more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
-    raise DataError((f"{source}: " if source else "") + "; ".join(problems[:shown]) + more)

@@ -48,6 +48,7 @@ MEANINGS = {
     "fp": "bits of a float format: 4 to e2m1, 6 to e3m2, 8 to e4m3; 16 is bf16, 32 is fp32",
     "dtype": "names like torch's: bfloat16, float8_e4m3fn, int8",
     "gguf": "llama.cpp's types by their bits: Q4_K_M to int4; F16, BF16 and F32 are not quantised",
+    "state": "a tracker's: finished to ok; crashed, failed, killed, running and others to failed",
 }
 UNITS = (*FACTORS, *(name for name in MEANINGS if name not in FACTORS))
 QUANTITIES = {"parameters": "params", "tokens": "tokens", "flops": "flops", "bytes": "bytes"}
@@ -74,6 +75,8 @@ def check_unit(unit: str, ours: str) -> None:
     column = COLUMN[ours]
     if unit in ("int", "fp", "dtype", "gguf"):
         fits = column.kind == "format"
+    elif unit == "state":
+        fits = ours == "status"
     elif unit == "quantity":
         fits = column.unit in QUANTITIES
     elif unit in FACTORS or unit in MEANINGS:
@@ -125,8 +128,8 @@ def convert(
     if unit == "quantity":
         kind = QUANTITIES[COLUMN[ours].unit]
         return _each(series, ours, lambda cell: float(f"{parse_quantity(cell, kind):.15g}"))
-    if unit in ("int", "fp", "dtype", "gguf"):
-        turn = {"int": _integer, "fp": _float, "dtype": _dtype, "gguf": _gguf}[unit]
+    if unit in _TURNS:
+        turn = _TURNS[unit]
         return _each(series, ours, turn)
     found, flaws = numbers(series)
     flaws = [Flaw(flaw.row, ours, flaw.reason) for flaw in flaws]
@@ -218,3 +221,10 @@ def _gguf(cell: Any) -> str | None:
             f"{str(cell)[:40]!r} is no type of llama.cpp that bitlaw knows; list the values in a mapping file"
         )
     return "binary" if match[1] == "1" else f"int{match[1]}"
+
+
+def _state(cell: Any) -> str:
+    return "ok" if str(cell).lower() in ("finished", "ok", "completed", "success", "succeeded") else "failed"
+
+
+_TURNS = {"int": _integer, "fp": _float, "dtype": _dtype, "gguf": _gguf, "state": _state}

@@ -7,19 +7,18 @@ All bad cells are reported at once, with line and column. Tables with columns of
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, nearest
-from .check import check, refuse
+from .check import check
 from .export import write
-from .raw import Problem, Raw
+from .raw import Problem, Raw, refuse
 from .schema import SCHEMA
-from .sources.tables import from_csv, from_frame, from_parquet
+from .sources.tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, from_parquet
 from .store import Store, is_address
 from .table import Runs
-
-SHOWN = 10  # bad cells spelled out in one message
 
 
 def read_runs(source: Any) -> Runs:
@@ -65,6 +64,13 @@ def read_runs(source: Any) -> Runs:
         return _checked(from_csv(path))
     if suffix == ".parquet":
         return _checked(from_parquet(path))
+    if suffix in SPREADSHEETS:
+        raise DataError(f"{path} is a spreadsheet; {SAVE_AS_CSV}")
+    if suffix == ".json":
+        raise DataError(
+            f"{path} is no table of runs; a saved fit goes to bitlaw plan --fit, and what a tool has written through "
+            "bitlaw runs import"
+        )
     raise DataError(
         f"cannot tell what {path} is; bitlaw reads .csv, .parquet and .sqlite, "
         "and `bitlaw runs import` makes them of much else"
@@ -90,8 +96,10 @@ def _checked(raw: Raw) -> Runs:
     where = raw.name or "the data frame"
     for name in raw.frame.columns:
         if name not in SCHEMA:
-            hint = "to use columns of other names, see `bitlaw runs import --help`"
-            raise DataError(f"{where}: unknown column {name[:80]!r}; {nearest(name[:80], SCHEMA)}; {hint}")
+            close = nearest(name[:80], SCHEMA)  # the list of all of them would fill a screen
+            hint = f"{close} " if close.startswith("did") else ""
+            hint += f"`bitlaw runs import {shlex.quote(raw.name) if raw.name else 'FILE'}` takes columns of any names"
+            raise DataError(f"{where}: unknown column {name[:80]!r}; {hint}; `bitlaw runs schema` lists ours")
     for name in ("tokens", "loss"):
         if name not in raw.frame.columns:
             raise DataError(f"{where}: column {name!r} is missing; every table needs params, tokens and loss")
@@ -100,5 +108,5 @@ def _checked(raw: Raw) -> Runs:
     frame, flaws = check(raw.frame)
     problems = [*raw.problems, *(Problem(raw.places[f.row], f.column, "", f.reason) for f in flaws)]
     if problems:
-        refuse(raw.name, [str(problem) for problem in problems], SHOWN)
+        refuse(raw.name, problems)
     return Runs(frame, raw.name)

@@ -96,6 +96,9 @@ _OUTER = {
     "train_config",
 }
 _KEPT = 20_000  # names, of which each is looked at for every column of ours
+#: Outer names of what was counted in evaluation, not in training.
+_EVALUATION = {"eval", "evaluation", "val", "valid", "validation", "test"}
+_ENDS = {"finished", "failed", "crashed", "killed", "running"}
 _PREFIXES = {"k": "k", "m": "M", "mm": "M", "b": "B", "bn": "B", "t": "T", "g": "G"}
 _PREFIXES |= {
     "million": "M",
@@ -130,6 +133,16 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w%]+|_+", "_", joined.lower()).strip("_")
 
 
+def ends(name: str) -> list[str]:
+    """A nested name, and what it ends in, as `plain` writes them.
+
+    >>> ends("precision.weight_bits")
+    ['precision_weight_bits', 'weight_bits']
+    """
+    parts = re.split(r"[/.]", name)
+    return [plain(".".join(parts[k:])) for k in range(len(parts))]
+
+
 @lru_cache(_KEPT)
 def unit_in(name: str) -> tuple[str, str]:
     """A name without the unit that it ends in, and the unit.
@@ -151,6 +164,10 @@ def rank(name: str, ours: str) -> int | None:
     for candidate in (plain(name), plain(unit_in(name)[0])):
         if candidate in names:
             return names.index(candidate)
+    if ours in ("params", "tokens") and not _EVALUATION & set(re.split(r"[/.]", name.lower())):
+        for candidate in (*ends(name), *ends(unit_in(name)[0])):
+            if candidate in names:
+                return len(names) + names.index(candidate)
     return None
 
 
@@ -161,7 +178,7 @@ def unit_of(name: str, ours: str, series: pl.Series) -> str:
         cells = filled(series)
         if series.dtype == pl.String and len(cells) and cells.str.contains(_TEXT_QUANTITY).mean() > 0.5:  # type: ignore[operator]
             return "quantity"
-        return "" if short in NAMES[ours] else unit_in(name)[1]
+        return "" if {short, *ends(name)} & set(NAMES[ours]) else unit_in(name)[1]
     if ours == "loss" and ("ppl" in short or "perplexity" in short):
         return "ppl"
     if ours == "loss" and "bits" in short:
@@ -177,7 +194,8 @@ def formats_of(name: str, series: pl.Series) -> str | None:
     if not len(cells) or cells.cast(pl.String, strict=False).str.to_lowercase().str.contains(_NATIVE).all():
         return None
     short = plain(name)
-    by_name = BITS.get(short) or next((ours for ours in _FORMAT_UNITS if short in NAMES[ours]), None)
+    by_name = next((BITS[end] for end in ends(name) if end in BITS), None)
+    by_name = by_name or next((ours for ours in _FORMAT_UNITS if short in NAMES[ours]), None)
     return by_name or ("w_format" if format_unit("w_format", cells) is not None else None)
 
 
@@ -198,6 +216,17 @@ def format_unit(ours: str, series: pl.Series) -> str | None:
         if not flaws and not check_column(COLUMN[ours], turned)[1]:
             return unit
     return None
+
+
+def states(frame: pl.DataFrame) -> tuple[str, dict[str, int]]:
+    """The column in which a tracker says how runs ended, and how many ended otherwise than well, by what it says."""
+    for name in frame.columns:
+        if plain(name) == "state" and frame[name].dtype == pl.String:
+            said = filled(frame[name]).str.to_lowercase()
+            if _ENDS & set(said):
+                counts = said.filter(said != "finished").value_counts().sort(said.name)
+                return name, dict(counts.iter_rows())
+    return "", {}
 
 
 def filled(series: pl.Series) -> pl.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,18 @@ import polars as pl
 
 from ..errors import ConfigError, DataError
 from ..files import whole
-from .check import Flaw, check, refuse
+from .check import Flaw, check
 from .convert import convert
 from .export import without_formulas
 from .mapping import read_mapping
 from .proposal import Proposal, propose
-from .raw import Problem, Raw, Tell, shown, silent, together
+from .raw import Problem, Raw, Tell, refuse, shown, silent, together, with_points
 from .sources import open_source
 from .table import Runs
 
 MAX_NAME = 500  # characters of a column's name
-SHOWN = 10  # problems spelled out in one message
+SHOWN = 10  # problems that an account spells out
+_COMMA = re.compile(r"[+-]?[0-9.]+,[0-9]+(\s*[A-Za-z]+\.?)?")
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +79,7 @@ def import_runs(
     keep_good: bool = False,
     diverged: bool = False,
     separator: str | None = None,
+    decimal_comma: bool = False,
 ) -> Imported:
     """Read runs from anybody's table, tracker or tool.
 
@@ -92,6 +95,7 @@ def import_runs(
         keep_good: leave bad rows out, and say which; without it one bad cell refuses the whole.
         diverged: a loss of nan or inf means that the run diverged; without it such a cell is bad.
         separator: between the cells of a CSV file.
+        decimal_comma: numbers are written 1.234,5 and not 1,234.5.
 
     Returns:
         The rows, and what was made of what.
@@ -107,7 +111,7 @@ def import_runs(
     ([400000000.0, 7000000000.0], [2.996, 2.079])
     """
     said = read_mapping(columns, constants, ignore)
-    raw = read_raw(source, separator)
+    raw = read_raw(source, separator, decimal_comma)
     proposal = propose(raw, said)
     if proposal.guesses and not accept_guesses:
         raise DataError(
@@ -117,7 +121,9 @@ def import_runs(
     return carry_out(raw, proposal, keep_good=keep_good, diverged=diverged)
 
 
-def read_raw(source: Any, separator: str | None = None, tell: Tell = silent) -> Raw:
+def read_raw(
+    source: Any, separator: str | None = None, decimal_comma: bool = False, tell: Tell = silent
+) -> Raw:
     """Read one source, or a list of several, as it is.
 
     Raises:
@@ -132,7 +138,7 @@ def read_raw(source: Any, separator: str | None = None, tell: Tell = silent) -> 
     longest = max(raw.frame.columns, key=len, default="")
     if len(longest) > MAX_NAME:
         raise DataError(f"a column's name has {len(longest):,} characters, {shown(longest)!r}; shorten it")
-    return raw
+    return with_points(raw) if decimal_comma else raw
 
 
 def carry_out(
@@ -144,7 +150,7 @@ def carry_out(
         DataError: bad cells, unless good rows are to be kept and there are some.
         ConfigError: a column that every table needs is missing.
     """
-    _check_whole(raw, proposal)
+    check_whole(raw, proposal)
     columns: dict[str, pl.Series] = {}
     flaws: list[Flaw] = []
     for place, rule in enumerate(proposal.rules):
@@ -185,9 +191,11 @@ class BadRows(DataError):
     def __init__(self, source: str, problems: list[Problem], asked: bool) -> None:
         self.problems = problems
         try:
-            refuse(source, [str(problem) for problem in problems], SHOWN)
+            refuse(source, problems)
         except DataError as error:
             text = str(error)
+        if any(_COMMA.fullmatch(problem.value) for problem in problems):
+            text += "; are these decimal commas? Say so: --decimal-comma, decimal_comma=True"
         end = (
             "no row is without one"
             if asked
@@ -209,7 +217,12 @@ def write_problems(problems: Iterable[Problem], path: str | os.PathLike[str]) ->
         without_formulas(frame).write_csv(temporary)
 
 
-def _check_whole(raw: Raw, proposal: Proposal) -> None:
+def check_whole(raw: Raw, proposal: Proposal) -> None:
+    """Refuse a proposal without what every table needs.
+
+    Raises:
+        ConfigError: naming it, and the columns that it may be in.
+    """
     have = {rule.ours for rule in proposal.rules}
     if any(name.startswith("params_") for name in have):  # counts by part do as well
         have |= {"params"}

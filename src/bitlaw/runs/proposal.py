@@ -123,6 +123,7 @@ def _plausible(raw: Raw, ours: str, name: str) -> bool:
 
 def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
     """Refuse to lose a column that says how many bits: rows without a format count as 16 bits."""
+    asked = []
     for name in unused:
         ours = guess.formats_of(name, raw.frame[name])
         if ours is None or ours in done:
@@ -131,16 +132,22 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
         some = ", ".join(shown(cell) for cell in cells.head(5))
         if not guess.has_digits(cells):
             file = f'{ours} = {{ column = {quoted(name)}, values = {{ {quoted(str(cells[0]))} = "int4" }} }}'
-            raise ConfigError(
+            asked.append(
                 f"column {name!r} ({some}) seems to name formats, and rows without one count as 16 bits: say what it "
                 f'means by --map "{ours}={name}", or, if bitlaw does not know all of these names, in a mapping file by '
                 f"{file}; or --ignore {name!r}"
             )
-        raise ConfigError(
+            continue
+        if asked:
+            asked.append(f'column {name!r} ({some}) too: --map "{ours}={name} in int", or --ignore {name!r}')
+            continue
+        asked.append(
             f"column {name!r} ({some}) seems to say in how many bits, but not of which format, and rows without one "
             f'count as 16 bits: add --map "{ours}={name} in int" (4 is int4), "... in fp" (8 is e4m3), '
             f"post_format for quantisation after training, a mapping file with values, or --ignore {name!r}"
         )
+    if asked:
+        raise ConfigError("; ".join(asked))
 
 
 def _examples(raw: Raw, rules: Iterable[Rule]) -> dict[str, tuple[str, str]]:
@@ -178,11 +185,19 @@ def _remarks(raw: Raw, rules: tuple[Rule, ...], unused: tuple[str, ...]) -> Iter
     loss = by.get("loss")
     if loss is not None and guess.plain(loss.theirs) == "loss" and raw.kind != "table":
         yield f"{shown(loss.theirs)} may be of the last step's training text; a loss on held-out text is better"
-    if raw.kind != "table" and "state" in raw.frame.columns:
-        states = raw.frame["state"].drop_nulls().str.to_lowercase()
-        for state, n in sorted((s, int((states == s).sum())) for s in states.unique() if s != "finished"):
-            runs = f"{n} of {raw.frame.height} runs are {shown(state)}, not finished"
-            yield f"{runs}: their last values count as their ends"
+    column, states = guess.states(raw.frame)
+    if states and "status" not in by:
+        kinds = ", ".join(f"{n} {shown(state)}" for state, n in states.items())
+        yield (
+            f"{sum(states.values())} of {raw.frame.height} runs are not finished ({kinds}): their last values count as "
+            "their ends; "
+            f'--map "status={shown(column)} in state" --keep-good leaves them out'
+        )
+    if "post_format" in by and not {"trunk", "parent"} & by.keys():
+        yield (
+            "nothing says which run a quantised row was made from, so each counts as a run of its own: "
+            '--map "trunk=COLUMN" says it'
+        )
     other = [name for name in unused if loss is not None and guess.rank(name, "loss") is not None]
     if other:
         yield f"also possible as loss: {', '.join(shown(name) for name in other)}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeAlias
 
 import polars as pl
 
@@ -14,6 +15,10 @@ from ..errors import DataError
 
 MAX_COLUMNS = 10_000
 MAX_CELLS = 200_000_000
+SHOWN = 10  # problems spelled out in one message
+FEW = 3  # problems that are alike and yet all spelled out
+#: A number as much of the world writes it, 1.234,5, with or without a unit behind it.
+_COMMA = r"^\s*([+-]?)([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,([0-9]+))?((?:[eE][+-]?[0-9]+)?\s*[^0-9.,]*\.?)$"
 _INT64 = range(-(2**63), 2**63)
 #: Told what is being done, and which share of it is.
 Tell: TypeAlias = Callable[[str, float], None]
@@ -63,6 +68,27 @@ class Raw:
     kind: str = "table"
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def refuse(source: str, problems: Sequence[Problem]) -> NoReturn:
+    """Say all of it at once; of problems that are alike, the first, and how many there are.
+
+    Raises:
+        DataError: naming the first problems, and how many more there are.
+    """
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kind = re.sub(r"'[^']*'|[-+.0-9]+", "", problem.reason)
+        alike.setdefault((problem.column, kind), []).append(problem)
+    told: list[tuple[str, int]] = []
+    for several in alike.values():
+        if len(several) <= FEW:
+            told += [(str(problem), 1) for problem in several]
+        else:
+            told.append((f"{several[0]}, and {len(several) - 1} more like it", len(several)))
+    rest = sum(count for _, count in told[SHOWN:])
+    more = f"; and {rest} more" if rest else ""
+    raise DataError((f"{source}: " if source else "") + "; ".join(text for text, _ in told[:SHOWN]) + more)
 
 
 def column_of(values: list[Any]) -> pl.Series:
@@ -193,6 +219,33 @@ def together(raws: list[Raw]) -> Raw:
         tuple(problems),
         tuple(dict.fromkeys(note for raw in raws for note in raw.notes)),
     )
+
+
+def with_points(raw: Raw) -> Raw:
+    """The same, its numbers with points for decimal commas, and without points between thousands.
+
+    Columns of text of which most cells are such numbers are changed, and of these only such cells.
+
+    >>> frame = pl.DataFrame({"loss": ["2,5", "k.A.", "3"], "tokens": ["1.500.000", "2,1 M", "3"]})
+    >>> with_points(Raw(frame, ["1", "2", "3"], "x")).frame.to_dict(as_series=False)
+    {'loss': ['2.5', 'k.A.', '3'], 'tokens': ['1500000', '2.1 M', '3']}
+    """
+    columns = []
+    for series in raw.frame:
+        if series.dtype == pl.String:
+            cells = series.filter((series.str.strip_chars() != "").fill_null(False))
+            if len(cells) and cells.str.contains(_COMMA).mean() > 0.5:  # type: ignore[operator]
+                series = series.replace({cell: _with_point(cell) for cell in cells.unique()})
+        columns.append(series)
+    return replace(raw, frame=pl.DataFrame(columns))
+
+
+def _with_point(cell: str) -> str:
+    match = re.fullmatch(_COMMA, cell)
+    if match is None:
+        return cell
+    sign, whole, part, end = match.groups()
+    return f"{sign}{whole.replace('.', '')}" + (f".{part}" if part else "") + end.rstrip()
 
 
 def shown(value: Any) -> str:

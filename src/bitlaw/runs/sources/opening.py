@@ -13,7 +13,7 @@ from ..raw import Raw, Tell, silent
 from ..store import Store
 from ..table import Runs
 from . import llama_cpp, lm_eval, mlflow, records, tensorboard, trackio, trainer, wandb
-from .tables import from_csv, from_frame, from_parquet
+from .tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, from_parquet
 
 #: Readers by the word that may stand before a source, like `mlflow:mlruns`.
 KINDS: dict[str, Callable[[str], Raw]] = {
@@ -99,6 +99,8 @@ def _file(path: Path, separator: str | None, tell: Tell) -> Raw:
         return _ours(Store(path, read_only=True).runs())
     if "tfevents" in path.name:
         return tensorboard.read(str(path))
+    if suffix in SPREADSHEETS:
+        raise DataError(f"{path} is a spreadsheet; {SAVE_AS_CSV}")
     raise DataError(f"cannot tell what {path} is; name {_HELP}")
 
 

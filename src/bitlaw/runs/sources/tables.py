@@ -7,6 +7,7 @@ into NaN, without a word.
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,12 +16,15 @@ from typing import Any, TextIO
 import narwhals.stable.v1 as nw
 import polars as pl
 
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ..raw import MAX_COLUMNS, Problem, Raw, Tell, check_width, column_of, shown, silent
 from .parquet import unpacked
 
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+SAVE_AS_CSV = "save it from its program as `CSV UTF-8`, and bitlaw runs import takes that"
 MAX_BYTES = 2**30
 MAX_CELL = 1_000_000
+_ZIP = "PK\x03\x04"
 MAX_LINE = 16_000_000
 TELL_ROWS = 20_000
 
@@ -37,7 +41,7 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
         DataError: it is not a CSV file, or has no header of different names.
     """
     csv.field_size_limit(MAX_CELL)
-    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    separator = _separator(separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
     rows: list[list[str]] = []
     places: list[str] = []
     problems: list[Problem] = []
@@ -52,7 +56,7 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
             header = [name.strip() for name in next(reader, [])]
             _check_header(header, path, separator)
             for cells in reader:
-                if not cells:
+                if not any(map(str.strip, cells)):  # nothing, or separators alone, as spreadsheets leave them
                     continue
                 place = f"line {reader.line_num}"
                 if len(cells) != len(header):
@@ -73,11 +77,20 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     cells_by_column = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    columns = {
-        name: pl.Series(name, cells, dtype=pl.String)
-        for name, cells in zip(header, cells_by_column, strict=True)
-    }
+    columns = {}
+    for name, column in zip(header, cells_by_column, strict=True):
+        if name:
+            columns[name] = pl.Series(name, column, dtype=pl.String)
+        elif any(map(str.strip, column)):
+            raise DataError(f"{path}: a column has no name; name it in the first line, or take it out")
     return Raw(pl.DataFrame(columns), places, str(path), "table", tuple(problems))
+
+
+def _separator(given: str | None) -> str | None:
+    separator = {"tab": "\t", "\\t": "\t"}.get(given or "", given)
+    if separator and (len(separator) > 1 or separator in '"\r\n'):
+        raise ConfigError(f"a separator is one character, like ';', or tab, not {separator[:20]!r}")
+    return separator
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -106,15 +119,16 @@ def _check_header(header: list[str], path: Path, separator: str) -> None:
     if not header:
         raise DataError(f"{path} is empty; its first line must name the columns: params,tokens,loss,...")
     check_width(len(header), str(path))
-    for other, word in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
+    if header[0].startswith(_ZIP):
+        raise DataError(f"{path} is a spreadsheet or an archive, and no CSV file; {SAVE_AS_CSV}")
+    for other, word in ((";", "';'"), ("\t", "tab"), ("|", "'|'")):
         if len(header) == 1 and other in header[0] and other != separator:
             raise DataError(
-                f"{path} has one column; its cells seem to stand between {word}: give the separator"
+                f"{path} has one column; its cells seem to stand between {word}: give the separator, as in "
+                f"bitlaw runs import {shlex.quote(str(path))} --separator {word}"
             )
     seen: set[str] = set()
-    for name in header:
-        if not name:
-            raise DataError(f"{path}: a column has no name; name it in the first line, or take it out")
+    for name in filter(None, header):
         if name in seen:
             raise DataError(f"{path}: column {name[:80]!r} stands there twice; keep one")
         seen.add(name)
