@@ -348,8 +348,8 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         counts = frame[name].drop_nulls().to_numpy()
         if len(counts) and counts.max() < FEW:
             notes.append(
-                f"{name} are at most {counts.max():.3g}: are they millions or billions? bitlaw runs import has units for "
-                "them"
+                f"{name} are at most {counts.max():.3g}: are they millions or billions? bitlaw runs import has "
+                "units for them"
             )
     schedules = frame["schedule"].drop_nulls().unique().sort().to_list()
     if len(schedules) > 1:
