@@ -287,7 +287,7 @@ def test_labels_and_other_columns_are_inputs():
 
 def test_the_files_in_the_docs_are_laws(workshop, tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "own-laws.md").read_text()
-    first, second = re.findall(r"```toml\n(.*?)```", page, re.S)
+    first, second = re.findall(r"```toml[^\n]*\n(.*?)```", page, re.S)
     (tmp_path / "my-law.toml").write_text(first)
     fit = bl.fit(str(tmp_path / "my-law.toml"), workshop / "runs.csv", draws=0)
     assert fit.values["gamma"] == pytest.approx(TRUTH["gamma"], rel=0.05)

@@ -76,7 +76,7 @@ def test_commands_name_the_file_and_run_nothing_else(name, tmp_path):
 def test_the_command_to_say_guesses_runs_nothing_else(name, tmp_path):
     guess = Proposal((Rule("params", name, why="guess: by its name"),))
     with pytest.raises(ConfigError) as refused:
-        _confirm(guess, [f"a{name}"], "out.csv")
+        _confirm(guess, [f"a{name}"], [("-o", "out.csv")])
     line = printable(str(refused.value)).partition("say them: ")[2]
     words = said_by_bash(line, tmp_path)
     assert words == ["runs", "import", f"a{name}", "-o", "out.csv", "--map", f"params={name}"]
