@@ -35,8 +35,8 @@ def javascript(law: Law) -> str:
         ConfigError: parameters with one value per label have no labels yet.
 
     >>> from bitlaw.laws import chinchilla
-    >>> print(javascript(chinchilla).splitlines()[1])
-      total: (t, x) => { return t[0] + t[1]*Math.pow(x[0], -t[3]) + t[2]*Math.pow(x[1], -t[4]); },
+    >>> "t[1]*Math.pow(x[0], -t[3])" in javascript(chinchilla)  # A N^-alpha; the order of terms is sympy's own
+    True
     """
     if law.label_columns:
         raise ConfigError(
