@@ -62,6 +62,7 @@ def workshop(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_readmes_shell_commands_run(workshop):
     lines = [line for block in fenced("") for line in block.splitlines() if line.startswith("bitlaw ")]
     ran = []
