@@ -116,7 +116,10 @@ class Live:
             try:
                 found = self._path.stat()
             except OSError as error:
-                raise DataError(f"cannot look at {self.name}: {error.strerror}") from error
+                raise DataError(
+                    f"cannot look at {self.name}: {error.strerror}; name a run store, a study's folder, or a .csv or "
+                    ".parquet file"
+                ) from error
             return found.st_mtime_ns, found.st_size, found.st_ino
         place: sa.ColumnElement[int] = sa.literal_column(self._store.database.place)
         facts = (
