@@ -32,18 +32,8 @@ CONDITIONS = 60
 FAR = 10**9
 SHARED = ("page.css", "numbers.js", "planner.js", "charts.js", "panel.js")
 OWN = (
-    *(
-        "explore.css",
-        "main.js",
-        "api.js",
-        "dom.js",
-        "state.js",
-        "filters.js",
-        "table.js",
-        "detail.js",
-        "tabs.js",
-    ),
-    *("fit.js", "residuals.js", "compare.js", "plan.js", "sweep.js", "export.js"),
+    *("explore.css", "main.js", "api.js", "dom.js", "state.js", "filters.js", "table.js", "detail.js"),
+    *("tabs.js", "fit.js", "residuals.js", "compare.js", "plan.js", "sweep.js", "export.js"),
 )
 #: What is sent by name: (package, folder, file). No name of a file is ever taken from a request.
 ASSETS = {
