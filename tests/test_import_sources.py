@@ -302,7 +302,7 @@ def test_runs_that_wandb_wrote_offline(tmp_path):
     came = import_runs(tmp_path, accept_guesses=True)
     found = same(came, (3.001, 2.001))
     assert found[0]["learning_rate"] is None or found[0]["learning_rate"] == 1e-3
-    assert any("1 of 2 runs are failed" in remark for remark in came.proposal.remarks)
+    assert any("1 of 2 runs are not finished" in remark for remark in came.proposal.remarks)
     assert "opt.lr" in [*came.proposal.unused, *(rule.theirs for rule in came.proposal.rules)]
     (path, other) = sorted(tmp_path.rglob("*.wandb"))
     whole = path.read_bytes()
@@ -319,7 +319,7 @@ def test_runs_that_mlflow_wrote(tmp_path):
     for source in ("mlflow.db", "files/mlruns", "files"):
         came = import_runs(tmp_path / source, accept_guesses=True)
         same(came)
-        assert any("1 of 2 runs are failed" in remark for remark in came.proposal.remarks)
+        assert any("1 of 2 runs are not finished" in remark for remark in came.proposal.remarks)
         raw = read_raw(tmp_path / source)
         assert raw.frame["note"].to_list() == ["two\nlines"] * 2
         assert raw.frame["experiment"].to_list() == ["e: 1"] * 2
