@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,17 @@ def where(request, tmp_path) -> str:
 def secret(server, tmp_path) -> str:
     """The address of an empty database, with a password in it; the server asks for none."""
     return server.database(tmp_path.name.lower()).replace("postgres@", "postgres:secret@")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by playwright; of a module, since playwright's loop would be in the way of others' loops."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as engine:
+        running = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        running.path = chromium
+        yield running
+        running.close()

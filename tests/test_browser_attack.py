@@ -26,7 +26,6 @@ from bitlaw.report.figures import write_figures
 from bitlaw.report.page import page as as_page
 
 pytestmark = pytest.mark.slow
-CHROMIUM = "/usr/bin/chromium"
 OWN = "document.title='owned'"
 PAYLOADS = (
     f"<script>{OWN}</script>",
@@ -55,18 +54,6 @@ FOUND = """() => ({
     .map((e) => e.outerHTML.slice(0, 200)),
   handlers: [...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames().filter((n) => n.startsWith('on'))),
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with playwright.sync_playwright() as engine:
-        try:
-            running = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("needs Chromium: apt-get install chromium")
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -363,11 +350,8 @@ def test_another_site_in_the_browser_learns_nothing_even_with_the_token(browser,
 def test_a_name_of_ones_own_that_leads_here_is_refused(browser, address):
     """DNS rebinding: the browser believes that it still talks to the other site."""
     port = address.split(":")[2].split("/")[0]
-    playwright = pytest.importorskip("playwright.sync_api")
-    engine = browser.browser_type
-    with_rule = engine.launch(
-        executable_path=CHROMIUM, args=["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"]
-    )
+    rule = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+    with_rule = browser.browser_type.launch(executable_path=browser.path, args=["--no-sandbox", rule])
     try:
         page = with_rule.new_page()
         token = address.split("/")[3]
@@ -377,7 +361,6 @@ def test_a_name_of_ones_own_that_leads_here_is_refused(browser, address):
         assert read == 421
     finally:
         with_rule.close()
-    assert playwright
 
 
 UNUSUAL = """[...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames()

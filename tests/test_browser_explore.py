@@ -18,22 +18,9 @@ from bitlaw.cli.main import app
 from bitlaw.runs.where import where
 
 pytestmark = pytest.mark.slow
-CHROMIUM = "/usr/bin/chromium"
 LOOKS = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
 TABS = ("runs", "fit", "compare", "plan", "sweep", "export")
 PATIENCE = 180_000  # milliseconds, for work in the background
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with playwright.sync_playwright() as engine:
-        try:
-            running = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("needs Chromium: apt-get install chromium")
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,7 @@ from typer.testing import CliRunner
 from bitlaw.cli.main import app
 
 pytestmark = pytest.mark.slow
-CHROMIUM = "/usr/bin/chromium"
 LOOKS = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with playwright.sync_playwright() as engine:
-        try:
-            running = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("needs Chromium: apt-get install chromium")
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -517,14 +517,8 @@ def test_charts_of_a_thousand_draws_take_no_second():
 
 
 @pytest.mark.slow
-def test_a_browser_draws_every_chart_without_a_complaint(tmp_path):
+def test_a_browser_draws_every_chart_without_a_complaint(browser, tmp_path):
     """Chromium, plotly's own JavaScript, no network: every trace arrives, and nothing is said on the console."""
-    import shutil
-
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    playwright = pytest.importorskip("playwright.sync_api")
-    if browser is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
     from plotly.offline import get_plotlyjs
 
     found = [plotly(c) for c in all_charts()]
@@ -536,17 +530,13 @@ def test_a_browser_draws_every_chart_without_a_complaint(tmp_path):
         "document.body.append(e); return Plotly.newPlot(e, f.data, f.layout) }));</script>"
     )
     said: list[str] = []
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        tab = chromium.new_page(offline=True)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.goto(page.as_uri())
-        counts = tab.evaluate(
-            "window.drawn.then(all => all.map(e => e._fullData.filter(t => t.visible).length))"
-        )
-        ticks = tab.evaluate("document.querySelectorAll('.xtick, .ytick').length")
-        chromium.close()
+    tab = browser.new_page(offline=True)
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(page.as_uri())
+    counts = tab.evaluate("window.drawn.then(all => all.map(e => e._fullData.filter(t => t.visible).length))")
+    ticks = tab.evaluate("document.querySelectorAll('.xtick, .ytick').length")
+    tab.close()
     assert said == []
     assert counts == [len(figure["data"]) for figure in found]
     assert ticks > 5 * len(found)

@@ -92,30 +92,24 @@ def test_pages_of_measurements_stand_in_one(site):
 
 
 @pytest.mark.slow
-def test_in_a_browser_opened_from_disk(site):
+def test_in_a_browser_opened_from_disk(site, browser):
     """Search finds, both colour schemes show, no page is wider than a phone, nothing is asked of a network."""
-    sync = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        page = context.new_page()
-        asked, said = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        wide = []
-        for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):
-            page.goto(path.as_uri())
-            if page.evaluate("document.documentElement.scrollWidth") > 390:
-                wide.append(path.name)
-        page.set_viewport_size({"width": 1440, "height": 900})
-        page.goto((site / "index.html").as_uri())
-        page.locator(".md-search__input").press_sequentially("overtraining")
-        page.locator(".md-search-result__link").first.wait_for(timeout=10_000)
-        assert "laws.html" in (page.locator(".md-search-result__link").first.get_attribute("href") or "")
-        browser.close()
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = context.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    wide = []
+    for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth") > 390:
+            wide.append(path.name)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto((site / "index.html").as_uri())
+    page.locator(".md-search__input").press_sequentially("overtraining")
+    page.locator(".md-search-result__link").first.wait_for(timeout=10_000)
+    assert "laws.html" in (page.locator(".md-search-result__link").first.get_attribute("href") or "")
+    context.close()
     assert (wide, said) == ([], [])
     assert [url for url in asked if not url.startswith(("file://", "data:", "blob:"))] == []

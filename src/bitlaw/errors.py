@@ -3,7 +3,7 @@
 A message is one sentence a stranger can act on. The command line prints it and ends with the class's
 `exit_code`; Python users catch `BitlawError` or one of its children. It also ends with 0 when all is done, with
 1 after an error that nobody foresaw or a question answered with no, with 2 after a flag that does not exist, and with
-130 when Ctrl-C stopped it, or SIGTERM a sweep.
+130 when Ctrl-C stopped it, or SIGTERM a sweep; `bitlaw explore` ends by Ctrl-C alone, and with 0.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,9 +177,11 @@ def fit(
     if save is not None:
         from ..planning.source import sensible_budget, why_not_plannable
 
-        words = ["bitlaw", "plan", "--fit", str(save), "--budget", f"{sensible_budget(result.ranges):.3g}"]
-        use = f"; use it with: {shlex.join(words)}" if not why_not_plannable(result.law) else ""
-        print(f"\nSaved to {save}{use}")
+        words = command_line(
+            "plan", [], ("--fit", save), ("--budget", f"{sensible_budget(result.ranges):.3g}")
+        )
+        use = f"; use it with: {words}" if not why_not_plannable(result.law) else ""
+        print(f"\nSaved to {printable(str(save))}{use}")
 
 
 for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):

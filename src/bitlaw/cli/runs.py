@@ -24,7 +24,6 @@ runs_app = typer.Typer(
 )
 #: How much of the time of an import each part takes, about.
 _PARTS = {"reading": (0.0, 0.3), "converting": (0.3, 0.1), "checking": (0.4, 0.3), "storing": (0.7, 0.3)}
-_SHOWN = 10
 _QUIET_SECONDS = 1.0  # what is over sooner needs no progress
 
 
@@ -299,12 +298,13 @@ def _store(came: Imported, out: str, tell: Tell) -> int:
 def _report(came: Imported, out: str, new: int, problems: Path | None) -> None:
     from ..formats import UNQUANTIZED
     from ..runs import is_address
+    from ..runs.raw import SHOWN
 
-    for problem in came.problems[:_SHOWN]:
+    for problem in came.problems[:SHOWN]:
         print(f"Left out: {problem}", file=sys.stderr)
-    if len(came.problems) > _SHOWN:
+    if len(came.problems) > SHOWN:
         where = f"all are in {problems}" if problems else "--problems FILE.csv lists all"
-        print(f"and {len(came.problems) - _SHOWN} more; {where}", file=sys.stderr)
+        print(f"and {len(came.problems) - SHOWN} more; {where}", file=sys.stderr)
     print(
         f"Wrote {new} rows to {_plain(out)}" + (f"; {came.left_out} were left out" if came.left_out else "")
     )

@@ -45,7 +45,10 @@ def report(
     ] = None,
     where: WhereOption = None,
     budget: Annotated[
-        str | None, typer.Option(help="Plan for this training cost; default: ten times the dearest run's.")
+        str | None,
+        typer.Option(
+            help="Plan for this cost; default: ten times that of the largest size on the most tokens."
+        ),
     ] = None,
     quantize_to: Annotated[
         list[str] | None,

@@ -21,7 +21,7 @@ from .answer import Answer
 from .cost import train_flops
 
 Array = NDArray[np.float64]
-SENSIBLE = 10  # times the dearest run: what is planned for where nobody said
+SENSIBLE = 10  # times the largest size on the most tokens: what is planned for where nobody said
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def panel_data(
     Args:
         law: a fit, or published constants.
         command: the words that plan with it, like `["bitlaw", "plan", "--fit", "fit.json"]`; the panel adds to them.
-        budget: training cost that it begins with, in 16-bit FLOPs; ten times the largest run by default.
+        budget: training cost that it begins with, in 16-bit FLOPs; `sensible_budget` by default.
 
     Returns:
         The data; the law's functions are `laws.javascript.javascript(law.law)`.

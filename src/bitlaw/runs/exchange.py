@@ -7,14 +7,15 @@ All bad cells are reported at once, with line and column. Tables with columns of
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, nearest
+from ..shell import join
+from ..shell import path as as_word
 from .check import check
 from .export import write
-from .raw import Problem, Raw, refuse
+from .raw import Problem, Raw, told
 from .schema import SCHEMA
 from .sources.tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, from_parquet
 from .store import Store, is_address
@@ -98,7 +99,8 @@ def _checked(raw: Raw) -> Runs:
         if name not in SCHEMA:
             close = nearest(name[:80], SCHEMA)  # the list of all of them would fill a screen
             hint = f"{close} " if close.startswith("did") else ""
-            hint += f"`bitlaw runs import {shlex.quote(raw.name) if raw.name else 'FILE'}` takes columns of any names"
+            file = join([as_word(raw.name)]) if raw.name else "FILE"
+            hint += f"`bitlaw runs import {file}` takes columns of any names"
             raise DataError(f"{where}: unknown column {name[:80]!r}; {hint}; `bitlaw runs schema` lists ours")
     for name in ("tokens", "loss"):
         if name not in raw.frame.columns:
@@ -108,5 +110,5 @@ def _checked(raw: Raw) -> Runs:
     frame, flaws = check(raw.frame)
     problems = [*raw.problems, *(Problem(raw.places[f.row], f.column, "", f.reason) for f in flaws)]
     if problems:
-        refuse(raw.name, problems)
+        raise DataError(told(raw.name, problems))
     return Runs(frame, raw.name)

@@ -126,9 +126,8 @@ def plain(name: str) -> str:
     parts = re.split(r"[/.]", name)
     while len(parts) > 1 and parts[0].strip().lower() in _OUTER:
         parts = parts[1:]
-    last = parts[-1] if len(parts[-1]) > 1 or len(parts) > 1 else parts[-1]
-    if len(parts) == 1 and len(last) == 1:
-        return last if last.isupper() else f"_{last}"
+    if len(parts) == 1 and len(parts[0]) == 1:
+        return parts[0] if parts[0].isupper() else f"_{parts[0]}"
     joined = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", "_".join(parts))
     return re.sub(r"[^\w%]+|_+", "_", joined.lower()).strip("_")
 

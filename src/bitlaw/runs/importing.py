@@ -18,12 +18,11 @@ from .convert import convert
 from .export import without_formulas
 from .mapping import read_mapping
 from .proposal import Proposal, propose
-from .raw import Problem, Raw, Tell, refuse, shown, silent, together, with_points
+from .raw import SHOWN, Problem, Raw, Tell, shown, silent, together, told, with_points
 from .sources import open_source
 from .table import Runs
 
 MAX_NAME = 500  # characters of a column's name
-SHOWN = 10  # problems that an account spells out
 _COMMA = re.compile(r"[+-]?[0-9.]+,[0-9]+(\s*[A-Za-z]+\.?)?")
 
 
@@ -190,10 +189,7 @@ class BadRows(DataError):
 
     def __init__(self, source: str, problems: list[Problem], asked: bool) -> None:
         self.problems = problems
-        try:
-            refuse(source, problems)
-        except DataError as error:
-            text = str(error)
+        text = told(source, problems)
         if any(_COMMA.fullmatch(problem.value) for problem in problems):
             text += "; are these decimal commas? Say so: --decimal-comma, decimal_comma=True"
         end = (

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import polars as pl
 
 from ..errors import DataError
+from ..shell import printable
 
 MAX_COLUMNS = 10_000
 MAX_CELLS = 200_000_000
@@ -70,25 +71,21 @@ class Raw:
     notes: tuple[str, ...] = ()
 
 
-def refuse(source: str, problems: Sequence[Problem]) -> NoReturn:
-    """Say all of it at once; of problems that are alike, the first, and how many there are.
-
-    Raises:
-        DataError: naming the first problems, and how many more there are.
-    """
+def told(source: str, problems: Sequence[Problem]) -> str:
+    """All problems in one sentence; of those that are alike the first, and how many there are."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kind = re.sub(r"'[^']*'|[-+.0-9]+", "", problem.reason)
         alike.setdefault((problem.column, kind), []).append(problem)
-    told: list[tuple[str, int]] = []
+    texts: list[tuple[str, int]] = []
     for several in alike.values():
         if len(several) <= FEW:
-            told += [(str(problem), 1) for problem in several]
+            texts += [(str(problem), 1) for problem in several]
         else:
-            told.append((f"{several[0]}, and {len(several) - 1} more like it", len(several)))
-    rest = sum(count for _, count in told[SHOWN:])
+            texts.append((f"{several[0]}, and {len(several) - 1} more like it", len(several)))
+    rest = sum(count for _, count in texts[SHOWN:])
     more = f"; and {rest} more" if rest else ""
-    raise DataError((f"{source}: " if source else "") + "; ".join(text for text, _ in told[:SHOWN]) + more)
+    return (f"{source}: " if source else "") + "; ".join(text for text, _ in texts[:SHOWN]) + more
 
 
 def column_of(values: list[Any]) -> pl.Series:
@@ -260,4 +257,4 @@ def shown(value: Any) -> str:
         return f"{value:.12g}"
     text = str(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text).replace("\n", "\\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, ParamSpec
 
@@ -16,7 +16,7 @@ from ...fitting.tell import draws_text
 from ...formats import UNQUANTIZED
 from ...laws.terms import TARGETS
 from ...units import format_quantity, percent
-from ..chart import Chart, Mark, Points
+from ..chart import Axis, Chart, Mark, Points
 from ..draw import draw
 from ..view import Array, View
 
@@ -133,6 +133,12 @@ def loss_unit(rows: pl.DataFrame) -> str:
 def token_label(rows: pl.DataFrame) -> str:
     """What D counts."""
     return "training frames" if rows["unit"].eq("frames").any() else "training tokens"
+
+
+def one_below_another(names: Sequence[str]) -> Axis:
+    """A vertical axis of things with names, the first at the top."""
+    places = tuple(float(k) for k in range(len(names)))
+    return Axis("", ticks=places, names=tuple(names), low=-0.7, high=len(names) - 0.3, reverse=True)
 
 
 def size_label(fit: Fit) -> str:

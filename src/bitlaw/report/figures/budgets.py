@@ -29,6 +29,7 @@ from .base import (
     hover,
     interval,
     loss_unit,
+    one_below_another,
     size_label,
     thinned,
 )
@@ -160,14 +161,7 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
         f"{answer.question}. Law: {answer.law}; losses at the point estimates. Near-optimal: within "
         f"{answer.tolerance:.0%} of the reducible loss.{few}",
         Axis("loss, nats per token"),
-        Axis(
-            "",
-            ticks=tuple(float(k) for k in range(len(options))),
-            names=tuple(o.formats for o in options),
-            low=-0.7,
-            high=len(options) - 0.3,
-            reverse=True,
-        ),
+        one_below_another([o.formats for o in options]),
         tuple(marks),
     )
 

@@ -12,7 +12,7 @@ from ...runs import Runs
 from ...units import percent
 from ..chart import Axis, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array, View
-from .base import Figure, evidence, hover, loss_label
+from .base import Figure, evidence, hover, loss_label, one_below_another
 
 DECIDES = 1.0  # Cook's distance from which a row decides a fit
 
@@ -62,14 +62,7 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
         f"Whether two laws differ is judged by paired differences: "
         f"{ranking.verdict}",
         Axis(f"mean absolute error, % of the {ranking.what}", "log"),
-        Axis(
-            "",
-            ticks=tuple(float(k) for k in range(len(entries))),
-            names=tuple(e.name for e in entries),
-            low=-0.7,
-            high=len(entries) - 0.3,
-            reverse=True,
-        ),
+        one_below_another([e.name for e in entries]),
         tuple(marks),
     )
 

@@ -7,7 +7,6 @@ into NaN, without a word.
 from __future__ import annotations
 
 import csv
-import shlex
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,6 +16,8 @@ import narwhals.stable.v1 as nw
 import polars as pl
 
 from ...errors import ConfigError, DataError
+from ...shell import join
+from ...shell import path as as_word
 from ..raw import MAX_COLUMNS, Problem, Raw, Tell, check_width, column_of, shown, silent
 from .parquet import unpacked
 
@@ -125,7 +126,7 @@ def _check_header(header: list[str], path: Path, separator: str) -> None:
         if len(header) == 1 and other in header[0] and other != separator:
             raise DataError(
                 f"{path} has one column; its cells seem to stand between {word}: give the separator, as in "
-                f"bitlaw runs import {shlex.quote(str(path))} --separator {word}"
+                f"bitlaw runs import {join([as_word(str(path))])} --separator {word}"
             )
     seen: set[str] = set()
     for name in filter(None, header):
