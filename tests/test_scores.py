@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from bitlaw import calibration, read_runs
+from bitlaw.formats import Scheme
 from bitlaw.lab.corpus import Text, Windows, read_corpus, spread_windows
 from bitlaw.lab.model import Transformer
+from bitlaw.lab.precision import apply_scheme
 from bitlaw.lab.quantize import Exam, Reference, Setting, logits, token_losses, try_settings
 from bitlaw.lab.quantize import tasks as rules
 from bitlaw.lab.quantize.scores import best_temperature
@@ -145,6 +147,25 @@ def test_losses_are_those_without_an_exam_to_the_bit():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own code
+def test_compiled_scores_are_the_same_but_for_their_last_bits():
+    corpus = read_corpus(None)
+    model = apply_scheme(
+        Transformer(Shape(width=16, depth=1, heads=2, ffn=40), seed=0), Scheme.parse("w4a6kv6")
+    )
+    evaluation = spread_windows(corpus.evaluation, 4096 + 64, 64)  # the last batch is a short one
+    exam = Exam.of(evaluation, corpus.calibration)
+    settings = [Setting.of("rtn", "int3"), Setting.of("rtn", "int2", activations="int4")]
+    eager, fast = (Reference(model, evaluation, exam, compile=c) for c in (False, True))
+    for one, other in zip(try_settings(eager, settings), try_settings(fast, settings), strict=True):
+        for name in ("loss", "gap", "kl"):
+            assert getattr(one, name).value == pytest.approx(getattr(other, name).value, rel=1e-3, abs=1e-5)
+        assert one.scores.errors == pytest.approx(other.scores.errors, abs=2e-3)
+        for name in ("ece", "temperature", "loss_scaled"):
+            assert getattr(one.scores, name) == pytest.approx(getattr(other.scores, name), abs=2e-3)
+
+
+@pytest.mark.slow
 def test_rows_of_trained_models_and_of_their_copies_say_it(tmp_path):
     shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 16_384}
     config = SweepConfig(**shape, schemes=("16", "w3"), post_formats=("int2",))
@@ -182,7 +203,7 @@ def test_every_task_has_a_column_and_a_folder_forgets_all_of_it():
 @pytest.mark.slow
 def test_ends_of_low_precision_are_quantised_to_fewer_bits_than_they_have(tmp_path):
     shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 16_384}
-    low = {"low_post_formats": ("int2", "int3", "int4"), "post_methods": ("rtn", "gptq")}
+    low = {"low_post_formats": ("int2", "int3", "int4"), "low_post_methods": ("rtn", "gptq")}
     config = SweepConfig(**shape, **low, schemes=("16", "w3", "a4"), post_formats=("int4",))
     path, corpus = tmp_path / "runs.sqlite", read_corpus(None)
     configs, after = trunks(config, corpus), After.of(config, tmp_path)
@@ -190,8 +211,11 @@ def test_ends_of_low_precision_are_quantised_to_fewer_bits_than_they_have(tmp_pa
     run_sweep(configs, store, tmp_path / "c", after=after)
     rows = read_runs(path).frame.to_dicts()
     made = [(r["w_format"], r["a_format"], r["post_format"], r["method"]) for r in rows if r["parent"]]
-    expected = [("bf16", "bf16", 4), ("int3", "bf16", 2), *(("bf16", "int4", b) for b in (2, 3, 4))]
-    assert sorted(made) == sorted((w, a, f"int{b}", m) for w, a, b in expected for m in ("rtn", "gptq"))
+    expected = [("int3", "bf16", 2), *(("bf16", "int4", b) for b in (2, 3, 4))]
+    assert sorted(made) == sorted(
+        [("bf16", "bf16", "int4", "rtn")]
+        + [(w, a, f"int{b}", m) for w, a, b in expected for m in ("rtn", "gptq")]
+    )
     losses = {r["id"]: r["loss"] for r in rows}
     assert all(
         r["gap"] == pytest.approx(r["loss"] - losses[r["parent"]], abs=1e-12) for r in rows if r["parent"]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..corpus import Windows
+from ..train.speed import compiled
 
 EVAL_BATCH = 16  # windows a forward pass; per-tensor scales of activations depend on it, so rows record it
 FEW = 8  # documents below which windows are the independent units instead
@@ -26,23 +27,36 @@ class Mean:
     clusters: int
 
 
-def logits(model: nn.Module, windows: Windows) -> Iterator[Tensor]:
-    """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32."""
+def logits(model: nn.Module, windows: Windows, compile: bool = False) -> Iterator[Tensor]:
+    """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32; `compile`d ones differ last.
+
+    Args:
+        model: of tokens (B, T).
+        windows: what it reads.
+        compile: run it with torch's compiler, which pays for many models of one shape.
+    """
+    run = compiled(forward) if compile else forward
     device = next(model.parameters()).device
     for place, x_BT in enumerate(windows.inputs.split(EVAL_BATCH)):
         # Entered and left for each batch, as generators of two models may be read in turn.
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(place)  # for models that round by chance
-            found = model(x_BT.to(device)).float()
+            found = run(model, x_BT.to(device))
         yield found
 
 
-def keep_logits(model: nn.Module, windows: Windows) -> Callable[[], Iterable[Tensor]]:
+def forward(model: nn.Module, x_BT: Tensor) -> Tensor:
+    """A model's logits (B, T, V), as float32; one function, so that it is compiled once."""
+    found: Tensor = model(x_BT).float()
+    return found
+
+
+def keep_logits(model: nn.Module, windows: Windows, compile: bool = False) -> Callable[[], Iterable[Tensor]]:
     """Return what gives a model's logits again and again: kept, where they fit into memory."""
-    batches = logits(model, windows)
+    batches = logits(model, windows, compile)
     first = next(batches)
     if first[0].nbytes * len(windows.inputs) > MEMORY:
-        return lambda: logits(model, windows)
+        return lambda: logits(model, windows, compile)
     kept = [first, *batches]
     return lambda: kept
 
@@ -53,13 +67,17 @@ def token_losses(logits_BTV: Iterable[Tensor], windows: Windows) -> Tensor:
     return torch.cat([cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
 
 
-def divergences(after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor]) -> Tensor:
+def divergences(after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor], compile: bool = False) -> Tensor:
     """Return the Kullback-Leibler divergence of each next-token distribution from the one before (W, T), in nats."""
-    found = []
-    for q, p in zip(after_BTV, before_BTV, strict=True):
-        log_p = p.log_softmax(-1)
-        found.append((log_p.exp() * (log_p - q.log_softmax(-1))).sum(-1).cpu())
-    return torch.cat(found).double()
+    run = compiled(divergence) if compile else divergence
+    pairs = zip(after_BTV, before_BTV, strict=True)
+    return torch.cat([run(q_BTV, p_BTV).cpu() for q_BTV, p_BTV in pairs]).double()
+
+
+def divergence(after_BTV: Tensor, before_BTV: Tensor) -> Tensor:
+    """Return that of each token of a batch (B, T)."""
+    log_p = before_BTV.log_softmax(-1)
+    return (log_p.exp() * (log_p - after_BTV.log_softmax(-1))).sum(-1)
 
 
 def clustered_mean(values_WT: Tensor, documents_WT: Tensor) -> Mean:

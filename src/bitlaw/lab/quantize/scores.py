@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..corpus import Text, Windows, spread_windows
+from ..train.speed import compiled
 from .evaluate import EVAL_BATCH, MEMORY, cross_entropy, logits
 from .tasks import task_masks
 
@@ -63,7 +64,7 @@ class Scores:
 
 
 def score(
-    model: nn.Module, logits_BTV: Iterable[Tensor], windows: Windows, exam: Exam
+    model: nn.Module, logits_BTV: Iterable[Tensor], windows: Windows, exam: Exam, compile: bool = False
 ) -> tuple[Tensor, Scores]:
     """Return the loss of each token (W, T) as `token_losses` does, and the scores, in one pass over logits.
 
@@ -72,28 +73,30 @@ def score(
         logits_BTV: of the evaluation windows.
         windows: the evaluation windows.
         exam: what is scored.
+        compile: run it with torch's compiler.
     """
-    t = fit_temperature(model, exam.calibration) if exam.calibration else None
-    losses, scaled, hits, sure = [], [], [], []
+    t = fit_temperature(model, exam.calibration, compile) if exam.calibration else None
+    run = compiled(judge) if compile else judge
+    parts = []
     for z_BTV, y_BT in zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True):
-        y_BT1 = y_BT.to(z_BTV.device)[..., None]
-        loss_BT = cross_entropy(z_BTV, y_BT)
-        first_BT1 = z_BTV.argmax(-1, keepdim=True)
-        own_BT, top_BT = z_BTV.gather(-1, y_BT1)[..., 0], z_BTV.gather(-1, first_BT1)[..., 0]
-        losses.append(loss_BT.cpu())
-        hits.append((first_BT1 == y_BT1)[..., 0].cpu())
-        sure.append(
-            (top_BT - own_BT - loss_BT).exp().cpu()
-        )  # the loss is the logarithm of the sum less `own`
-        if t is not None:
-            scaled.append(((z_BTV / t).logsumexp(-1) - own_BT / t).cpu())
-    hit = torch.cat(hits)
-    return torch.cat(losses).double(), Scores(
-        calibration_error(torch.cat(sure), hit),
+        parts.append([part.cpu() for part in run(z_BTV, y_BT.to(z_BTV.device), torch.tensor(t or 1.0))])
+    loss, scaled, sure, hit = map(torch.cat, zip(*parts, strict=True))
+    return loss.double(), Scores(
+        calibration_error(sure, hit),
         {task: 1 - hit[mask].double().mean().item() for task, mask in exam.tasks.items()},
         t,
-        torch.cat(scaled).double().mean().item() if scaled else None,
+        scaled.double().mean().item() if t is not None else None,
     )
+
+
+def judge(z_BTV: Tensor, y_BT: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return of each token (B, T) its loss, that at temperature t, the largest probability, and whether it hits."""
+    y_BT1, first_BT1 = y_BT[..., None], z_BTV.argmax(-1, keepdim=True)
+    own_BT, top_BT = z_BTV.gather(-1, y_BT1)[..., 0], z_BTV.gather(-1, first_BT1)[..., 0]
+    loss_BT = cross_entropy(z_BTV, y_BT)
+    scaled_BT = (z_BTV / t).logsumexp(-1) - own_BT / t
+    sure_BT = (top_BT - own_BT - loss_BT).exp()  # the loss is the logarithm of the sum less `own`
+    return loss_BT, scaled_BT, sure_BT, (first_BT1 == y_BT1)[..., 0]
 
 
 def calibration_error(confidence: Tensor, hit: Tensor) -> float:
@@ -110,7 +113,7 @@ def calibration_error(confidence: Tensor, hit: Tensor) -> float:
     return off.abs().sum().item() / p.numel()
 
 
-def fit_temperature(model: nn.Module, windows: Windows) -> float | None:
+def fit_temperature(model: nn.Module, windows: Windows, compile: bool = False) -> float | None:
     """The temperature at which a model's loss on some windows is lowest, from 1/1000 to 1000.
 
     Of logits that would not fit into memory, the first are taken.
@@ -119,7 +122,7 @@ def fit_temperature(model: nn.Module, windows: Windows) -> float | None:
         The temperature; None if a logit is not finite.
     """
     kept: list[Tensor] = []
-    for z_BTV, y_BT in zip(logits(model, windows), windows.targets.split(EVAL_BATCH), strict=True):
+    for z_BTV, y_BT in zip(logits(model, windows, compile), windows.targets.split(EVAL_BATCH), strict=True):
         if kept and (len(kept) + 1) * z_BTV.nbytes > MEMORY:
             break
         kept.append((z_BTV - z_BTV.gather(-1, y_BT.to(z_BTV.device)[..., None])).flatten(0, 1))

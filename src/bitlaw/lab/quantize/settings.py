@@ -103,12 +103,14 @@ class Outcome:
 
 
 class Reference:
-    """A model before it is quantised, and what it makes of the evaluation text."""
+    """A model before it is quantised, and what it makes of the evaluation text; `compile`d, its copies are so too."""
 
-    def __init__(self, model: nn.Module, evaluation: Windows, exam: Exam | None = None) -> None:
-        self.model, self.evaluation, self.exam = model, evaluation, exam or Exam()
-        self.logits = keep_logits(model, evaluation)
-        self.losses, self.scores = score(model, self.logits(), evaluation, self.exam)
+    def __init__(
+        self, model: nn.Module, evaluation: Windows, exam: Exam | None = None, compile: bool = False
+    ) -> None:
+        self.model, self.evaluation, self.exam, self.compile = model, evaluation, exam or Exam(), compile
+        self.logits = keep_logits(model, evaluation, compile)
+        self.losses, self.scores = score(model, self.logits(), evaluation, self.exam, compile)
         self.loss = clustered_mean(self.losses, evaluation.documents)
 
 
@@ -131,8 +133,8 @@ def try_settings(
         if setting.scheme.quantized:
             apply_scheme(model, setting.scheme)
         seconds = time.perf_counter() - clock
-        after = keep_logits(model, before.evaluation)
-        losses, scores = score(model, after(), before.evaluation, before.exam)
+        after = keep_logits(model, before.evaluation, before.compile)
+        losses, scores = score(model, after(), before.evaluation, before.exam, before.compile)
         packed, weights = packed_size(before.model, setting)
         rest = sum(p.numel() for p in before.model.parameters()) - weights
         yield Outcome(
@@ -140,7 +142,7 @@ def try_settings(
             model,
             clustered_mean(losses, documents),
             clustered_mean(losses - before.losses, documents),
-            clustered_mean(divergences(after(), before.logits()), documents),
+            clustered_mean(divergences(after(), before.logits(), before.compile), documents),
             packed + rest * REST_BITS // 8,
             8 * packed / weights,
             seconds,

@@ -33,15 +33,15 @@ class After:
     def of(cls, config: SweepConfig, folder: Path) -> After:
         """What a sweep's configuration asks for; models go below a folder."""
 
-        def settings(formats: tuple[str, ...]) -> tuple[Setting, ...]:
-            return tuple(Setting.of(m, f) for f in formats for m in config.post_methods)
+        def settings(formats: tuple[str, ...], methods: tuple[str, ...]) -> tuple[Setting, ...]:
+            return tuple(Setting.of(method, name) for name in formats for method in methods)
 
         return cls(
-            settings(config.post_formats),
+            settings(config.post_formats, config.post_methods),
             config.calibration_tokens,
             (folder / "models").absolute() if config.keep_models else None,
             config.keep_low,
-            settings(config.low_post_formats),
+            settings(config.low_post_formats, config.low_post_methods or config.post_methods),
         )
 
     def row_id(self, parent: str, setting: Setting) -> str:

@@ -47,6 +47,9 @@ class SweepConfig(TrainingConfig):
         description="the same of ends of low precision, where these are fewer bits than their weights have",
     )
     post_methods: tuple[str, ...] = Field(default=("rtn",), description="how: rtn, gptq, awq")
+    low_post_methods: tuple[str, ...] = Field(
+        default=(), description="how ends of low precision are; those of `post_methods` if none is given"
+    )
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
     keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
     keep_low: bool = Field(default=False, description="with `keep_models`, ends of low precision too")
@@ -89,7 +92,7 @@ class SweepConfig(TrainingConfig):
                 raise ValueError(f"'{recipe}' does not quantise anything; try int4")
         return tuple(map(str, recipes))
 
-    @field_validator("post_methods")
+    @field_validator("post_methods", "low_post_methods")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
@@ -118,6 +121,7 @@ class SweepConfig(TrainingConfig):
         "post_formats",
         "low_post_formats",
         "post_methods",
+        "low_post_methods",
     )
     @classmethod
     def _no_repeats(cls, values: tuple[float | str, ...]) -> tuple[float | str, ...]:
@@ -147,7 +151,10 @@ class SweepConfig(TrainingConfig):
                 raise ValueError(
                     f"late_cooldowns: {share} is no share of a budget; use values above 0, up to 1"
                 )
-        for name, method in product(self.post_formats + self.low_post_formats, self.post_methods):
+        for name, method in (
+            *product(self.post_formats, self.post_methods),
+            *product(self.low_post_formats, self.low_post_methods or self.post_methods),
+        ):
             Setting.of(method, name)
         if bool(self.late_schemes) != bool(self.late_cooldowns):
             raise ValueError("late_schemes and late_cooldowns belong together; give both or none")

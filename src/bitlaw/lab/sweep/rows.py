@@ -71,7 +71,7 @@ def end_rows(
     if end.model is None:
         return [{**row, "status": "diverged", "reason": end.reason}]
     clock = time.perf_counter()
-    before = Reference(end.model, evaluation, Exam.of(evaluation, corpus.calibration))
+    before = Reference(end.model, evaluation, Exam.of(evaluation, corpus.calibration), compile=config.compile)
     if not math.isfinite(before.loss.value):
         return [{**row, "status": "diverged", "reason": f"the evaluation loss is {before.loss.value}"}]
     row |= scored(before.loss, before.scores, row)

@@ -83,8 +83,8 @@ class TrainingConfig(BaseModel):
     )
     compile: bool = Field(
         default=False,
-        description="the step, with torch's compiler: pays from some minutes of training on, and losses differ in the "
-        "last bits",
+        description="training and evaluation, with torch's compiler: pays from some minutes of training on, and losses "
+        "differ in the last bits",
     )
 
     @field_validator("averages")

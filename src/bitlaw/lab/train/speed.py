@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +13,11 @@ from torch import Tensor
 from ..corpus import Corpus, batch
 from .config import TrunkConfig
 
+Made = TypeVar("Made")
+
 
 @cache
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compiled(function: Callable[..., Made]) -> Callable[..., Made]:
     """A function of a model that torch's compiler makes one graph of; models of one shape and scheme share it.
 
     The first call takes half a minute, or a few seconds where the compiler's own cache on disk has the graph.
