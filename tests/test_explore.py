@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from explorer import HOSTILE, explorer, rows, store
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -445,11 +445,12 @@ def check(client, method, parts, query, headers):
     assert answer.status_code in (200, 304, 400, 404, 405, 413, 414, 421), (answer.status_code, path)
     if answer.status_code in (200, 304):
         assert method in ("GET", "HEAD")
-        left = [p for p in parts if p]
+        left = [p for p in answer.request.url.path.split("/") if p]  # the client resolves `..` before it asks
         assert left[0] == TOKEN and "/".join(left[1:]) in (*PATHS, "assets/main.js"), parts
 
 
 @given(st.sampled_from(METHODS), _path, _query, st.lists(_header, max_size=2))
+@example("GET", [TOKEN, "", TOKEN, ".."], [], [])
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_request_is_answered_or_refused(client, method, parts, query, headers):
     check(client, method, parts, query, headers)
