@@ -1,10 +1,12 @@
 """The thousandth study, a piece at a time: stored rows come from `rows.parquet`, and go back there as they come.
 
-    python studies/thousandth/run.py            # goes on until it is done, or stopped by Ctrl-C or SIGTERM
-    python studies/thousandth/run.py --export   # only writes what the stores hold to rows.parquet
+    python studies/thousandth/run.py                     # goes on until it is done, or stopped by Ctrl-C or SIGTERM
+    python studies/thousandth/run.py --only noise small  # these sweeps, in this order
+    python studies/thousandth/run.py --export            # only writes what the stores hold to rows.parquet
 
 The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores
-takes more workers; a cluster takes the two TOML files by themselves (`bitlaw sweep work`).
+takes more workers; a cluster takes the TOML files by themselves (`bitlaw sweep work`). `trunks.csv` says which sweep
+each trunk is of.
 """
 
 from __future__ import annotations
@@ -15,33 +17,59 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from bitlaw import Runs, Store, read_runs, write_runs
 
 HERE = Path(__file__).parent
-SWEEPS = ("small", "large")
+STAGES = {
+    "core": ("small", "large", "noise"),
+    "held-out": ("equal-32", "equal-16", "equal-fp8", "equal-fp6", "equal-fp4", "larger-1m", "larger-3m"),
+    "schedule": ("cosine-high", "cosine-low", "flat-high", "flat-low"),
+    "formats": ("formats", "backward"),
+}
+SWEEPS = tuple(sweep for sweeps in STAGES.values() for sweep in sweeps)
 
 
 def folder(sweep: str) -> Path:
     return Path(f"sweep-thousandth-{sweep}")
 
 
-def restore(store: Path) -> None:
-    """Put the rows that were published into a store that lacks them; ids that are there are left as they are."""
-    rows = HERE / "rows.parquet"
-    if rows.exists():
-        Store(store).add(read_runs(rows).frame.to_dicts())
+def published() -> dict[str, list[dict[str, Any]]]:
+    """The rows that were published, by sweep."""
+    if not (HERE / "rows.parquet").exists():
+        return {}
+    sweep_of = dict(pl.read_csv(HERE / "trunks.csv").select("trunk", "sweep").iter_rows())
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in read_runs(HERE / "rows.parquet").frame.to_dicts():
+        rows.setdefault(sweep_of[row["trunk"]], []).append(row)
+    return rows
+
+
+def restore(sweep: str) -> None:
+    """Put the rows that were published into a sweep's store; ids that are there are left as they are."""
+    Store(folder(sweep) / "runs.sqlite").add(published().get(sweep, []))
 
 
 def export() -> None:
-    """Write all rows of both stores, those of one trunk together."""
-    frames = [read_runs(folder(s)).frame for s in SWEEPS if (folder(s) / "runs.sqlite").exists()]
-    if not frames:
-        return
-    rows = {row["id"]: row for frame in frames for row in frame.to_dicts()}
-    ordered = sorted(rows.values(), key=lambda r: (r["params"], r["trunk"], r["tokens"], r["id"]))
-    write_runs(Runs.from_rows(ordered), HERE / "rows.parquet")
-    print(f"{len(ordered)} rows of {len({r['trunk'] for r in ordered})} trunks")
+    """Publish the rows of all stores beside those that are published, those of one trunk together."""
+    rows = {row["id"]: (sweep, row) for sweep, some in published().items() for row in some}
+    for sweep in SWEEPS:
+        if (folder(sweep) / "runs.sqlite").exists():
+            rows |= {row["id"]: (sweep, row) for row in read_runs(folder(sweep)).frame.to_dicts()}
+    order = {sweep: place for place, sweep in enumerate(SWEEPS)}
+    found = sorted(
+        rows.values(), key=lambda r: (order[r[0]], r[1]["params"], r[1]["trunk"], r[1]["tokens"], r[1]["id"])
+    )
+    write_runs(Runs.from_rows([row for _, row in found]), HERE / "rows.parquet")
+    stage_of = {sweep: stage for stage, sweeps in STAGES.items() for sweep in sweeps}
+    trunks = {row["trunk"]: (stage_of[sweep], sweep, row["trunk"]) for sweep, row in found}
+    pl.DataFrame(list(trunks.values()), schema=("stage", "sweep", "trunk"), orient="row").write_csv(
+        HERE / "trunks.csv"
+    )
+    print(f"{len(found)} rows of {len(trunks)} trunks")
 
 
 def note_hours(sweep: str) -> None:
@@ -57,13 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--export", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", choices=SWEEPS)
+    parser.add_argument("--only", choices=SWEEPS, nargs="+", default=SWEEPS)
     asked = parser.parse_args()
     if asked.export:
         export()
         return
-    for sweep in [asked.only] if asked.only else SWEEPS:
-        restore(folder(sweep) / "runs.sqlite")
+    for sweep in asked.only:
+        restore(sweep)
         command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", "package:rfc"]
         command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
         done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
