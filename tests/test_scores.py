@@ -159,7 +159,9 @@ def test_compiled_scores_are_the_same_but_for_their_last_bits():
     eager, fast = (Reference(model, evaluation, exam, compile=c) for c in (False, True))
     for one, other in zip(try_settings(eager, settings), try_settings(fast, settings), strict=True):
         for name in ("loss", "gap", "kl"):
-            assert getattr(one, name).value == pytest.approx(getattr(other, name).value, abs=1e-3)  # ties flip
+            assert getattr(one, name).value == pytest.approx(
+                getattr(other, name).value, abs=1e-3
+            )  # ties flip
         assert one.scores.errors == pytest.approx(other.scores.errors, abs=2e-3)
         for name in ("ece", "temperature", "loss_scaled"):
             assert getattr(one.scores, name) == pytest.approx(getattr(other.scores, name), abs=2e-3)

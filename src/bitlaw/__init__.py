@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import BitlawError, ConfigError, DataError, FitError, LabError, LawError, StoreError
 
 if TYPE_CHECKING:
-    from . import calibration, formats, laws
+    from . import calibration, datasets, formats, laws
     from .fitting import (
         Comparison,
         Fit,
@@ -51,6 +51,7 @@ _HOME = {
     "backtest": "fitting",
     "calibration": "",
     "compare": "fitting",
+    "datasets": "",
     "fit": "fitting",
     "forecast": "fitting",
     "formats": "",
@@ -91,6 +92,7 @@ __all__ = [
     "backtest",
     "calibration",
     "compare",
+    "datasets",
     "fit",
     "forecast",
     "formats",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ import polars as pl
 from bitlaw import Runs, Store, read_runs, write_runs
 
 HERE = Path(__file__).parent
+BUNDLE = HERE.parents[1] / "src" / "bitlaw" / "datasets"  # what the package carries
 STAGES = {
     "core": ("small", "large", "noise"),
     "held-out": ("equal-32", "equal-16", "equal-fp8", "equal-fp6", "equal-fp4", "larger-1m", "larger-3m"),
@@ -69,6 +71,8 @@ def export() -> None:
     pl.DataFrame(list(trunks.values()), schema=("stage", "sweep", "trunk"), orient="row").write_csv(
         HERE / "trunks.csv"
     )
+    for here, there in (("rows.parquet", "thousandth.parquet"), ("trunks.csv", "thousandth.csv")):
+        shutil.copy(HERE / here, BUNDLE / there)
     print(f"{len(found)} rows of {len(trunks)} trunks")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import BitlawError
+from ..errors import BitlawError, ConfigError
 from ..shell import printable
 from .common import (
     CorpusOption,
@@ -36,6 +36,7 @@ from .show import report
 from .sweep import sweep_app
 from .task import task_app
 from .train import train
+from .verify import verify_study
 
 app = typer.Typer(
     name="bitlaw",
@@ -76,21 +77,38 @@ def top(
 
 @app.command()
 def study(
-    source: Annotated[str, typer.Argument(help="`quick`, or a TOML file like it.")],
+    source: Annotated[
+        str, typer.Argument(help="`quick`, or a TOML file like it; with --verify, `thousandth` too.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
     ] = None,
     corpus: CorpusOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Make this many of its cells again, drawn at random by --seed, and compare losses."
+        ),
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Run a whole study: train, quantise, fit, plan, report.
+    """Run a whole study: train, quantise, fit, plan, report. Or make some of one again, to see whether it is true.
 
     Finished models are stored as they come. Ctrl-C loses nothing: run the same command to go on.
 
     Example: `bitlaw study quick --corpus ~/notes`
+
+    Example: `bitlaw study thousandth --verify 3`
     """
+    if verify is not None:
+        return verify_study(source, verify, out, corpus, seed or 0, workers, json_)
+    if source == "thousandth":
+        raise ConfigError(
+            "the thousandth study takes days; add --verify 3 to make three of its cells again, or make it all with "
+            "studies/thousandth/run.py of the repository"
+        )
     from ..study import read_study, run_study
     from .progress import Reporter
 

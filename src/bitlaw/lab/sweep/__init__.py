@@ -1,6 +1,7 @@
 """From a ladder to cells to rows: which runs there are, and workers that make them."""
 
 from .after import After
+from .again import Again, Repeat, draw, make_again, seed_noise
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
@@ -15,13 +16,17 @@ from .team import Team
 
 __all__ = [
     "After",
+    "Again",
     "Planned",
     "Processes",
     "RayTeam",
+    "Repeat",
     "SweepConfig",
     "Team",
     "alone",
     "clear",
+    "draw",
+    "make_again",
     "measured_speed",
     "mirror",
     "own_place",
@@ -29,6 +34,7 @@ __all__ = [
     "quantize_folder",
     "row_ids",
     "run_sweep",
+    "seed_noise",
     "speeds",
     "train_large",
     "trunks",

@@ -1,0 +1,102 @@
+"""`bitlaw study --verify`: some cells of a study made again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import ConfigError, DataError
+from .common import print_json
+
+if TYPE_CHECKING:
+    from ..lab.sweep import Repeat
+    from ..runs import Runs
+
+TOLERANCE = 3  # standard deviations of seeds
+
+
+def verify_study(
+    source: str,
+    count: int,
+    out: Path | None,
+    corpus: str | None,
+    seed: int,
+    workers: int | None,
+    json_: bool,
+) -> None:
+    """Train cells of a study's rows again, and end with code 1 if a loss is not what it was."""
+    from ..lab.sweep import draw, make_again, seed_noise
+    from ..study import Progress
+    from .progress import Reporter
+
+    runs, corpus = _rows(source, corpus)
+    rows = runs.frame.to_dicts()
+    again = draw(rows, count, seed)
+    folder = out or Path(f"verify-{Path(source).stem}-{count}-{seed}")
+    with Reporter() as reporter:
+
+        def on_progress(done: float, total: float, made: int) -> None:
+            reporter(Progress(done, total, f"training: {made} of {len(again.rows)} rows made again"))
+
+        try:
+            found = make_again(again, folder, corpus, workers, on_progress)
+        except KeyboardInterrupt:
+            reporter.close()
+            print(f"Stopped. Finished rows are in {folder}; run the same command to go on.", file=sys.stderr)
+            raise typer.Exit(130) from None
+    noise = seed_noise(rows)
+    limit = TOLERANCE * noise[0] if noise else 0.0
+    wrong = [one for one in found if one.difference > limit]
+    if json_:
+        print_json(
+            {
+                "rows": [_told(one) for one in found],
+                "seed_noise": noise and {"sd": noise[0], "degrees_of_freedom": noise[1]},
+                "same": not wrong,
+            }
+        )
+    else:
+        print(*_summary(found), sep="\n")
+        if noise:
+            print(f"Losses of other seeds differ by sd {noise[0]:.4f} ({noise[1]} degrees of freedom).")
+        for one in wrong:
+            print(f"Not the same: row {one.id} had {one.before}, and has {one.now}.")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
+    """The rows of a study, and the text that they were trained on."""
+    from ..runs import read_runs
+
+    if source == "thousandth":
+        from ..datasets import thousandth
+
+        return thousandth(None), corpus or "package:rfc"
+    folder = Path(f"study-{source}") if source == "quick" else Path(source)
+    try:
+        return read_runs(folder), corpus
+    except DataError as error:
+        raise ConfigError(
+            f"--verify takes thousandth, a study that was run here, or its folder or table of rows: {error}"
+        ) from error
+
+
+def _told(one: Repeat) -> dict[str, Any]:
+    return {"id": one.id, "quantized": one.quantized, "before": one.before, "now": one.now}
+
+
+def _summary(found: list[Repeat]) -> list[str]:
+    """How many losses are the same, of trained models and of copies."""
+    out = []
+    for quantized, what in ((False, "trained models"), (True, "quantised copies")):
+        some = [one.difference for one in found if one.quantized == quantized]
+        if some:
+            same = sum(difference == 0 for difference in some)
+            out.append(
+                f"{len(some)} {what}: {same} losses identical to the bit; they differ by up to {max(some):.2g}."
+            )
+    return out

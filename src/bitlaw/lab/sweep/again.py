@@ -1,0 +1,207 @@
+"""Cells of a run table trained once more: do their losses come out the same?"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...errors import DataError
+from ...formats import Recipe
+from ...runs import Store
+from ..corpus import read_corpus
+from ..quantize import Setting
+from ..train import TrunkConfig
+from .after import After
+from .engine import run_sweep
+from .place import alone
+from .plan import work_left
+from .rows import low
+
+#: What rows of one cell share, whatever their seed.
+CELL = (
+    *(
+        "params",
+        "tokens",
+        "schedule",
+        "cooldown",
+        "learning_rate",
+        "w_format",
+        "a_format",
+        "kv_format",
+        "q_format",
+    ),
+    *("w_granularity", "a_granularity", "grad_format", "grad_w_format", "corpus_sha256", "average"),
+)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Again:
+    """Cells that are to be trained again, as `run_sweep` takes them.
+
+    Attributes:
+        rows: what the table says of them, ends and quantised copies, by id.
+        configs: their trunks, each up to the last of its cells.
+        after: what is done to the ends.
+    """
+
+    rows: dict[str, Row]
+    configs: list[TrunkConfig]
+    after: After
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A row made again.
+
+    Attributes:
+        id: of the row.
+        quantized: whether it was quantised after training.
+        before: the loss that the table has; None if it diverged.
+        now: the loss that it has now.
+    """
+
+    id: str
+    quantized: bool
+    before: float | None
+    now: float | None
+
+    @property
+    def difference(self) -> float:
+        """Of the two losses; infinite if one of them alone diverged."""
+        if self.before is None or self.now is None:
+            return 0.0 if self.before == self.now else math.inf
+        return abs(self.now - self.before)
+
+
+def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
+    """Draw cells of a table at random: trained ends, each with all copies of it that were quantised.
+
+    Args:
+        rows: of sweeps, whose `config` says how each was trained.
+        count: how many.
+        seed: of the draw.
+
+    Raises:
+        DataError: fewer cells than that, or rows that do not say how they were made.
+    """
+    ends = sorted(row["id"] for row in rows if row["parent"] is None and row["status"] in ("ok", "diverged"))
+    if not 0 < count <= len(ends):
+        raise DataError(
+            f"{count} cells cannot be drawn from {len(ends)} that were trained; ask for 1 to {len(ends)}"
+        )
+    chosen = set(random.Random(seed).sample(ends, count))
+    found = {row["id"]: row for row in rows if row["id"] in chosen or row["parent"] in chosen}
+    cells: dict[tuple[str, int], tuple[TrunkConfig, set[int]]] = {}
+    settings: dict[bool, dict[str, Setting]] = {False: {}, True: {}}
+    calibration = 0
+    for row in found.values():
+        config = read_config(row)
+        branches = [b for b in config.branches() if (row["parent"] or row["id"]) in config.end_ids(b)]
+        if not branches:
+            raise DataError(
+                f"row {row['id']}: it is not the end that its `config` describes; was it changed by hand?"
+            )
+        tokens = branches[0].tokens
+        alone = tokens if config.schedule == "cosine" else 0  # each budget is a run of its own
+        cells.setdefault((config.trunk_id(), alone), (config, set()))[1].add(tokens)
+        if row["parent"] is not None:
+            setting = Setting(row["method"], Recipe.parse(row["post_recipe"], "channel"))
+            settings[low(config, branches[0])][setting.name] = setting
+            calibration = max(calibration, (row["calibration_samples"] or 0) * config.seq_len)
+    configs = [
+        config.model_copy(update={"budgets": tuple(sorted(budgets))}) for config, budgets in cells.values()
+    ]
+    return Again(
+        found,
+        sorted(configs, key=lambda c: -c.shape.flops_per_token(c.seq_len) * c.budgets[-1]),
+        After(tuple(settings[False].values()), calibration, low_settings=tuple(settings[True].values())),
+    )
+
+
+def read_config(row: Row) -> TrunkConfig:
+    """The trunk of a row.
+
+    Raises:
+        DataError: the row does not say it.
+    """
+    try:
+        return TrunkConfig.model_validate_json(row["config"] or "")
+    except ValidationError as error:
+        raise DataError(
+            f"row {row['id']}: its `config` does not say how it was trained ({error.errors()[0]['msg']}); only rows "
+            "of bitlaw's own sweeps can be made again"
+        ) from error
+
+
+def make_again(
+    again: Again,
+    folder: Path,
+    corpus: str | None,
+    workers: int | None = None,
+    on_progress: Callable[[float, float, int], None] = lambda done, total, ends: None,
+) -> list[Repeat]:
+    """Train cells again, quantise and evaluate them, and compare; what the folder has is not made again.
+
+    Args:
+        again: the cells.
+        folder: for checkpoints and rows.
+        corpus: the text that the rows were trained on, as `read_corpus` takes it.
+        workers: processes; None means one a core.
+        on_progress: told of the work that is done, of all of it, and how many rows there are.
+
+    Raises:
+        DataError: the text is another one.
+        KeyboardInterrupt: passed on, after every worker has saved its state.
+    """
+    text = read_corpus(corpus, again.configs[0].tokenizer)
+    for config in again.configs:
+        if config.corpus_sha256 != text.sha256:
+            raise DataError(
+                f"the rows were trained on text of hash {config.corpus_sha256[:12]}, and {text.name} has "
+                f"{text.sha256[:12]}; name theirs with --corpus"
+            )
+    with alone(folder) as name:
+        store = Store(folder / "runs.sqlite")
+        try:
+            total, done = work_left(again.configs, again.after, store.statuses()), 0.0
+
+            def on_work(work: float) -> None:
+                nonlocal done
+                done += work
+                on_progress(done, total, len(again.rows.keys() & store.ids()))
+
+            run_sweep(
+                again.configs,
+                store,
+                folder / "checkpoints",
+                corpus_path=corpus,
+                workers=workers,
+                after=again.after,
+                name=name,
+                on_work=on_work,
+            )
+            made = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
+        finally:
+            store.close()
+    return [Repeat(i, row["parent"] is not None, row["loss"], made.get(i)) for i, row in again.rows.items()]
+
+
+def seed_noise(rows: Iterable[Row]) -> tuple[float, int] | None:
+    """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom."""
+    cells: dict[str, list[float]] = {}
+    for row in rows:
+        if row["parent"] is None and row["loss"] is not None:
+            cells.setdefault(json.dumps([row[name] for name in CELL]), []).append(row["loss"])
+    groups = [losses for losses in cells.values() if len(losses) > 1]
+    freedom = sum(len(losses) - 1 for losses in groups)
+    squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in groups for x in losses)
+    return (math.sqrt(squares / freedom), freedom) if freedom else None

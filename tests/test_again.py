@@ -1,0 +1,145 @@
+"""Cells of a table made again, and the table that the package carries."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import bitlaw as bl
+from bitlaw import DataError, read_runs
+from bitlaw.cli.main import app
+from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.sweep import After, SweepConfig, draw, make_again, run_sweep, seed_noise, trunks
+from bitlaw.runs import Runs, Store, write_runs
+
+STUDY = Path(__file__).parents[1] / "studies" / "thousandth"
+SHAPE = {"sizes": (4000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 4096, "calibration_tokens": 2048}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A small sweep: cooldowns, and cosines of three seeds, some of it quantised after training."""
+    folder = tmp_path_factory.mktemp("sweep")
+    text = read_corpus(None)
+    ways = (
+        SweepConfig(
+            **SHAPE,
+            budgets=(8_000, 16_000),
+            schemes=("16", "w3"),
+            post_formats=("int3", "int4"),
+            low_post_formats=("int2",),
+            post_methods=("rtn", "gptq"),
+        ),
+        SweepConfig(**SHAPE, budgets=(8_000, 12_000), schemes=("16",), schedule="cosine", seeds=(1, 2, 3)),
+    )
+    for config in ways:
+        run_sweep(
+            trunks(config, text), Store(folder / "runs.sqlite"), folder / "c", after=After.of(config, folder)
+        )
+    return folder / "runs.sqlite"
+
+
+@pytest.mark.slow
+def test_cells_made_again_have_the_losses_that_they_had(store, tmp_path):
+    rows = read_runs(store).frame.to_dicts()
+    assert len(rows) == 4 + 2 * 4 + 2 * 2 + 6
+    again = draw(rows, 10)
+    assert set(again.rows) == {row["id"] for row in rows}
+    assert len(again.configs) == 2 + 6  # a cosine's budgets are runs of their own
+    seen = []
+    found = make_again(again, tmp_path, None, 2, lambda done, total, made: seen.append((done / total, made)))
+    assert {one.id for one in found} == set(again.rows) and all(one.difference == 0 for one in found)
+    assert sum(one.quantized for one in found) == 12
+    assert seen[-1] == (pytest.approx(1), len(rows))
+    assert make_again(again, tmp_path, None) == found  # nothing is made a third time
+
+
+@pytest.mark.slow
+def test_a_draw_is_of_ends_with_their_copies_and_of_a_seed(store):
+    rows = read_runs(store).frame.to_dicts()
+    one, same, other = draw(rows, 3), draw(rows, 3), draw(rows, 3, seed=1)
+    assert one.rows == same.rows != other.rows
+    ends = [row for row in one.rows.values() if row["parent"] is None]
+    assert len(ends) == 3 and all(row["parent"] in one.rows for row in one.rows.values() if row["parent"])
+    for count in (0, 11):
+        with pytest.raises(DataError, match="10 that were trained"):
+            draw(rows, count)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_made_again_is_said(store, tmp_path):
+    rows = read_runs(store).frame.to_dicts()
+    with pytest.raises(DataError, match="only rows of bitlaw's own sweeps"):
+        draw([{**row, "config": None} for row in rows], 1)
+    with pytest.raises(DataError, match="changed by hand"):
+        draw(
+            [
+                {**row, "config": row["config"].replace('"weight_decay":0.1', '"weight_decay":0.2')}
+                for row in rows
+            ],
+            1,
+        )
+    (tmp_path / "other.txt").write_text("Another text. " * 9000)
+    with pytest.raises(DataError, match="name theirs with --corpus"):
+        make_again(draw(rows, 1), tmp_path / "a", str(tmp_path / "other.txt"))
+
+
+@pytest.mark.slow
+def test_the_command_compares_with_the_noise_of_seeds(store, tmp_path):
+    noise, freedom = seed_noise(read_runs(store).frame.to_dicts())
+    assert freedom == 4 and 0.001 < noise < 0.3  # three seeds of two budgets
+    losses = (
+        read_runs(store)
+        .frame.filter(pl.col("schedule") == "cosine")
+        .group_by("tokens")
+        .agg(pl.col("loss").var())
+    )
+    assert noise == pytest.approx(math.sqrt(losses["loss"].mean()))
+    command = [
+        "study",
+        str(store),
+        "--verify",
+        "2",
+        "--seed",
+        "3",
+        "--out",
+        str(tmp_path / "again"),
+        "--json",
+    ]
+    done = CliRunner().invoke(app, command)
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0 and told["same"] and told["seed_noise"]["sd"] == noise
+    assert sum(not row["quantized"] for row in told["rows"]) == 4
+    copy = next(row["id"] for row in told["rows"] if row["quantized"])
+
+    def wrong(row):
+        return {**row, "loss": row["loss"] + 4 * noise} if row["id"] == copy else row
+
+    write_runs(Runs.from_rows(map(wrong, read_runs(store).frame.to_dicts())), tmp_path / "rows.parquet")
+    done = CliRunner().invoke(app, ["study", str(tmp_path / "rows.parquet"), *command[2:-1]])
+    assert done.exit_code == 1 and f"Not the same: row {copy}" in done.stdout
+    assert "4 trained models: 4 losses identical to the bit" in done.stdout
+
+
+def test_the_package_carries_what_the_study_published():
+    for here, there in (("rows.parquet", "thousandth.parquet"), ("trunks.csv", "thousandth.csv")):
+        carried = Path(bl.datasets.__file__).parent / there
+        assert carried.read_bytes() == (STUDY / here).read_bytes()
+    runs = bl.datasets.thousandth(None)
+    assert len(runs) == len(read_runs(STUDY / "rows.parquet"))
+    assert sum(len(bl.datasets.thousandth(stage)) for stage in bl.datasets.STAGES) == len(runs)
+    core = bl.datasets.thousandth().frame
+    assert core["params"].max() < 230_000 and core["tokens"].max() < 27e6
+    with pytest.raises(DataError, match="did you mean 'held-out'"):
+        bl.datasets.thousandth("heldout")
+    draw(runs.frame.to_dicts(), 1)  # every row says how it was made
+
+
+def test_the_thousandth_study_by_itself_is_refused():
+    done = CliRunner().invoke(app, ["study", "thousandth"])
+    assert done.exit_code and "--verify" in str(done.exception)
