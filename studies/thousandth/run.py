@@ -4,7 +4,8 @@
     python studies/thousandth/run.py --only noise small  # these sweeps, in this order
     python studies/thousandth/run.py --export            # only writes what the stores hold to rows.parquet
 
-The text is `package:rfc` (bitlaw corpus get rfc): 362 MiB of tokens, so that nothing repeats. A machine with more cores
+The text is `package:rfc` (bitlaw corpus get rfc), 362 MiB of tokens, so that nothing repeats; of the stage `code` it is
+`package:rust`, 58 MiB. A machine with more cores
 takes more workers; a cluster takes the TOML files by themselves (`bitlaw sweep work`). `trunks.csv` says which sweep
 each trunk is of.
 """
@@ -31,6 +32,7 @@ STAGES = {
     "held-out": ("equal-32", "equal-16", "equal-fp8", "equal-fp6", "equal-fp4", "larger-1m", "larger-3m"),
     "schedule": ("cosine-high", "cosine-low", "flat-high", "flat-low"),
     "formats": ("formats", "backward"),
+    "code": ("code-small", "code-large"),
 }
 SWEEPS = tuple(sweep for sweeps in STAGES.values() for sweep in sweeps)
 
@@ -96,7 +98,8 @@ def main() -> None:
         return
     for sweep in asked.only:
         restore(sweep)
-        command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", "package:rfc"]
+        text = "package:rust" if sweep in STAGES["code"] else "package:rfc"
+        command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", text]
         command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
         done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
         export()

@@ -9,7 +9,7 @@ import polars as pl
 from ..errors import DataError, nearest
 from ..runs import Runs, read_runs
 
-STAGES = ("core", "held-out", "schedule", "formats")
+STAGES = ("core", "held-out", "schedule", "formats", "code")
 
 
 def thousandth(stage: str | None = "core") -> Runs:
@@ -21,7 +21,7 @@ def thousandth(stage: str | None = "core") -> Runs:
 
     Args:
         stage: `core`; `held-out`, larger models that no law of ours was fitted to; `schedule`, cosines beside
-            cooldowns; `formats`, floats and microscaled blocks; None for all.
+            cooldowns; `formats`, floats and microscaled blocks; `code`, a second text; None for all.
 
     Raises:
         DataError: an unknown stage.

@@ -75,6 +75,10 @@ RECIPES = {
             Part("git-doc", "usr/share/doc/git-doc/*.txt", clean.plain),
         ),
     ),
+    "rust": Recipe(
+        "65 MB of source code: Rust's compiler, library and tests; an 18 MB download",
+        (Part("rust-src", "usr/src/*.rs", clean.plain),),
+    ),
 }
 #: Version and the first 16 digits of the SHA-256 of archives that were looked at (November 2026).
 KNOWN = {
@@ -98,6 +102,7 @@ KNOWN = {
     "asterisk-core-sounds-it-wav": ("1.6.1-1", "5a26638089e134b8"),
     "festvox-ru": ("0.5+dfsg-6", "21ef3f0f2978ecf2"),
     "git-doc": ("1:2.39.5-0+deb12u3", "3c89668a11053a6b"),
+    "rust-src": ("1.63.0+dfsg1-2", "410b8c6d464cabbe"),
 }
 
 
