@@ -5,9 +5,8 @@
     python studies/thousandth/run.py --export            # only writes what the stores hold to rows.parquet
 
 The text is `package:rfc` (bitlaw corpus get rfc), 362 MiB of tokens, so that nothing repeats; of the stage `code` it is
-`package:rust`, 58 MiB. A machine with more cores
-takes more workers; a cluster takes the TOML files by themselves (`bitlaw sweep work`). `trunks.csv` says which sweep
-each trunk is of.
+`package:rust`, 58 MiB. A machine with more cores takes more workers; a cluster takes the TOML files by themselves
+(`bitlaw sweep work`). `trunks.csv` says which sweep each trunk is of.
 """
 
 from __future__ import annotations

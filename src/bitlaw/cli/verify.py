@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import typer
 
 from ..errors import ConfigError, DataError
@@ -75,7 +76,8 @@ def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
     if source == "thousandth":
         from ..datasets import thousandth
 
-        return thousandth(None), corpus or "package:rfc"
+        text = corpus or "package:rfc"  # or package:rust, on which some of it was trained
+        return thousandth(None).filter(pl.col("corpus") == text), text
     folder = Path(f"study-{source}") if source == "quick" else Path(source)
     try:
         return read_runs(folder), corpus
