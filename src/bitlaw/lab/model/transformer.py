@@ -61,7 +61,9 @@ class Attention(nn.Module):
         seen = None
         if past is not None:
             k_BHTK, v_BHTK, seen = past(k_BHTK, v_BHTK)
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=seen, is_causal=seen is None)
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BHTK, k_BHTK, v_BHTK, attn_mask=seen, is_causal=seen is None
+        )
         return self.out(self.out_norm(y_BHTK.transpose(1, 2).reshape(B, T, C)))
 
 
