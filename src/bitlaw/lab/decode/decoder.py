@@ -175,14 +175,25 @@ class Reading:
         self.cache.truncate(after)
         found = [logits_BTV[row, :count] for row, count in enumerate(counts)]
         for row, logits_TV in enumerate(found):
-            bad = (~torch.isfinite(logits_TV)).any(-1).nonzero()
-            if len(bad):
+            if not torch.isfinite(logits_TV).all():
+                self.cache.truncate(before)
                 raise LabError(
-                    f"logits after token {before[row] + int(bad[0]) + 1} of text {row + 1} are not finite; try the "
-                    "model without a scheme, or with more bits for what it rounds, and see whether its weights are "
+                    f"logits after token {self._diverges(row, tokens_BT[row])} of text {row + 1} are not finite; try "
+                    "the model without a scheme, or with more bits for what it rounds, and see whether its weights are "
                     "finite"
                 )
         return [logits if logits.dtype == torch.float64 else logits.float() for logits in found]
+
+    def _diverges(self, row: int, tokens_T: Tensor) -> int:
+        """After how many tokens a text's logits are not finite: in one pass they spoil those before them too."""
+        cache = copy.deepcopy(self.cache)
+        cache.keep([row])
+        cache.wipe()
+        for token in tokens_T:
+            logits_11V = self.decoder.model(token.view(1, 1).to(self.device), cache)
+            if not torch.isfinite(logits_11V).all():
+                break
+        return cache.lengths[0]
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget the tokens of each text behind a length."""

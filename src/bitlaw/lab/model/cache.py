@@ -69,6 +69,12 @@ class KVCache:
             raise ConfigError(f"texts of {self.lengths} tokens cannot be cut back to {list(lengths)}")
         self.lengths = list(lengths)
 
+    def wipe(self) -> None:
+        """Write zeros behind the texts' ends; NaN there would reach queries that do not see it, as 0 NaN is NaN."""
+        for slots_BLHK in (part for held in self._held.values() for part in held):
+            for row, length in enumerate(self.lengths):
+                slots_BLHK[row, length:] = 0
+
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with some of the texts, in this order; one may be taken more than once."""
         self.lengths = [self.lengths[row] for row in rows]

@@ -42,12 +42,12 @@ def quantize_parts(
     for part in given:
         if part.startswith("grad"):
             raise ConfigError(f"{part} is of training, and a trained model has no gradients; leave it out")
+        if getattr(scheme, part).scale == "learned" or getattr(scheme, part).stored:
+            raise ConfigError(f"{part}={getattr(scheme, part)} is of training; try 'absmax' or 'mse'")
         if part in NOT_THEIRS and isinstance(model, Pretrained):
             raise ConfigError(
                 f"{part} of a Hugging Face model stays as it is; leave it out, or use w, a and kv"
             )
-        if getattr(scheme, part).scale == "learned" or getattr(scheme, part).stored:
-            raise ConfigError(f"{part}={getattr(scheme, part)} is of training; try 'absmax' or 'mse'")
     low = quantize_model(model, scheme.w, method, calibration)
     rest = replace(scheme, w=PLAIN)
     return apply_scheme(low, rest) if rest.quantized else low
