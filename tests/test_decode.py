@@ -232,6 +232,40 @@ def test_texts_are_cut_back_each_by_itself(precise, text):
             session.truncate(wrong)
 
 
+def speculate(large, small, prompts, tokens, ahead):
+    """The likeliest text of a large model, drafted by a small one (Leviathan et al. 2023, at temperature 0)."""
+    texts, drafts, passes = [list(prompt) for prompt in prompts], small.open(len(prompts)), 0
+    checks = large.open(len(prompts))
+    while min(len(t) - len(p) for t, p in zip(texts, prompts, strict=True)) < tokens:
+        tried = [list(text) for text in texts]
+        for _ in range(ahead):
+            new = [text[held:] for text, held in zip(tried, drafts.lengths, strict=True)]
+            for text, logits in zip(tried, drafts.append(new), strict=True):
+                text.append(int(logits[-1].argmax()))
+        new = [text[held:] for text, held in zip(tried, checks.lengths, strict=True)]
+        passes += 1
+        for text, drafted, logits in zip(texts, tried, checks.append(new), strict=True):
+            said = logits[-ahead - 1 :].argmax(-1).tolist()
+            for place, token in enumerate(said):
+                text.append(token)
+                if place == ahead or token != drafted[len(text) - 1]:
+                    break
+        ends = [len(text) - 1 for text in texts]
+        checks.truncate(ends)
+        drafts.truncate([min(end, held) for end, held in zip(ends, drafts.lengths, strict=True)])
+    return [text[len(p) : len(p) + tokens] for text, p in zip(texts, prompts, strict=True)], passes
+
+
+def test_what_speculation_needs_is_there(precise):
+    """Drafts of a 3-bit copy change nothing but how often the large model is asked."""
+    large, small = Decoder(precise, 256), Decoder(quantize_parts(precise, Scheme.parse("w3")), 256)
+    plain = [text.tokens for text in generate(large, PROMPTS, 24, Sampling(temperature=0))]
+    found, passes = speculate(large, small, PROMPTS, 24, ahead=3)
+    assert found == plain and passes < 24
+    itself, fewest = speculate(large, large, PROMPTS, 24, ahead=3)
+    assert itself == plain and fewest == 6  # all accepted: four tokens a pass
+
+
 def test_a_cache_grows_without_losing_anything(precise, text):
     session = Decoder(precise, 256).open(4)
     found = torch.stack([torch.cat(session.append(text[:, k : k + 1].tolist())) for k in range(SEQ)], dim=1)

@@ -126,7 +126,7 @@ def check(
             way = f"ask for {room} tokens or fewer" if room > 0 else "use a shorter prompt"
             raise ConfigError(
                 f"prompt {number} of {len(prompt)} tokens and {tokens} more are beyond the {limit} that the model "
-                f"was trained on, and of places behind it has learned nothing; {way}, or go beyond all the same "
+                f"was trained on, and it has learned nothing of places beyond; {way}, or go beyond all the same "
                 "(limit=None, on the command line --beyond)"
             )
 
