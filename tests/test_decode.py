@@ -532,8 +532,11 @@ def test_letters_without_a_token_are_named(trained):
         few = Loaded("few", "", trained, coder, 3, SEQ, Scheme(), {})
         with pytest.raises(DataError, match="few knows 3 tokens, and the prompt 'ab' has number 3"):
             encode(few, "ab")
+    with pytest.raises(DataError, match="is not UTF-8"):
+        encode(loaded, "a\udcc3")
     with pytest.raises(ConfigError, match="prompt is empty"):
         encode(loaded, "")
+    assert encode(Loaded("o", "", trained, None, 256, SEQ, Scheme(), {}), "a\udcc3") == [97, 0xC3]
 
 
 # ---- the command

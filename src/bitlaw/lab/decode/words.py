@@ -28,6 +28,10 @@ def encode(loaded: Loaded, text: str, special: bool = True) -> list[int]:
     if loaded.tokenizer is None:
         found, covered = list(text.encode("utf-8", errors="surrogateescape")), set(range(len(text)))
     else:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise DataError(
+                f"the prompt {text[:LETTERS]!r} is not UTF-8, which the tokenizer of {loaded.name} reads"
+            )
         encoding = loaded.tokenizer.encode(text, add_special_tokens=special)
         found = encoding.ids
         unknown = getattr(loaded.tokenizer.model, "unk_token", None)
