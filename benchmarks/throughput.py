@@ -166,7 +166,7 @@ class Ensemble(nn.Module):
         def norm(x: Tensor, name: str) -> Tensor:
             return F.rms_norm(x, x.shape[-1:], eps=1e-6) * weight(name)[:, None]
 
-        turn = rotary(t, s.width // s.heads, tokens.device)
+        turn = rotary(torch.arange(t, device=tokens.device), s.width // s.heads)
         rows = torch.arange(m)[:, None, None] * s.vocab + tokens
         x = F.embedding(rows, weight("embedding").flatten(0, 1)).flatten(1, 2)
         for k in range(s.depth):

@@ -127,6 +127,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "formats",
         "hardware",
         "quantize",
+        "generate",
         "train",
         *(verb.__name__ for verb in VERBS),
     }

@@ -26,6 +26,7 @@ from .common import (
 from .corpus import corpus_app
 from .explore import explore
 from .formats import formats
+from .generate import generate
 from .hardware import hardware
 from .judge import VERBS
 from .look import laws_app
@@ -202,7 +203,7 @@ def fit(
         print(f"\nSaved to {printable(str(save))}{use}")
 
 
-for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, train):
+for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, train):
     app.command()(verb)
 
 

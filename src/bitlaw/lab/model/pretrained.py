@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .cache import KVCache
+
 #: Where the blocks are, by `model_type`.
 BLOCKS = {
     "llama": "model.layers",
@@ -21,35 +23,43 @@ BLOCKS = {
 class Pretrained(nn.Module):
     """A model of transformers as a function from tokens to logits.
 
-    `blocks`, `cached_k` and `cached_v` stand where they do in our own model, so that what is put on one from outside
-    is put on the other.
+    `blocks` stand where they do in our own model, and have `cached_k` and `cached_v` each, so that what is put on one
+    from outside is put on the other.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.blocks: nn.ModuleList = model.get_submodule(BLOCKS[model.config.model_type])
-        self.cached_k: nn.Module = nn.Identity()
-        self.cached_v: nn.Module = nn.Identity()
+        for block in self.blocks:
+            block.cached_k, block.cached_v = nn.Identity(), nn.Identity()
         self.model = model
         named = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in named else "past_key_values"
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return logits (B, T, V)."""
-        if isinstance(self.cached_k, nn.Identity) and isinstance(self.cached_v, nn.Identity):
-            logits: Tensor = self.model(tokens_BT, use_cache=False).logits
-            return logits
-        cache = {self.cache_name: _cache(self.cached_k, self.cached_v)}
-        logits = self.model(tokens_BT, use_cache=True, **cache).logits
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return logits (B, T, V); with a cache, of tokens that come after those it holds, which it then holds too."""
+        named: dict[str, Any] = {"use_cache": False}
+        if cache is not None:
+            places_BT = cache.advance(tokens_BT.shape[1], tokens_BT.device)
+            named = {"position_ids": places_BT, "attention_mask": cache.seen_B1TL}
+        if cache is not None or not all(isinstance(b.cached_k, nn.Identity) for b in self.blocks):
+            named |= {"use_cache": True, self.cache_name: _cache(self.blocks, cache)}
+        logits: Tensor = self.model(tokens_BT, **named).logits
         return logits
 
 
-def _cache(keep_k: nn.Module, keep_v: nn.Module) -> Any:
-    """A KV cache that holds what two modules make of keys and values."""
+def _cache(blocks: nn.ModuleList, kept: KVCache | None) -> Any:
+    """A cache of transformers that holds what blocks make of keys and values, in ours if one is given."""
     from transformers import DynamicCache
 
     class Cache(DynamicCache):
-        def update(self, key_states: Tensor, value_states: Tensor, *rest: Any, **named: Any) -> Any:
-            return super().update(keep_k(key_states), keep_v(value_states), *rest, **named)
+        def update(
+            self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any
+        ) -> Any:
+            k = blocks[layer_idx].cached_k(key_states)
+            v = blocks[layer_idx].cached_v(value_states)
+            if kept is not None:
+                return kept.extend(layer_idx, k, v)[:2]
+            return super().update(k, v, layer_idx, *rest, **named)
 
     return Cache()

@@ -9,7 +9,9 @@ V vocabulary.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...shapes import Shape
+from .cache import KVCache
+
+Past: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]  # what a cache does for one layer
 
 
 class RMSNorm(nn.Module):
@@ -45,15 +50,20 @@ class Attention(nn.Module):
         self.out_norm = RMSNorm(shape.width)
         self.out = nn.Linear(shape.width, shape.width, bias=False)
 
-    def forward(self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Let every position look back."""
+    def forward(self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor], past: Past | None = None) -> Tensor:
+        """Let every position look back, and into a cache if there is one."""
         B, T, C = x_BTC.shape
         qkv = self.qkv(self.norm(x_BTC)).view(B, T, 3, self.heads, C // self.heads)
         q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4)
         q_BHTK = self.queries(rotate(q_BHTK, rotation))
         k_BHTK = self.cached_k(rotate(k_BHTK, rotation))
         v_BHTK = self.cached_v(v_BHTK)
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
+        seen = None
+        if past is not None:
+            k_BHTK, v_BHTK, seen = past(k_BHTK, v_BHTK)
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BHTK, k_BHTK, v_BHTK, attn_mask=seen, is_causal=seen is None
+        )
         return self.out(self.out_norm(y_BHTK.transpose(1, 2).reshape(B, T, C)))
 
 
@@ -82,9 +92,9 @@ class Block(nn.Module):
         self.attention = Attention(shape)
         self.mlp = SwiGLU(shape)
 
-    def forward(self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor], past: Past | None = None) -> Tensor:
         """Update the residual stream."""
-        x_BTC = torch.add(x_BTC, self.attention(x_BTC, rotation), alpha=self.factor)
+        x_BTC = torch.add(x_BTC, self.attention(x_BTC, rotation, past), alpha=self.factor)
         return torch.add(x_BTC, self.mlp(x_BTC), alpha=self.factor)
 
 
@@ -129,22 +139,24 @@ class Transformer(nn.Module):
                     std = 1 / module.in_features
                 module.weight.normal_(0, std, generator=generator)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return logits (B, T, V)."""
-        rotation = rotary(tokens_BT.shape[1], self.shape.width // self.shape.heads, tokens_BT.device)
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return logits (B, T, V); with a cache, of tokens that come after those it holds, which it then holds too."""
+        T, device = tokens_BT.shape[1], tokens_BT.device
+        places = torch.arange(T, device=device) if cache is None else cache.advance(T, device)[:, None]
+        rotation = rotary(places, self.shape.width // self.shape.heads)
         x_BTC = self.embedding(tokens_BT)
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x_BTC = checkpoint(block, x_BTC, rotation, use_reentrant=False)
             else:
-                x_BTC = block(x_BTC, rotation)
+                x_BTC = block(x_BTC, rotation, partial(cache.extend, layer) if cache is not None else None)
         return self.head(self.norm(x_BTC))
 
 
-def rotary(length: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the rotary angles, each (T, K / 2) (Su et al. 2021)."""
-    frequency_K = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)
-    angle_TK = torch.arange(length, device=device)[:, None] * frequency_K
+def rotary(places_T: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of the rotary angles at some places, each (..., T, K / 2) (Su et al. 2021)."""
+    frequency_K = 10_000.0 ** (-torch.arange(0, width, 2, device=places_T.device) / width)
+    angle_TK = places_T[..., None] * frequency_K
     return angle_TK.cos(), angle_TK.sin()
 
 

@@ -104,6 +104,15 @@ class LowPrecisionEmbedding(nn.Embedding):
         return F.embedding(tokens, self.quantize_weight(self.weight))
 
 
+@torch.no_grad()
+def settle(layer: nn.Module) -> None:
+    """Make the weights that a layer of low precision computes with its only ones; others are left alone."""
+    if isinstance(layer, (LowPrecisionLinear, LowPrecisionEmbedding)):
+        layer.weight.copy_(layer.quantize_weight(layer.weight))
+        layer.quantize_weight = nn.Identity()
+        layer.stored = None
+
+
 def apply_scheme(model: ModelT, scheme: Scheme) -> ModelT:
     """Put a scheme on a model in place.
 

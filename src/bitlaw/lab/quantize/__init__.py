@@ -2,6 +2,7 @@
 
 from .apply import METHODS, quantize_model
 from .evaluate import clustered_mean, logits, token_losses
+from .parts import quantize_parts
 from .scores import Exam, Scores
 from .settings import Outcome, Reference, Setting, try_settings
 
@@ -15,6 +16,7 @@ __all__ = [
     "clustered_mean",
     "logits",
     "quantize_model",
+    "quantize_parts",
     "token_losses",
     "try_settings",
 ]

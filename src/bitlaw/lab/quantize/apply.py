@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, LabError, nearest
 from ...formats import Recipe
-from ..precision import LowPrecisionLinear, quantize
+from ..precision import quantize, settle
 from .awq import awq
 from .evaluate import EVAL_BATCH
 from .gptq import gptq
@@ -52,7 +52,7 @@ def quantize_model(
     blocks: list[nn.Module] = list(quantized.blocks)
     for block in blocks:
         for linear in linears_of(block).values():
-            _settle(linear)
+            settle(linear)
     if calibration is None or not recipe.quantized:
         for block in blocks:
             for linear in linears_of(block).values():
@@ -72,14 +72,6 @@ def quantize_model(
 def linears_of(block: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers of a block by name."""
     return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-
-
-def _settle(linear: nn.Linear) -> None:
-    """Make the weights that a layer trained in low precision multiplies by its only ones."""
-    if isinstance(linear, LowPrecisionLinear):
-        linear.weight.copy_(linear.quantize_weight(linear.weight))
-        linear.quantize_weight = nn.Identity()
-        linear.stored = None
 
 
 class _Moments:

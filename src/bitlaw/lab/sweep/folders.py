@@ -59,8 +59,8 @@ def quantize_folder(
         raise DataError(
             f"{eval_tokens} tokens to evaluate on are fewer than two windows of {loaded.seq_len}; use more"
         )
-    evaluation = spread_windows(_encoded(loaded, corpus.evaluation), eval_tokens, loaded.seq_len)
-    text = _encoded(loaded, corpus.calibration)
+    evaluation = spread_windows(encoded(loaded, corpus.evaluation), eval_tokens, loaded.seq_len)
+    text = encoded(loaded, corpus.calibration)
     calibration = after.look_at(text, loaded.seq_len)
     on_setting(0, "scoring the model as it is")
     kept = replace(loaded.scheme, w=PLAIN)
@@ -90,7 +90,7 @@ def quantize_folder(
     on_setting(len(ids), "done")
 
 
-def _encoded(loaded: Loaded, text: Text) -> Text:
+def encoded(loaded: Loaded, text: Text) -> Text:
     """A text in a model's tokens."""
     if loaded.tokenizer is not None:
         text = text.encode(loaded.tokenizer)

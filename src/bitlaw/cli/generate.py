@@ -1,0 +1,230 @@
+"""The verb that lets a model go on with a text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError, DataError, nearest
+from ..shell import printable
+from .common import CorpusOption, JsonFlag, print_json, working
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..lab.decode import Decoder
+    from ..lab.model import Loaded
+
+USUAL = 200  # tokens, where there is room for as many
+
+
+def generate(
+    path: Annotated[str, typer.Argument(help="Folder of a model: config.json and safetensors.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What the text begins with; may be given often.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            help='What to round, like w4, w4a8kv4, or "w=mxfp4, a=int8 token, kv=int4 token"; default: what the '
+            "folder says."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Of the weights: rtn, gptq or awq.")] = "rtn",
+    temperature: Annotated[
+        float, typer.Option(help="1 draws from the model's own distribution, 0 takes the likeliest token.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Draw from the fewest tokens with this share of the probability, like 0.95."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
+    tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the model has room for."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A token that ends a text; may be given often. Default: the end that a Hugging Face folder names."
+        ),
+    ] = None,
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Go on beyond the length that the model was trained on.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts that are read together.")] = 16,
+    text: CorpusOption = None,
+    calibration_tokens: Annotated[
+        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and lasting scales are found on.")
+    ] = 8_192,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json_: JsonFlag = False,
+) -> None:
+    """Let a model go on with a text, in any number format.
+
+    Models of ours (`keep_models` in a study) and Hugging Face folders of the Llama, Qwen, OLMo and GPT-NeoX families.
+    Keys and values are cached in their format. The same seed gives the same text, whatever the batch. Where one scale
+    would be of a whole tensor (`a8`, `kv4`), it is found on `--text` first and then stays. Low precision is emulated:
+    what is said is what such hardware would say, how fast says nothing of it.
+
+    * `bitlaw generate ./model --prompt "def main("`: as the model is
+    * `bitlaw generate ./model --prompt "import " --scheme w4 --method gptq --temperature 0`: the likeliest in 4 bits
+    * `bitlaw generate ./model --prompts lines.txt --scheme "w=mxfp4, a=int8 token, kv=int4 token" --top-p 0.95 --json`
+    """
+    from ..lab.decode import Sampling, check, encode, ends_of, limit_of, number_of, stream
+    from ..lab.model import load_model
+    from ..lab.sweep.processes import device_named
+
+    sampling = Sampling(temperature, top_k, top_p)
+    begun = _prompts(prompt, prompts)
+    with working("reading the model") as tell:
+        loaded = load_model(path, device_named(device))
+        read = [encode(loaded, words) for words in begun]
+        ends = frozenset(number_of(loaded, words) for words in stop) if stop else ends_of(loaded)
+        limit = None if beyond else limit_of(loaded)
+        if tokens is None:
+            tokens = USUAL if limit is None else max(1, min(USUAL, limit - max(map(len, read))))
+        check(read, tokens, limit, seed, batch)
+        tell("putting it into its formats")
+        source, formats, notes = _source(loaded, limit, scheme, method, text, calibration_tokens)
+    for note in notes:
+        print(note, file=sys.stderr)
+    told = _Teller(loaded, begun, ends, live=len(begun) == 1 and not json_)
+    clock = time.perf_counter()
+    try:
+        with working("reading the prompts") if not told.live else nullcontext(lambda words: None) as tell:
+            for row, token in stream(source, read, tokens, sampling, seed=seed, stop=ends, batch=batch):
+                told.add(row, token)
+                tell(f"{sum(map(len, told.tokens)):,} of {len(read) * tokens:,} tokens")
+    except KeyboardInterrupt:
+        told.end(quiet=json_)
+        print("Stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    seconds = time.perf_counter() - clock
+    told.end(quiet=json_)
+    drawn = sum(map(len, told.tokens))
+    if json_:
+        about = {"model": loaded.name, "scheme": formats, "method": method, "seed": seed}
+        print_json(about | {"texts": told.as_json(), "tokens": drawn, "seconds": seconds, "notes": notes})
+        return
+    slow = "" if formats == "16" else "; formats are emulated, so this is not their speed"
+    print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{slow}", file=sys.stderr)
+
+
+def _prompts(given: list[str] | None, path: Path | None) -> list[str]:
+    """What the texts begin with."""
+    found = list(given or ())
+    if path is not None:
+        try:
+            found += [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        except FileNotFoundError:
+            raise DataError(f"there is no file {path}; name one with a prompt a line") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read prompts from {path}: {error}") from error
+    if not found:
+        raise ConfigError('there is nothing to go on from; give --prompt "def main(", or --prompts FILE')
+    return found
+
+
+def _source(
+    loaded: Loaded, limit: int | None, scheme: str | None, method: str, text: str | None, tokens: int
+) -> tuple[Decoder, str, list[str]]:
+    """A model in its formats, ready to read on, the scheme that these are, and what is to be said of these."""
+    from ..formats import Scheme
+    from ..lab.corpus import read_corpus, spread_windows
+    from ..lab.decode import Decoder
+    from ..lab.precision import static_scales
+    from ..lab.precision.static import unsteady
+    from ..lab.quantize import METHODS, quantize_parts
+    from ..lab.sweep.folders import encoded
+
+    asked = Scheme() if scheme is None else Scheme.parse(scheme)
+    if method not in METHODS:
+        raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
+    kept, rest = replace(loaded.scheme, w=Scheme().w), replace(asked, w=Scheme().w)
+    if kept.quantized and rest.quantized:
+        raise DataError(
+            f"{loaded.name} rounds {kept.name} while it runs already; name the folder of the model that it was made "
+            f"from, or leave {rest.name} out of --scheme"
+        )
+
+    def windows() -> tuple[Tensor, str]:
+        corpus = read_corpus(text)
+        found = spread_windows(encoded(loaded, corpus.calibration), tokens, loaded.seq_len)
+        return found.inputs.to(next(loaded.model.parameters()).device), corpus.name
+
+    model = loaded.model
+    if asked.quantized:
+        calibration = windows()[0] if method != "rtn" and asked.w.quantized else None
+        model = quantize_parts(model, asked, method if asked.w.quantized else "rtn", calibration)
+    notes = []
+    if recipes := {str(recipe) for _, recipe in unsteady(model)}:
+        shown, name = windows()
+        model = static_scales(model, shown)
+        notes.append(
+            f"The scales of {' and '.join(sorted(recipes))} were found on {shown.numel():,} tokens of {name}, and "
+            "stay; --text names another text."
+        )
+    both = replace(kept if kept.quantized else rest, w=asked.w if asked.w.quantized else loaded.scheme.w)
+    return Decoder(model, loaded.vocab, loaded.tokenizer, limit), both.name, notes
+
+
+class _Teller:
+    """Prints one text as it comes, or several when they are there."""
+
+    def __init__(self, loaded: Loaded, prompts: list[str], ends: Collection[int], live: bool) -> None:
+        from ..lab.decode import Spelling
+
+        self.prompts, self.ends, self.live = prompts, ends, live
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.words = [""] * len(prompts)
+        self.spelling = [Spelling(loaded) for _ in prompts]
+        if live:
+            self._print(prompts[0])
+
+    def add(self, row: int, token: int) -> None:
+        """Take a token of a text; the one that ends it is not shown."""
+        self.tokens[row].append(token)
+        if token not in self.ends:
+            self._more(row, self.spelling[row].add(token))
+
+    def end(self, quiet: bool) -> None:
+        """Show what has not been shown."""
+        for row, spelling in enumerate(self.spelling):
+            self._more(row, spelling.rest())
+            if not self.live and not quiet:
+                print(f"[{row + 1}]")
+                self._print(self.prompts[row] + self.words[row])
+                print()
+        if self.live:
+            print()
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Each text."""
+        return [
+            {
+                "prompt": prompt,
+                "text": words,
+                "tokens": tokens,
+                "stopped": bool(tokens) and tokens[-1] in self.ends,
+            }
+            for prompt, words, tokens in zip(self.prompts, self.words, self.tokens, strict=True)
+        ]
+
+    def _more(self, row: int, words: str) -> None:
+        self.words[row] += words
+        if self.live:
+            self._print(words)
+
+    def _print(self, words: str) -> None:
+        """Print letters, and no others: a model can be made to say what would steer a terminal."""
+        print("\t".join(map(printable, words.split("\t"))), end="", flush=True)
