@@ -89,7 +89,9 @@ def downstream_text(found: Downstream) -> str:
     parts: list[Table | str] = [title, fit_text(replace(found.curve, notes=())), ""]
     if found.held_out is not None:
         ranking = Table(
-            title=f"Held out: {found.held_out.split}, {found.held_out.rows} errors", title_justify="left"
+            title=f"Held out: {found.held_out.split}, {found.held_out.rows} error"
+            + ("" if found.held_out.rows == 1 else "s"),
+            title_justify="left",
         )
         header, rows = ranking_cells(found.held_out)
         for name in header:
