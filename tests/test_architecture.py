@@ -239,7 +239,7 @@ def test_no_submodule_bears_the_name_of_a_public_function():
 def test_the_list_of_public_names_is_what_it_was():
     assert " ".join(bitlaw.__all__) == (
         "BitlawError Comparison ConfigError DataError Fit FitError Imported LabError Law LawError Plan Runs "
-        "Scheme Store StoreError backtest calibration compare datasets fit forecast formats import_runs isoflop "
-        "largest laws load_fit longest lowest_bits next_runs parse_format plan protocol published read_runs shift write_report "
-        "write_runs"
+        "Scheme Store StoreError backtest calibration compare datasets downstream fit forecast formats import_runs "
+        "isoflop largest laws load_fit longest lowest_bits next_runs parse_format plan protocol published read_runs "
+        "shift write_report write_runs"
     )

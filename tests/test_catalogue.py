@@ -58,6 +58,7 @@ OWN = {
     "floating-point": {"k_w": 2e-4, "delta_w": 3.2, "nu_w": 2.9, "alpha": 0.24, "beta": 0.5, "A": 70.0, "B": 6e4},
     "additive-granular": {"k": 0.2, "gamma_N": 0.25, "gamma_D": 0.1, "gamma_G": 0.7},
     "gadre-error": {"epsilon": 0.85, "k": 2.1, "gamma": 0.73},
+    "error-line": {"Err_0": -0.2, "slope": 0.2},
     "task-accuracy": {"A": 900.0, "alpha": -0.36, "beta": -1.1, "gamma": -0.03, "delta": 0.07},
 }  # fmt: skip
 EFF = {"int2": 0.15, "int3": 0.43, "int4": 0.69, "int6": 0.9, "int8": 0.97}
@@ -96,7 +97,7 @@ def cells(law):
         return [{"tokens": float(d)} for d in np.geomspace(1e7, 1e12, 60)]
     if law.name == "broken-size":
         return [{"params": float(n), "tokens": 1e11} for n in np.geomspace(1e6, 1e11, 60)]
-    if law.name == "gadre-error":
+    if law.name in ("gadre-error", "error-line"):
         return [{"tokens": 1e9, "loss": float(x)} for x in np.linspace(2.2, 5.5, 30)]
     if law.name == "task-accuracy":
         grid = product((6e8, 4e9, 1.4e10), (3, 4, 8), (8, 128, 1024), (32, 128, 1024))

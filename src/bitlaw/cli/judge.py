@@ -1,4 +1,4 @@
-"""The verbs that judge laws: compare, protocol, backtest, shift, isoflop, forecast, score."""
+"""The verbs that judge laws: compare, protocol, backtest, shift, isoflop, downstream, forecast, score."""
 
 from __future__ import annotations
 
@@ -175,6 +175,43 @@ def score(
     show(load_forecast(pinned).score(loss), json_)
 
 
+def downstream(
+    runs: RunsArgument,
+    error: Annotated[
+        str, typer.Option(help="Which: error (the mean), error_next, error_keyword, ... of `runs schema`.")
+    ] = "error",
+    margin: Annotated[
+        float, typer.Option(help="Share of answers up to which being off the curve does not matter.")
+    ] = 0.01,
+    sizes: Annotated[int, typer.Option(min=1, help="How many of the largest sizes are held out.")] = 1,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figure as SVG, PNG and PDF.")] = None,
+    where: WhereOption = None,
+    interval: IntervalOption = 0.9,
+    json_: JsonFlag = False,
+) -> None:
+    """Fit errors on tasks as a function of the loss, and say whether quantised models obey it.
+
+    The curve is fitted to rows of which nothing is quantised, beside a straight line. Rows trained in low precision, or
+    quantised after training, are compared with it at their own loss.
+
+    * `bitlaw downstream runs.csv --error error_keyword`
+    * `bitlaw downstream runs.csv --where "method in gptq,none" --figures figures`
+    """
+    from ..fitting import downstream as judge
+    from ..fitting import largest
+    from ..runs import read_runs
+    from ..runs import where as meant
+
+    table = meant(read_runs(runs), where or ())
+    with working("fitting"):
+        found = judge(table, error, margin=margin, hold_out=largest(sizes), interval=interval)
+    if figures is not None:
+        from ..report.figures import error_against_loss, write_figures
+
+        write_figures(figures, [error_against_loss.chart(found)])
+    show(found, json_)
+
+
 def _inputs(
     law: Any, params: str | None, tokens: str | None, formats: dict[str, str | None]
 ) -> dict[str, Any]:
@@ -200,4 +237,4 @@ def _inputs(
     return inputs
 
 
-VERBS = (compare, protocol, backtest, shift, isoflop, forecast, score)
+VERBS = (compare, protocol, backtest, shift, isoflop, downstream, forecast, score)

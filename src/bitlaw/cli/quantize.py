@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ConfigError, DataError
 from .common import CorpusOption, JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from ..lab.corpus import Corpus
+    from ..lab.tasks import Judge, Judged
+
+QUESTIONS = 500  # of cloze
 
 
 def quantize(
@@ -35,6 +43,21 @@ def quantize(
     save: Annotated[
         Path | None, typer.Option(help="Keep every quantised model too, each in a folder below this one.")
     ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge every model on tasks too: cloze, or a folder of lm-evaluation-harness tasks."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each task; default: all, 500 of cloze.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for the results of single tasks, as JSON.")
+    ] = None,
+    trust_tasks: Annotated[
+        bool, typer.Option("--trust-tasks", help="Let files of tasks run code of their own, and fetch data.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json_: JsonFlag = False,
 ) -> None:
@@ -45,6 +68,7 @@ def quantize(
 
     * `bitlaw quantize ./model --method gptq --formats int3,int4,nvfp4 --group 128`
     * `bitlaw quantize ./model --formats "int4 group64 mse" --activations "int8 token" --save ./smaller`
+    * `bitlaw quantize ./model --tasks cloze`: `error` of each row is then of these, for `bitlaw downstream`
     """
     from ..lab.corpus import read_corpus
     from ..lab.quantize import Setting
@@ -62,18 +86,22 @@ def quantize(
     }
     after = After(tuple(settings.values()), calibration_tokens, save)
     trained = None if tokens is None else parse_quantity(tokens, "tokens")
+    corpus = read_corpus(text)
+    judge = None if tasks is None else _judge(tasks, corpus, limit, trust_tasks)
     kept = Store(store)
     rows: list[dict[str, Any]] = []
     with Reporter() as reporter:
         try:
             found = quantize_folder(
                 path,
-                read_corpus(text),
+                corpus,
                 after,
                 eval_tokens=eval_tokens,
                 tokens=trained,
                 device=device,
                 done=kept.ids(),
+                judge=judge,
+                on_judged=lambda row, judged: None if results is None else _keep(results, row, judged),
                 on_setting=lambda done, name: reporter(Progress(done, len(after.settings), name)),
             )
             for row in found:
@@ -90,11 +118,37 @@ def quantize(
     if json_:
         print_json([{key: value for key, value in row.items() if value is not None} for row in table])
         return
-    _show(table)
+    _show(table, judge is not None)
     print(f"Rows: {store}" + (f"   Models: {save}" if save else ""))
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _judge(tasks: str, corpus: Corpus, limit: int | None, trust: bool) -> Judge:
+    """What models are judged on."""
+    from ..lab.tasks import Cloze, Harness
+
+    if tasks != "cloze":
+        harness = Harness(Path(tasks), trust, limit)
+        harness.check()  # before a model is read
+        return harness
+    if trust:
+        raise ConfigError("--trust-tasks is for a folder of tasks; cloze runs nothing")
+    return Cloze.of(corpus.evaluation, corpus.calibration, limit or QUESTIONS)
+
+
+def _keep(folder: Path, row: str, judged: Judged) -> None:
+    """Write what a model came to on each task, as lm-evaluation-harness does."""
+    from ..files import whole
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+    content = {"results": judged.results, "config": {"model": "bitlaw"}, "model_name": row}
+    with whole(folder / f"results_{row}.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _show(rows: list[dict[str, Any]], judged: bool) -> None:
     """Print what each way cost."""
     from rich.console import Console
     from rich.markup import escape
@@ -103,11 +157,13 @@ def _show(rows: list[dict[str, Any]]) -> None:
     base, *made = rows
     read = f"{base['eval_tokens']:,} tokens of {base['eval_clusters']} documents or windows"
     print(f"{base['id']}: loss {base['loss']:.4f} ± {base['loss_se']:.4f} nats a token on {read}")
+    if judged and base["error"] is not None:
+        print(f"error on tasks: {base['error']:.1%}, by guessing {1 - base['chance']:.1%}")
     for part, name in (("post_a", "activations"), ("post_kv", "keys and values")):
         if made and made[0][f"{part}_format"] is not None:
             print(f"with {name} in {made[0][f'{part}_recipe']} too, whatever the weights are in")
     table = Table(box=None)
-    for name in ("weights", "method", "loss", "gap", "KL", "bpw", "MB", "s"):
+    for name in ("weights", "method", "loss", "gap", "KL", *(["error"] if judged else []), "bpw", "MB", "s"):
         left = name in ("weights", "method")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "weights")
     for row in made:
@@ -116,6 +172,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
             cells += [f"{row['loss']:.4f}", f"{row['gap']:+.4f} ± {row['gap_se']:.4f}", f"{row['kl']:.2g}"]
         else:
             cells += [row["status"], "", ""]
+        if judged:
+            cells.append("" if row["error"] is None else f"{row['error']:.1%}")
         table.add_row(*cells, f"{row['bpw']:.3f}", f"{row['bytes'] / 1e6:.3g}", f"{row['seconds']:.1f}")
     Console().print(table)
     print(

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ConfigError, nearest
 from ..units import parse_quantity, percent
-from .common import IntervalOption, JsonFlag, print_json
+from .common import CorpusOption, IntervalOption, JsonFlag, print_json
 from .recovery import recovery
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..lab.tasks.clickthrough import Line
 
 task_app = typer.Typer(
-    no_args_is_help=True, help="Measure low precision on a task beside language modelling."
+    no_args_is_help=True, help="Measure low precision on a task beside language modelling, or make one."
 )
 WAYS = ("float32", "lsq", "lpt", "alpt")
 ROUNDINGS = ("stochastic", "nearest")
@@ -114,6 +114,39 @@ def clicks(
         _show(lines, scores, interval)
     if stopped:
         raise typer.Exit(130)
+
+
+@task_app.command()
+def cloze(
+    folder: Annotated[
+        Path, typer.Option("--out", help="For the task: a YAML file and its questions.")
+    ] = Path("cloze"),
+    text: CorpusOption = None,
+    questions: Annotated[int, typer.Option(min=1, help="At most so many.")] = 500,
+    choices: Annotated[int, typer.Option(min=2, help="Words in each list.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of places and lists.")] = 0,
+    json_: JsonFlag = False,
+) -> None:
+    """Write a cloze over word lists, from held-out text, as a task of lm-evaluation-harness.
+
+    A word is left out of a text, and the model says which of some words it was; all of a list have one length and are
+    frequent in the domain. Guessing gets one of the list right.
+
+    * `bitlaw task cloze --text ~/notes --out tasks`
+    * `bitlaw quantize ./model --tasks tasks`
+    """
+    from ..lab.corpus import read_corpus
+    from ..lab.tasks import Cloze
+
+    corpus = read_corpus(text)
+    made = Cloze.of(corpus.evaluation, corpus.calibration, questions, choices, seed)
+    path = made.write(folder)
+    if json_:
+        print_json(
+            {"task": str(path), "questions": len(made.gaps), "choices": choices, "sha256": made.digest}
+        )
+    else:
+        print(f"{len(made.gaps)} questions with {choices} words each, from {corpus.name}: {path}")
 
 
 @task_app.command()

@@ -2,6 +2,7 @@
 
 from .compare import all_for, compare
 from .contour import Contour, contours
+from .downstream import Downstream, downstream
 from .estimate import fit
 from .examine import examine
 from .forecast import Forecast, forecast, load_forecast
@@ -19,6 +20,7 @@ __all__ = [
     "Backtest",
     "Comparison",
     "Contour",
+    "Downstream",
     "Estimate",
     "Fit",
     "Forecast",
@@ -34,6 +36,7 @@ __all__ = [
     "cheapest",
     "compare",
     "contours",
+    "downstream",
     "examine",
     "fit",
     "forecast",

@@ -160,7 +160,7 @@ def select(
                 "the row before, on the same tokens)"
             )
         raise FitError(f"no row is left whose {what} this law can predict; " + "; ".join(notes[general:]))
-    cluster = _clusters(frame)
+    cluster = clusters(frame)
     weight = _weights(runs, weights)[runs.frame["loss"].is_not_null().to_numpy()]
     spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
     keep &= weight > 0
@@ -181,8 +181,8 @@ def select(
         )
         return whole.take(chosen)
 
-    _one_unit(frame, is_loss | is_gap)
-    _one_evaluation_set(frame, is_loss)
+    one_unit(frame, is_loss | is_gap)
+    one_evaluation_set(frame, is_loss)
     ranges = {
         name: (float(column[keep].min()), float(column[keep][column[keep] < UNQUANTIZED].max(initial=0)))
         if name.endswith("_bits")
@@ -298,7 +298,7 @@ def gaps(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return gap, np.where(np.isfinite(noise) & (noise > 0), noise, ASSUMED_GAP_NOISE * smallest)
 
 
-def _clusters(frame: pl.DataFrame) -> NDArray[np.int64]:
+def clusters(frame: pl.DataFrame) -> NDArray[np.int64]:
     """Rows derived from one trunk, or from one parent, are one cluster."""
     parents = dict(zip(frame["id"], frame["trunk"], strict=True))
     names = [
@@ -308,7 +308,12 @@ def _clusters(frame: pl.DataFrame) -> NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+def one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+    """Refuse rows (n,) whose losses are of different texts.
+
+    Raises:
+        FitError: there are such.
+    """
     sets = frame.filter(pl.Series(chosen))["eval_sha256"].unique()
     if len(sets) == 2 and sets.null_count():
         raise FitError(
@@ -322,7 +327,12 @@ def _one_evaluation_set(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
         )
 
 
-def _one_unit(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+def one_unit(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
+    """Refuse rows (n,) whose losses are of different kinds.
+
+    Raises:
+        FitError: there are such.
+    """
     for column, usual in (("unit", "tokens"), ("objective", "cross-entropy")):
         found = frame.filter(pl.Series(chosen))[column].fill_null(usual).unique().sort().to_list()
         if len(found) > 1:

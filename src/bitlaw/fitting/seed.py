@@ -30,7 +30,7 @@ def seeds(problem: Problem, count: int, rng: np.random.Generator) -> Array:
     best = points[np.argsort(cost, kind="stable")[:count]]
     best, cost, linear = _improve(space, best)
     order = np.argsort(cost, kind="stable")
-    return space.join(best[order], linear[order])
+    return space.join(best[order], space.bounded(best[order], linear[order]))
 
 
 def _draw(problem: Problem, nonlinear: NDArray[np.int64], rng: np.random.Generator) -> Array:
@@ -74,8 +74,7 @@ class _Projected:
         u = np.zeros((len(points), len(problem.free)))
         u[:, self.nonlinear] = points
         theta = problem.theta(u)
-        fixed = np.ones(len(problem.base), dtype=bool)
-        fixed[problem.free] = False
+        chosen = problem.free[self.linear].tolist()
         rests, bases = [], []
         for block in problem.blocks:
             function = problem.function(block)
@@ -83,10 +82,10 @@ class _Projected:
             out = np.zeros((*rest.shape, len(self.linear)))
             rest = rest.copy()
             for column, k in enumerate(function.linear):
-                if fixed[k]:
-                    rest += problem.base[k] * basis[..., column]
-                else:
-                    out[..., list(problem.free[self.linear]).index(k)] = basis[..., column]
+                if k in chosen:
+                    out[..., chosen.index(k)] = basis[..., column]
+                else:  # fixed, or searched for, as it may be negative
+                    rest += theta[:, k, None] * basis[..., column]
             rests.append(rest)
             bases.append(out)
         rest, basis = np.concatenate(rests, axis=1), np.concatenate(bases, axis=1)
@@ -101,6 +100,20 @@ class _Projected:
         residual = np.einsum("snk,sk->sn", basis, linear) - y
         cost = np.where(valid, 0.5 * (residual**2).sum(-1), np.inf)
         return cost, linear, residual
+
+    def bounded(self, points: Array, linear: Array) -> Array:
+        """Linear values (S, K) with those above their bounds held there, and the others solved for anew.
+
+        Cutting one off alone could leave a sum of opposite signs far from anything measured.
+        """
+        high = np.exp(self.problem.high[self.linear])
+        over = linear > high
+        if not over.any():
+            return linear
+        y, basis = self.basis(points)
+        held = np.where(over, high, 0.0)
+        y = y - np.einsum("snk,sk->sn", basis, held)
+        return np.where(over, held, _nonnegative(np.where(over[:, None], 0.0, basis), y))
 
     def jacobian(self, points: Array, linear: Array) -> Array:
         """Kaufman's Jacobian (S, n, q): derivatives by the nonlinear coordinates, projected off the basis."""

@@ -20,7 +20,7 @@ from .base import (
     overtraining,
     saturating,
 )
-from .downstream import gadre_error, task_accuracy
+from .downstream import error_line, gadre_error, task_accuracy
 from .law import Law
 from .spec import BASE
 from .terms import GAP, PRECISION, Source, look_up
@@ -98,7 +98,7 @@ additive_granular = chinchilla.with_precision(w="additive-granular", a="additive
     ),
 )
 
-#: By name, in the order they are listed. The last two predict another target than the loss.
+#: By name, in the order they are listed. The last three predict another target than the loss.
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
@@ -126,6 +126,7 @@ LAWS: dict[str, Law] = {
         broken,
         broken_size,
         gadre_error,
+        error_line,
         task_accuracy,
     )
 }

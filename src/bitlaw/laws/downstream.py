@@ -16,6 +16,7 @@ from .terms import LOSS, WHOLE, Condition, Input, Parameter, Source
 epsilon, k, gamma = sp.symbols("epsilon k gamma")
 A, P_post, G_post, C_b = sp.symbols("A P_post G_post C_b")
 alpha, beta, delta = sp.symbols("alpha beta delta")
+Err_0, slope = sp.symbols("Err_0 slope")
 
 #: A link: mean top-1 error over tasks, from loss. Use `chain` to put it after a law of the loss.
 gadre_error = Law(
@@ -29,6 +30,20 @@ gadre_error = Law(
     ),
     Source("Gadre et al. 2024", "2403.08540", "error from loss; a power law in perplexity"),
     LawSpec(base="gadre-error"),
+    target="error",
+)
+
+#: The rival of the link above: as much error for each nat, whatever the loss.
+error_line = Law(
+    "error-line",
+    Err_0 + slope * LOSS,
+    (Input(LOSS, "loss", "cross-entropy, nats a token"),),
+    (
+        Parameter(Err_0, -100, 100, (-1, 1), "share", "error at a loss of 0, where the line has no business"),
+        Parameter(slope, 1e-6, 1e3, (0.01, 1), "share per nat/token", "how much error a nat is"),
+    ),
+    Source("a straight line", "", "what a curve must beat to be worth its third parameter"),
+    LawSpec(base="error-line"),
     target="error",
 )
 
@@ -61,7 +76,7 @@ task_accuracy = Law(
     target="neg_log_accuracy",
 )  # fmt: skip
 
-BASE |= {law.name: law for law in (gadre_error, task_accuracy)}
+BASE |= {law.name: law for law in (gadre_error, error_line, task_accuracy)}
 
 
 def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.float64]:

@@ -29,13 +29,20 @@ class Incomplete:
     regime: str
 
 
-def _zhou(task: str, alpha: float, beta: float, gamma: float, delta: float, fit: float) -> Incomplete:
+_ROUNDED = "; these look rounded there: look them up before you quote them"
+
+
+def _zhou(
+    task: str, alpha: float, beta: float, gamma: float, delta: float, fit: float, doubt: str = ""
+) -> Incomplete:
     return Incomplete(
         "task-accuracy",
         f"{task} tasks",
         {"alpha": alpha, "beta": beta, "gamma": gamma, "delta": delta},
         "A is not published",
-        Source("Zhou et al. 2025", "2508.18609", f"as quoted by a secondary source; adjusted R2 {fit:g}"),
+        Source(
+            "Zhou et al. 2025", "2508.18609", f"as quoted by a secondary source; adjusted R2 {fit:g}{doubt}"
+        ),
         "GPTQ of Qwen3 0.6B to 14B and Llama 3 1B to 8B at 3, 4 and 8 bits, groups of 32 to 1024",
     )
 
@@ -58,4 +65,6 @@ INCOMPLETE: tuple[Incomplete, ...] = (
     _panferov("OLMo 2 on ClimbMix", 0.18, 0.26, 1.4, 0.84, 0.37, 1.24),
     _zhou("general", -0.359, -1.067, -0.032, 0.073, 0.9475),
     _zhou("memorisation", -0.315, -0.964, -0.040, 0.064, 0.935),
+    _zhou("application", -0.400, -1.100, -0.030, 0.075, 0.95, _ROUNDED),
+    _zhou("reasoning", -0.320, -1.200, -0.025, 0.085, 0.93, _ROUNDED),
 )

@@ -13,6 +13,7 @@ from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model
 from ..quantize import Exam, Reference, try_settings
 from ..quantize.settings import PLAIN
+from ..tasks import Judge, Judged
 from .after import After
 from .processes import device_named
 from .rows import MEASURED, post_row, read_on, scored
@@ -20,7 +21,7 @@ from .rows import MEASURED, post_row, read_on, scored
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
     *MEASURED,
-    *("parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
+    *("chance", "parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
     *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
 }
 
@@ -34,6 +35,8 @@ def quantize_folder(
     tokens: float | None = None,
     device: str = "auto",
     done: Collection[str] = (),
+    judge: Judge | None = None,
+    on_judged: Callable[[str, Judged], None] = lambda row, judged: None,
     on_setting: Callable[[int, str], None] = lambda count, name: None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of a model, then one for each way of quantising it.
@@ -46,6 +49,8 @@ def quantize_folder(
         tokens: that the model was trained on, where its folder does not say.
         device: `auto`, `cpu` or `cuda`.
         done: ids of rows that are known already; their settings are passed over.
+        judge: tasks that every model is judged on too; `error` and `chance` of its row are then of these.
+        on_judged: told the id of each row, and what its model came to on the tasks.
         on_setting: told how many settings are done, and which is next.
 
     Raises:
@@ -76,6 +81,17 @@ def quantize_folder(
         )
     row = _row(loaded, corpus, evaluation, tokens)
     row |= scored(before.loss, before.scores, row)
+
+    def judged(row: dict[str, Any], loaded: Loaded) -> dict[str, Any]:
+        if judge is None or row["status"] != "ok":
+            return row
+        found = judge.judge(loaded)
+        on_judged(row["id"], found)
+        return {**row, "error": found.error, "chance": found.chance}
+
+    if judge is not None:  # other tasks are another row
+        row["id"] = f"{row['id']}-{judge.digest[:8]}"
+    row = judged(row, loaded)
     yield row
     ids = {setting: after.row_id(row["id"], setting) for setting in after.settings}
     left = [s for s in ids if ids[s] not in done or (after.models and not (after.models / ids[s]).exists())]
@@ -85,7 +101,9 @@ def quantize_folder(
         outcome = next(outcomes)
         made = post_row(row, outcome, calibration, after)
         scheme = setting.scheme if setting.scheme.quantized else kept
-        after.keep(replace(loaded, model=outcome.model, scheme=scheme, row=made))
+        quantized = replace(loaded, model=outcome.model, scheme=scheme)
+        made = judged(made, quantized)
+        after.keep(replace(quantized, row=made))
         yield made
     on_setting(len(ids), "done")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import BitlawError, DataError
 from ...files import whole
-from ...fitting import Comparison, Fit, isoflop
+from ...fitting import Comparison, Fit, downstream, isoflop
 from ...planning import Plan
 from ...runs import Runs
 from ..chart import Chart, NothingToDraw
@@ -23,6 +23,7 @@ from .constants import constant_pair, correlated, profile_likelihoods
 from .judged import law_ranking, predicted_against_measured, residuals_and_influence
 from .losses import isoloss, loss_against_tokens, loss_slices, loss_surface
 from .precision import effective_parameters, gap_against_ratio, u_curves
+from .tasks import error_against_loss
 from .training import learning_curves, reliability_diagram, sweep_progress
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "compute_optimal",
     "constant_pair",
     "effective_parameters",
+    "error_against_loss",
     "gap_against_ratio",
     "isoflop_parabolas",
     "isoloss",
@@ -70,7 +72,8 @@ def charts(
         fit: the fit.
         comparison: laws ranked on held-out rows.
         plans: decisions, whose choices of formats are drawn.
-        slow: also those that fit again, which take a second or more: profiles of the constants, and isoFLOP parabolas.
+        slow: also those that fit again, which take a second or more: profiles of the constants, isoFLOP parabolas, and
+            errors on tasks.
 
     Returns:
         The charts; what the rows or the law have nothing of is left out.
@@ -104,7 +107,7 @@ def charts(
         lambda: residuals_and_influence.chart(fit, runs),
     ]
     if slow:
-        makers.append(lambda: profile_likelihoods.chart(fit, runs))
+        makers += [lambda: profile_likelihoods.chart(fit, runs), lambda: _tasks(runs, fit)]
     with suppress(NothingToDraw):
         makers += [partial(constant_pair.chart, fit, *pair) for pair in correlated(fit, PAIRS)]
     makers += [lambda: learning_curves.chart(runs), lambda: sweep_progress.chart(runs)]
@@ -113,6 +116,13 @@ def charts(
         with suppress(NothingToDraw):
             found.append(make())
     return found
+
+
+def _tasks(runs: Runs, fit: Fit) -> Chart:
+    try:
+        return error_against_loss.chart(downstream(runs, interval=fit.level))
+    except BitlawError as error:  # many tables have no errors on tasks
+        raise NothingToDraw(str(error)) from error
 
 
 def _parabolas(runs: Runs, fit: Fit) -> Chart:
