@@ -13,7 +13,17 @@ import bitlaw as bl
 from bitlaw.laws import Law
 from bitlaw.report.figures import Figure
 
-ROOMS = ("runs", "laws", "formats", "fitting", "planning", "calibration", "report", "report.figures")
+ROOMS = (
+    "runs",
+    "laws",
+    "formats",
+    "fitting",
+    "planning",
+    "calibration",
+    "datasets",
+    "report",
+    "report.figures",
+)
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example")
 WIDTH = 88  # of a signature on one line
 BEGINS = re.compile(r"[*\w][*\w, ]*: ")  # what an entry of a section begins with

@@ -9,6 +9,8 @@ import polars as pl
 from ..errors import DataError, nearest
 from ..runs import Runs, read_runs
 
+__all__ = ["STAGES", "thousandth"]
+
 STAGES = ("core", "held-out", "schedule", "formats", "code")
 
 
