@@ -212,6 +212,7 @@ def test_the_lab_without_torch_says_what_to_install():
     assert out.stderr.strip() == 'bitlaw: the lab needs torch; install it with: pip install "bitlaw[lab]"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_public_names_survive_their_submodules(order):
     """`bitlaw.fit` stays a function when every submodule has been imported, and when it is asked for twice."""

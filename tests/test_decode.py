@@ -127,6 +127,7 @@ def test_reading_on_is_reading_the_whole_text(scheme, precise, text):
         assert (found - precise(text)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", STEADY)
 def test_in_float32_all_but_ties_are_the_same(scheme, trained, text):
     decoder = Decoder(quantize_parts(trained, Scheme.parse(scheme)), 256)

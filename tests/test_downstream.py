@@ -62,6 +62,7 @@ def verdicts(found):
 # ---- the laws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["c4_original", "rpj", "rw_original"])
 def test_the_curve_beats_the_line_on_gadres_largest_models(public_data, dataset):
     found = bl.downstream(tables.gadre(public_data, dataset), hold_out=bl.largest(2), draws=40)
@@ -135,6 +136,7 @@ def test_what_cannot_be_told_is_said_to_be():
     assert "need two trunks" in found.verdict
 
 
+@pytest.mark.slow
 def test_no_extrapolation_is_judged():
     runs = tasks()
     far = [
@@ -187,6 +189,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert np.mean(hits) >= 0.85
 
 
+@pytest.mark.slow
 def test_renaming_trunks_and_turning_rows_round_changes_nothing():
     runs = tasks(trunks=1)
     turned = Runs(runs.frame.reverse().with_columns(pl.lit("x-") + pl.col("trunk")))
