@@ -120,6 +120,11 @@ def select(
         notes.append(
             f"{int(late.sum())} rows trained in low precision at the end only are left out: no law reads it"
         )
+    if (tuned := frame["tuning"].is_not_null().to_numpy()).any():
+        keep &= ~tuned
+        notes.append(
+            f"{int(tuned.sum())} rows of fine-tuned models are left out: no law reads what they began from"
+        )
     averaged = frame["average"].is_not_null().to_numpy()
     if 0 < averaged.sum() < len(ok):
         keep &= ~averaged

@@ -110,7 +110,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
     Column("reason", "text", "what happened, when the status is not ok"),
     Column("trunk", "text", "training run that the row descends from; rows of one trunk are not independent"),
-    Column("parent", "text", "id of the row before quantisation"),
+    Column("parent", "text", "id of the row before quantisation, or before tuning"),
+    Column(
+        "tuning",
+        "text",
+        "how the row before was tuned, `full` or `lora:RANK`: text, tokens, rate are of that; empty: trained from nothing",
+    ),
     Column("seed", "integer", "of initialisation and data order", low=0),
     Column("params", "number", "N, model size by the convention in `count`", "parameters", 0, exclusive=True),
     Column("count", "text", "convention of `params`", choices=("non_embedding", "total", "matmul")),

@@ -13,6 +13,7 @@ from .plan import Planned, measured_speed, planned, speeds, work_left
 from .processes import Processes
 from .rows import row_ids
 from .team import Team
+from .tuned import Tuned, tune_folder
 
 __all__ = [
     "After",
@@ -23,6 +24,7 @@ __all__ = [
     "Repeat",
     "SweepConfig",
     "Team",
+    "Tuned",
     "alone",
     "clear",
     "draw",
@@ -38,5 +40,6 @@ __all__ = [
     "speeds",
     "train_large",
     "trunks",
+    "tune_folder",
     "work_left",
 ]

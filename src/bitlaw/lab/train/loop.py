@@ -85,7 +85,7 @@ class State:
         self.products = product_type(config, self.device)
         half = self.products == torch.bfloat16
         self.autocast = torch.autocast(self.device.type, self.products, enabled=half)
-        self.named = dict(self.model.named_parameters())
+        self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = Optimizers(config, self.named)
         self.stored = StoredWeights(self.model)
         way = Average.parse(config.averages)
@@ -237,7 +237,7 @@ def train_trunk(
     on_tokens: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
-    state: type[State] = State,
+    state: Callable[[TrunkConfig, Scheme, World], State] = State,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
@@ -249,7 +249,7 @@ def train_trunk(
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
         world: the processes that train it, each of which calls this; the folder is one that all of them see.
-        state: what is trained; a subclass has another model and loss than those of next tokens.
+        state: makes what is trained; a subclass has another model, or another loss than that of next tokens.
 
     Raises:
         ConfigError: many processes would not train what one would.
