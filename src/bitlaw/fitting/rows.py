@@ -122,9 +122,7 @@ def select(
         )
     if (tuned := frame["tuning"].is_not_null().to_numpy()).any():
         keep &= ~tuned
-        notes.append(
-            f"{int(tuned.sum())} rows of fine-tuned models are left out: no law reads what they began from"
-        )
+        notes.append(f"{int(tuned.sum())} rows of fine-tuned models are left out: no law reads them")
     averaged = frame["average"].is_not_null().to_numpy()
     if 0 < averaged.sum() < len(ok):
         keep &= ~averaged

@@ -114,7 +114,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "tuning",
         "text",
-        "how the row before was tuned, `full` or `lora:RANK`: text, tokens, rate are of that; empty: trained from nothing",
+        "how `parent` was fine-tuned, `full` or `lora:RANK`; tokens, rate, corpus are of that; empty means it was not",
     ),
     Column("seed", "integer", "of initialisation and data order", low=0),
     Column("params", "number", "N, model size by the convention in `count`", "parameters", 0, exclusive=True),

@@ -136,7 +136,7 @@ def tuning_config(parent: Loaded, corpus: Corpus, tokens: int, **how: Any) -> Tu
 
 
 def shape_of(parent: Loaded) -> Shape:
-    """The shape of a model; of Hugging Face's, sides alone, as parameters are others where heads or tables are shared."""
+    """The shape of a model; of Hugging Face's, its sides alone: parameters differ where heads or tables are shared."""
     if not isinstance(parent.model, Pretrained):
         shape: Shape = parent.model.shape  # type: ignore[assignment]
         return shape
