@@ -70,6 +70,15 @@ def public_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A small base and a larger one, and what each was tuned to: `pairs.Pair`."""
+    pytest.importorskip("torch")
+    from pairs import make_pairs
+
+    return make_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
 def server():
     """A PostgreSQL server, for as long as the tests run."""
     pytest.importorskip("psycopg")

@@ -129,6 +129,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "quantize",
         "generate",
         "train",
+        "tune",
         *(verb.__name__ for verb in VERBS),
     }
     assert groups == {"runs", "laws", "task", "sweep", "corpus"}

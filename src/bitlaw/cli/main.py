@@ -37,6 +37,7 @@ from .show import report
 from .sweep import sweep_app
 from .task import task_app
 from .train import train
+from .tune import tune
 from .verify import verify_study
 
 app = typer.Typer(
@@ -203,7 +204,7 @@ def fit(
         print(f"\nSaved to {printable(str(save))}{use}")
 
 
-for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, train):
+for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, train, tune):
     app.command()(verb)
 
 

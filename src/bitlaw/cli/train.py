@@ -101,7 +101,7 @@ def _train(job: Job, config: TrunkConfig, where: str, world: World) -> tuple[lis
             open_.callback(kept.close)
             total = work_left([config], job.after, kept.statuses())
             reporter = open_.enter_context(Reporter())
-        stop = open_.enter_context(_stopping())
+        stop = open_.enter_context(stopping())
         try:
             train_large(config, kept, place, job.text, job.after, world, name, on_work, should_stop=stop)
         except Interrupted:
@@ -116,7 +116,7 @@ def _train(job: Job, config: TrunkConfig, where: str, world: World) -> tuple[lis
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came; only the second of them ends this process."""
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -95,7 +95,7 @@ def tune_folder(
     >>> model = Transformer(Shape(width=16, depth=1, heads=1, ffn=24))
     >>> with tempfile.TemporaryDirectory() as place:
     ...     save_model(Loaded("base", "", model, None, 256, 32, Scheme(), {}), f"{place}/base")
-    ...     tuned = tune_folder(f"{place}/base", read_corpus(), f"{place}/tuned", tokens=2048, rate=0.02, eval_tokens=512)
+    ...     tuned = tune_folder(f"{place}/base", read_corpus(), f"{place}/tuned", tokens=2048, rate=0.02)
     ...     load_model(f"{place}/tuned").row["tuning"], tuned.gain.value > 0
     ('full', True)
     """
@@ -108,7 +108,7 @@ def tune_folder(
         or eval_tokens < 1
         or lora < 0
         or seed < 0
-        or (rate is not None and not rate > 0)
+        or (rate is not None and not 0 < rate < math.inf)
     ):
         raise ConfigError(
             f"{tokens} tokens in batches of {batch_size} at rate {rate} with adapters of rank {lora}, seed {seed} and "
