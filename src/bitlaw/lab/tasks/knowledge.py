@@ -82,7 +82,7 @@ class World:
         ]
 
     def corpus(self, size: int = 2**18) -> Corpus:
-        """The facts as text: sentences in random order.
+        """The facts as text: all sentences of a side in random order, then all again in another.
 
         Args:
             size: bytes of training text, about; the other sides have a sixteenth.
@@ -112,13 +112,10 @@ class World:
         """Documents of a side, of about so many bytes in all."""
         draw = np.random.Generator(np.random.Philox(key=[self.seed, 8 + side]))
         sentences = self.sentences(kept_back)
-        documents: list[bytes] = []
-        length = 0
-        while length < size:
-            chosen = draw.integers(len(sentences), size=SENTENCES)
-            documents.append(" ".join(sentences[k] for k in chosen).encode() + b"\n")
-            length += len(documents[-1])
-        return documents
+        told: list[str] = []
+        while sum(map(len, told)) < size:
+            told += [sentences[k] for k in draw.permutation(len(sentences))]
+        return [(" ".join(told[k : k + SENTENCES]) + "\n").encode() for k in range(0, len(told), SENTENCES)]
 
 
 def knowledge(questions: Sequence[Question], log_likelihoods: LogLikelihoods) -> float:
