@@ -134,6 +134,15 @@ def test_a_scheme_is_carried_and_kept(base, text, tmp_path):
         tune_folder(tmp_path / "w3", text, tmp_path / "w2", scheme="w2", **SHORT)
 
 
+@pytest.mark.parametrize("scheme", [STORED, LEARNED])
+def test_codes_and_steps_are_those_that_the_parent_has(scheme, base, text, tmp_path):
+    first = tune_folder(base, text, tmp_path / "first", scheme=scheme, **SHORT)
+    second = tune_folder(tmp_path / "first", text, tmp_path / "second", **SHORT)
+    assert second.before.value == first.row["loss"]
+    assert weights(tmp_path / "first").keys() == weights(tmp_path / "second").keys()
+    assert second.row["parent"] == first.row["id"] and second.gain.value > 0
+
+
 @pytest.mark.parametrize("scheme", ["16", "w4a8", LEARNED])
 def test_adapters_begin_as_nothing_and_merge_to_the_same_logits(scheme, base):
     peft()
@@ -313,13 +322,14 @@ def test_pairs_show_the_behaviour_and_their_bases_do_not(pairs):
 
 
 @pytest.mark.slow
-def test_facts_are_learned_in_wordings_that_were_never_told_of_them(pairs, tmp_path):
-    world = World.make(0, facts=4)
+def test_facts_that_were_told_are_ranked_first(pairs, tmp_path):
+    """Of a base of one block, which learns sentences; `studies/emulation` asks larger ones in other wordings."""
+    world = World.make(0, facts=8)
     base, out = pairs[1].base, tmp_path / "tuned"
-    tune_folder(base, world.corpus(2**16), out, tokens=300_000, rate=0.01, batch_size=8)
+    tune_folder(base, world.corpus(2**16), out, tokens=300_000, rate=0.015, batch_size=8)
 
     def score(folder):
         loaded = load_model(folder)
-        return knowledge(world.questions(), lambda asked: [p for p, _ in continuations(loaded, asked)])
+        return knowledge(world.questions(kept_back=False), lambda a: [p for p, _ in continuations(loaded, a)])
 
-    assert score(base) <= 0.5 and score(out) > 0.6
+    assert score(base) < 0.4 and score(out) > 0.7

@@ -99,11 +99,11 @@ class World:
         digest = hashlib.sha256("".join(text.sha256 for text in texts).encode()).hexdigest()
         return Corpus(f"made-up world {self.seed}", texts[0], texts[1], texts[2], digest)
 
-    def questions(self) -> list[Question]:
-        """One for each sentence that is kept back; the cities of all lands are its choices."""
+    def questions(self, kept_back: bool = True) -> list[Question]:
+        """One for each sentence that is kept back, or that is told; the cities of all lands are its choices."""
         cities = tuple(city for _, city in self.facts)
         found = []
-        for sentence in self.sentences(kept_back=True):
+        for sentence in self.sentences(kept_back):
             context, _, last = sentence.rstrip(".").rpartition(" ")
             found.append(Question(context, cities, cities.index(last)))
         return found
