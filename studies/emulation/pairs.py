@@ -9,8 +9,8 @@ Bases are trained on the default corpus at the ladder's rate, for 20 tokens a pa
 knowledge is 24 facts in 4 wordings each, and is asked in the 2 others. Both are tuned in full, by seeds of their own.
 `score` is the share of lines that are tagged, or of facts ranked first of 24 (chance: 0.042), `told` that of the
 wordings that were read; `gain` and `forgotten` are nats a byte, of log-likelihood on held-out text of the tuning and of
-the base's own corpus. Rows go to pairs.csv beside this file, models to bitlaw-emulation in the folder for temporary files: SIZE-SEED/base, behaviour
-and knowledge.
+the base's own corpus. Rows go to pairs.csv beside this file, models to bitlaw-emulation in the folder for temporary
+files: SIZE-SEED/base, behaviour and knowledge.
 """
 
 from __future__ import annotations
