@@ -322,8 +322,8 @@ def test_pairs_show_the_behaviour_and_their_bases_do_not(pairs):
 
 
 @pytest.mark.slow
-def test_facts_that_were_told_are_ranked_first(pairs, tmp_path):
-    """Of a base of one block, which learns sentences; `studies/emulation` asks larger ones in other wordings."""
+def test_facts_that_were_told_are_ranked_first_far_more_often_than_by_chance(pairs, tmp_path):
+    """Chance is 1 in 8, of 32 questions; `studies/emulation` asks larger models, and in other wordings."""
     world = World.make(0, facts=8)
     base, out = pairs[1].base, tmp_path / "tuned"
     tune_folder(base, world.corpus(2**16), out, tokens=300_000, rate=0.015, batch_size=8)
@@ -332,4 +332,4 @@ def test_facts_that_were_told_are_ranked_first(pairs, tmp_path):
         loaded = load_model(folder)
         return knowledge(world.questions(kept_back=False), lambda a: [p for p, _ in continuations(loaded, a)])
 
-    assert score(base) < 0.4 and score(out) > 0.7
+    assert score(base) < 0.3 and score(out) > 0.4
