@@ -255,6 +255,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("steps", "integer", "optimiser steps", "steps", low=0),
     Column("batch_size", "integer", "sequences a step", "sequences", low=1),
     Column("seq_len", "integer", "tokens a sequence", "tokens", low=1),
+    Column(
+        "curve",
+        "text",
+        "the training loss as it fell, JSON: pairs of tokens and the mean since the pair before, eight a doubling",
+    ),
     Column("width", "integer", "residual stream", low=1),
     Column("depth", "integer", "blocks", low=1),
     Column("heads", "integer", "attention heads", low=1),

@@ -22,7 +22,7 @@ from .rows import MEASURED, post_row, read_on, scored
 OF_THE_ROW_BEFORE = {
     *MEASURED,
     *("chance", "parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
-    *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
+    *("method", "calibration_samples", "calibration_sha256", "curve", "started", "seconds"),
 }
 
 

@@ -116,6 +116,7 @@ def post_row(
     setting, loss, gap, kl = outcome.setting, outcome.loss, outcome.gap, outcome.kl
     row = {
         **parent,
+        "curve": None,
         "id": after.row_id(parent["id"], setting),
         "parent": parent["id"],
         **held_after(setting),
@@ -162,6 +163,11 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "weight_decay": config.weight_decay,
         "steps": end.steps,
         "lost_updates": end.lost_updates,
+        "curve": json.dumps(
+            [(step * config.batch_size * config.seq_len, round(loss, 4)) for step, loss in end.curve]
+        )
+        if end.curve
+        else None,
         "batch_size": config.batch_size,
         "seq_len": config.seq_len,
         **asdict(shape),
