@@ -278,15 +278,14 @@ def test_the_likeliest_text_is_that_of_plain_decoding(ahead, sources, models):
             assert found.acceptance == 1 and len(found.rounds) == math.ceil(30 / (ahead + 1))
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"temperature": 0.7}, {"top_k": 5}, {"temperature": 1.3, "top_p": 0.8}]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 8}, {"temperature": 1.3, "top_p": 0.8}])
 def test_what_is_drawn_is_the_targets_own(settings, sources):
     """Each token's place in the target's distribution, spread over its own share of it, is uniform."""
     large, small, tuned = sources
     target, sampling = emulate(large, small, tuned), Sampling(**settings)
     chance, places = np.random.default_rng(0), []
-    for seed in range(12):
+    for seed in range(10):
         found = speculate(target, tuned, PROMPTS[seed % 5], 100, sampling, seed=seed)
         text = [*found.prompt, *found.tokens]
         (logits,) = after_each(target, [text[:-1]])
@@ -339,9 +338,9 @@ def test_acceptance_is_the_overlap_of_both_at_the_prefixes_that_were_visited(sou
         (large, small, Sampling()),
         (emulate(large, small, tuned), tuned, Sampling(temperature=0.8, top_p=0.9)),
     ):
-        accepted, due, spread = 0, [], 0.0
-        for seed in range(10):
-            found = speculate(target, draft, PROMPTS[seed % 5], 120, sampling, ahead=3, seed=seed)
+        accepted, due = 0, []
+        for seed in range(5):
+            found = speculate(target, draft, PROMPTS[seed % 5], 60, sampling, ahead=3, seed=seed)
             text = [*found.prompt, *found.tokens]
             p, q = (
                 sampling.probabilities(next(after_each(source, [text]))).numpy() for source in (target, draft)
@@ -356,7 +355,7 @@ def test_acceptance_is_the_overlap_of_both_at_the_prefixes_that_were_visited(sou
                 accepted += each.accepted
                 place += len(each.tokens)
         spread = math.sqrt(sum(share * (1 - share) for share in due))
-        assert len(due) > 1000 and abs(accepted - sum(due)) < 3 * spread
+        assert len(due) > 250 and abs(accepted - sum(due)) < 3 * spread
 
 
 def test_the_residual_and_the_accepted_make_up_the_target():
@@ -424,10 +423,10 @@ def test_the_best_draft_is_longer_the_more_is_accepted_and_the_cheaper_it_is():
 
 def test_a_rehearsal_measures_what_speculation_then_has(sources):
     large, small, _ = sources
-    found = rehearse(large, small, PROMPTS, 60, most=4)
-    texts = [speculate(large, small, prompt, 100, seed=9) for prompt in PROMPTS]
+    found = rehearse(large, small, PROMPTS[:3], 50, most=4)
+    texts = [speculate(large, small, prompt, 50, seed=9) for prompt in PROMPTS[:3]]
     real = acceptance([each for text in texts for each in text.rounds])
-    assert abs(found.acceptance - real) < 0.1 and found.judged > 100
+    assert abs(found.acceptance - real) < 0.15 and found.judged > 80
     assert all(cost > 0 for cost in (found.costs.plain, found.costs.draft, *found.costs.verify))
     assert found.ahead == found.costs.best(found.acceptance)[0]
     with pytest.raises(ConfigError, match="are too few to try 1 to 8"):

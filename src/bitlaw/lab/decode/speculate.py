@@ -166,16 +166,20 @@ def speculations(
     *,
     ahead: int = 4,
     seed: int = 0,
+    number: int = 0,
     stop: Collection[int] = (),
 ) -> Iterator[Round]:
-    """Yield what each pass of the target gives; the arguments and errors are those of `speculate`."""
+    """Yield what each pass of the target gives; the arguments and errors are those of `speculate`.
+
+    `number` is that of the prompt, where there are several: each has random numbers of its own.
+    """
     same_tokens(target, draft)
     if ahead < 1:
         raise ConfigError(f"a draft of {ahead} tokens is none; draft 1 or more")
     limits = [source.limit for source in (target, draft) if source.limit is not None]
     check([prompt], tokens, min(limits, default=None), seed)
     speculation = Speculation(
-        target, draft, prompt, sampling, np.random.Generator(np.random.Philox(key=[seed, 0]))
+        target, draft, prompt, sampling, np.random.Generator(np.random.Philox(key=[seed, number]))
     )
     left = tokens
     while left > 0:
