@@ -21,6 +21,7 @@ from .base import (
     saturating,
 )
 from .downstream import gadre_error, task_accuracy
+from .drafting import rejection
 from .law import Law
 from .spec import BASE
 from .terms import GAP, PRECISION, Source, look_up
@@ -98,7 +99,7 @@ additive_granular = chinchilla.with_precision(w="additive-granular", a="additive
     ),
 )
 
-#: By name, in the order they are listed. The last two predict another target than the loss.
+#: By name, in the order they are listed. The last three predict another target than the loss.
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
@@ -127,6 +128,7 @@ LAWS: dict[str, Law] = {
         broken_size,
         gadre_error,
         task_accuracy,
+        rejection,
     )
 }
 
