@@ -3,8 +3,8 @@
     python benchmarks/speculate.py                       # three minutes: trains, distils, rehearses, measures
     python benchmarks/speculate.py --keep ./models       # the same, and the models are there the next time
 
-The target has 12 blocks and is trained on the standard library's sources; the draft has one, and is trained to say what the
-target says (distillation). The prediction is made by `rehearse` on some prompts, the measurement on others: plain and
+The target has 12 blocks and is trained on the standard library's sources; the draft has one, and is trained to say what
+the target says (distillation). The prediction is made by `rehearse` on some prompts, the measurement on others: plain and
 speculative decoding take turns, prompt by prompt. At batch 1 a CPU spends its time on calls rather than on arithmetic,
 so that a pass over several tokens costs about that over one, as it does on hardware that waits for memory.
 """
@@ -128,7 +128,7 @@ def main() -> None:
         measured, accepted = timed(target, drafts["1 block"], texts[half:], given.tokens, sampling, ahead)
         predicted = costs.speedup(found.acceptance, ahead)
         print(
-            f"  {ahead} ahead: predicted {predicted:.2f} times, measured {measured:.2f} ({predicted / measured - 1:+.0%}), "
+            f"  {ahead} ahead: predicted {predicted:.2f}, measured {measured:.2f} ({predicted / measured - 1:+.0%}); "
             f"acceptance {accepted:.3f}",
             flush=True,
         )

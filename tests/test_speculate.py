@@ -20,8 +20,10 @@ from bitlaw.lab.decode import (
     Sampling,
     acceptance,
     after_each,
+    allocations,
     emulate,
     expected_tokens,
+    first_to_lose,
     generate,
     log_likelihoods,
     rehearse,
@@ -29,7 +31,7 @@ from bitlaw.lab.decode import (
     speculate,
 )
 from bitlaw.lab.model import Transformer
-from bitlaw.lab.quantize import quantize_parts
+from bitlaw.lab.quantize import Reference, Setting, quantize_parts, try_settings
 from bitlaw.shapes import Shape
 
 torch.set_num_threads(1)
@@ -279,7 +281,9 @@ def test_the_likeliest_text_is_that_of_plain_decoding(ahead, sources, models):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 8}, {"temperature": 1.3, "top_p": 0.8}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 0.7, "top_k": 8}, {"temperature": 1.3, "top_p": 0.8}]
+)
 def test_what_is_drawn_is_the_targets_own(settings, sources):
     """Each token's place in the target's distribution, spread over its own share of it, is uniform."""
     large, small, tuned = sources
@@ -433,3 +437,62 @@ def test_a_rehearsal_measures_what_speculation_then_has(sources):
         rehearse(large, small, [b"a"], 2)
     with pytest.raises(ConfigError, match="measure nothing"):
         rehearse(large, small, [], 2)
+
+
+# ---- bits
+
+
+def test_bits_of_three_models_are_what_each_way_by_itself_says(models, sources, windows):
+    large, small, tuned = (
+        {16: source, 3: Decoder(quantize_parts(model, Scheme.parse("w3")), 256)}
+        for model, source in zip(models, sources, strict=True)
+    )
+    prompts = [window[:8] for window in windows]
+    loud = [[token - 32 if 97 <= token <= 122 else token for token in window[8:]] for window in windows]
+    table = allocations(large, small, tuned, (4_000_000, 1_000_000, 1_000_000), prompts, loud)
+    assert [way.bits for way in table[:2]] == [(16, 16, 16), (16, 16, 3)] and len(table) == 8
+    full, last = table[0], table[-1]
+    assert full.extra == 0 and full.bytes == 12e6 and last.bytes == 6e6 * 3 / 8
+    for way in table:
+        b, r, t = way.bits
+        target = emulate(large[b], small[r], tuned[t])
+        alone = torch.cat(log_likelihoods(target, prompts, loud))
+        assert way.loss == pytest.approx(-float(alone.mean()), abs=1e-9)
+        assert way.extra == pytest.approx(way.loss - full.loss, abs=1e-9) and way.extra_se >= 0
+        texts = [[*prompt, *more[:-1]] for prompt, more in zip(prompts, loud, strict=True)]
+        p, q = (
+            torch.cat([each[7:] for each in after_each(source, texts)]).softmax(-1)
+            for source in (target, tuned[t])
+        )
+        assert way.acceptance == pytest.approx(1 - float((p - q).abs().sum(-1).mean()) / 2, abs=1e-9)
+        plain = full.bytes / way.bytes
+        costs = Costs(way.bytes, 1e6 * t / 8, [way.bytes] * 8)
+        assert way.speed == pytest.approx(plain * costs.best(way.acceptance)[1])
+    steps = first_to_lose(table)
+    assert {(part, bits) for part, bits, _ in steps} == {("base", 3), ("reference", 3), ("tuned", 3)}
+    assert steps[0][2] == min(
+        way.extra / (full.bytes - way.bytes) * 1e6 for way in table if sorted(way.bits) == [3, 16, 16]
+    )
+    for wrong in ({0: sources[0]}, {65: sources[0]}, {}):
+        with pytest.raises(ConfigError, match="of 1 to 64 bits"):
+            allocations(wrong, small, tuned, (4, 1, 1), prompts, loud)
+    with pytest.raises(ConfigError, match="no model has fewer bits"):
+        first_to_lose(table[:1])
+
+
+def test_rejection_of_a_low_bit_copy_is_what_speculation_meets(models, corpus):
+    """What a row says of a copy, from logits on text, is one minus the acceptance at these very tokens."""
+    evaluation = spread_windows(corpus.evaluation, 8 * 32, 32)
+    before = Reference(models[0], evaluation)
+    found = {}
+    for bits in (2, 3, 4, 8):
+        (outcome,) = try_settings(before, [Setting.of("rtn", f"int{bits}")])
+        texts = evaluation.inputs.tolist()
+        p, q = (
+            torch.cat(list(after_each(Decoder(model, 256), texts))).softmax(-1)
+            for model in (models[0], outcome.model)
+        )
+        overlap = float(torch.minimum(p, q).sum(-1).mean())
+        assert outcome.rejection.value == pytest.approx(1 - overlap, abs=1e-4)
+        found[bits] = outcome.rejection.value
+    assert found[2] > found[3] > found[4] > found[8] > 0
