@@ -78,6 +78,9 @@ def test_a_draft_leaves_the_likeliest_text_as_it_is(ahead, folders):
     plain = json.loads(run(folders, *greedy, "--json").stdout)
     drafted = json.loads(run(folders, *greedy, "--speculate", ahead, "--json").stdout)
     assert drafted["texts"] == plain["texts"]
+    if not ahead:
+        few = run(folders, "--prompt", "x", "--tokens", 1, "--speculate", 0, "--json")
+        assert json.loads(few.stdout)["tokens"] == 1
     if ahead:
         counts = drafted["speculation"]
         assert counts["ahead"] == 3 and 0 <= counts["accepted"] <= counts["judged"]
@@ -98,8 +101,8 @@ def test_a_continuation_is_scored(folders):
 @pytest.mark.parametrize(("models", "arguments", "kind", "words"), [
     ({"large": "nowhere"}, [], DataError, "there is no folder .*nowhere"),
     ({"tuned": "other"}, [], ConfigError, "tokens of their own"),
-    ({}, ["--large-scheme", "w99"], ConfigError, "w99"),
-    ({}, ["--small-base-scheme", "w0"], ConfigError, "w0"),
+    ({}, ["--large-scheme", "w99"], ConfigError, "2 to 16 bits, not 99"),
+    ({}, ["--small-base-scheme", "w0"], ConfigError, "2 to 16 bits, not 0"),
     ({}, ["--beta", "nan"], ConfigError, "a change of weight nan means nothing"),
     ({}, ["--beta", "inf"], ConfigError, "a change of weight inf means nothing"),
     ({}, ["--nucleus", "1.5"], ConfigError, "a nucleus of 1.5"),

@@ -271,13 +271,14 @@ def test_the_likeliest_text_is_that_of_plain_decoding(ahead, sources, models):
     large, small, tuned = sources
     up, greedy = emulate(large, small, tuned), Sampling(temperature=0)
     low = Decoder(quantize_parts(models[0], Scheme.parse("w=int3, kv=int4 token")), 256)
-    for target, draft in ((large, small), (large, low), (up, tuned), (up, large), (large, large)):
-        for prompt in PROMPTS:
-            found = speculate(target, draft, prompt, 30, greedy, ahead=ahead)
-            assert found.tokens == generate(target, [prompt], 30, greedy)[0].tokens
-            assert sum(len(each.tokens) for each in found.rounds) == 30
+    plain = {target: generate(target, PROMPTS[:2], 20, greedy) for target in (large, up)}
+    for target, draft in ((large, small), (large, low), (up, tuned), (large, large)):
+        for text in plain[target]:
+            found = speculate(target, draft, text.prompt, 20, greedy, ahead=ahead)
+            assert found.tokens == text.tokens
+            assert sum(len(each.tokens) for each in found.rounds) == 20
         if draft is target:
-            assert found.acceptance == 1 and len(found.rounds) == math.ceil(30 / (ahead + 1))
+            assert found.acceptance == 1 and len(found.rounds) == math.ceil(20 / (ahead + 1))
 
 
 @pytest.mark.slow
@@ -306,9 +307,7 @@ def test_what_is_drawn_is_the_targets_own(settings, sources):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings", [{}, {"temperature": 0.6}, {"temperature": 1.5, "top_k": 4, "top_p": 0.9}]
-)
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.5, "top_k": 4, "top_p": 0.9}])
 def test_a_hundred_thousand_draws_are_those_of_direct_sampling(settings):
     """Chi-square of each token's successors against the table of the target, and against as many direct draws."""
     large, small, tuned = tables(8)

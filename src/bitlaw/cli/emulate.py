@@ -18,6 +18,7 @@ from .generate import USUAL, Teller, prompts_of, source_of
 if TYPE_CHECKING:
     from ..lab.decode import Round, Sampling, Source
 
+FEW, MOST = 8, 8  # tokens a text without which there is nothing to measure; tokens ahead
 ROUNDED = 'Its number format, like w4, or "w=mxfp4, kv=int4 token"; default: what the folder says.'
 
 
@@ -182,20 +183,10 @@ class _Spoken:
 
     def speak(self, prompts: Sequence[Sequence[int]]) -> Any:
         """Yield the number of a prompt and the next token of its text."""
-        from ..lab.decode import rehearse, speculations, stream
+        from ..lab.decode import speculations, stream
 
         if self.ahead == 0:
-            most = max(1, min(8, self.tokens // 8))
-            found = rehearse(
-                self.target,
-                self.draft,
-                prompts[:4],
-                self.tokens - most,
-                self.sampling,
-                most=most,
-                seed=self.seed,
-            )
-            self.ahead = found.ahead or None
+            self.ahead = self._chosen(prompts) if self.tokens >= FEW else None
         if self.ahead is None:
             yield from stream(
                 self.target, prompts, self.tokens, self.sampling, seed=self.seed, stop=self.ends
@@ -208,6 +199,16 @@ class _Spoken:
             ):  # fmt: skip
                 self.rounds.append(done)
                 yield from ((row, token) for token in done.tokens)
+
+    def _chosen(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        """How far the draft should go ahead; None where it does not pay."""
+        from ..lab.decode import rehearse
+
+        most = min(MOST, self.tokens // FEW)
+        found = rehearse(
+            self.target, self.draft, prompts[:4], self.tokens - most, self.sampling, most=most, seed=self.seed
+        )
+        return found.ahead or None
 
     def as_json(self) -> dict[str, Any] | None:
         """Counts; None where nothing was drafted."""
