@@ -127,9 +127,10 @@ def main() -> None:
         ahead = max(1, found.ahead)
         measured, accepted = timed(target, drafts["1 block"], texts[half:], given.tokens, sampling, ahead)
         predicted = costs.speedup(found.acceptance, ahead)
+        there = costs.speedup(accepted, ahead)
         print(
             f"  {ahead} ahead: predicted {predicted:.2f}, measured {measured:.2f} ({predicted / measured - 1:+.0%}); "
-            f"acceptance {accepted:.3f}",
+            f"acceptance {accepted:.3f}, with which {there:.2f} would have been predicted",
             flush=True,
         )
     # Arithmetic of low precision is emulated, so that only the acceptance of such a draft means something here.
