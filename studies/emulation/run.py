@@ -3,7 +3,7 @@
     python studies/emulation/run.py          # four minutes of one core; writes the tables beside this file
 
 1. rows.csv: of what a low-bit copy of a model drafts, how much does the model reject? Three sizes, three seeds, six
-   bits; fitted by the law `rejection`, with the largest size held out.
+   bits; fitted by the laws `rejection` and `rejection-step`, with the largest size held out.
 2. bits.csv: a large base, a small base, and that one tuned to write in capitals, each at four numbers of bits: the
    likelihood of text in capitals, acceptance of the tuned model as draft, speed where weights are read from memory.
 3. dequantised.csv, "emulated de-quantisation": is log p_large(low) + log p_small(16) - log p_small(low) likelier to
@@ -108,7 +108,8 @@ def main() -> None:
             rows += rows_of(models[size, seed], size, seed, corpus)
         print(f"{size:,} parameters: loss {rows[-1 - len(BITS)]['loss']:.3f}", flush=True)
     pl.DataFrame(rows, infer_schema_length=None).write_csv(HERE / "rows.csv")
-    print(bl.fit("rejection", bl.Runs.from_rows(rows), hold_out=bl.largest()), flush=True)
+    for law in ("rejection", "rejection-step"):
+        print(bl.fit(law, bl.Runs.from_rows(rows), hold_out=bl.largest()), flush=True)
 
     large, small = models[SIZES[-1], 0], models[SIZES[0], 0]
     tuned = Transformer(small.shape)
