@@ -4,7 +4,7 @@
     python benchmarks/speculate.py --keep ./models       # the same, and the models are there the next time
 
 The target has 12 blocks and is trained on the standard library's sources; the draft has one, and is trained to say what
-the target says (distillation). The prediction is made by `rehearse` on some prompts, the measurement on others; plain
+the target says (distillation). The prediction is made by `rehearse` on every other prompt, the measurement on the rest; plain
 and speculative decoding take turns, prompt by prompt. At batch 1 a CPU spends its time on calls rather than on
 arithmetic, so that a pass over several tokens costs about that over one, as it does where hardware waits for memory.
 """
@@ -109,7 +109,6 @@ def main() -> None:
     corpus = read_corpus()
     large, small = models(corpus, given.steps, given.keep)
     texts = spread_windows(corpus.evaluation, given.prompts * SEQ, SEQ).inputs[:, :16].tolist()
-    half = len(texts) // 2
     target = Decoder(large, TARGET.vocab)
     drafts = {
         "1 block": Decoder(small, DRAFT.vocab),
@@ -117,7 +116,7 @@ def main() -> None:
     }
     for name, sampling in WAYS.items():
         found = rehearse(
-            target, drafts["1 block"], texts[:half], given.tokens, sampling, clock=time.process_time
+            target, drafts["1 block"], texts[::2], given.tokens, sampling, clock=time.process_time
         )
         costs = found.costs
         print(
@@ -125,7 +124,7 @@ def main() -> None:
             f"drafted {1e3 * costs.draft:.2f}, verifying {', '.join(f'{1e3 * v:.2f}' for v in costs.verify)}"
         )
         ahead = max(1, found.ahead)
-        measured, accepted = timed(target, drafts["1 block"], texts[half:], given.tokens, sampling, ahead)
+        measured, accepted = timed(target, drafts["1 block"], texts[1::2], given.tokens, sampling, ahead)
         predicted = costs.speedup(found.acceptance, ahead)
         there = costs.speedup(accepted, ahead)
         print(
@@ -134,7 +133,7 @@ def main() -> None:
             flush=True,
         )
     # Arithmetic of low precision is emulated, so that only the acceptance of such a draft means something here.
-    _, accepted = timed(target, drafts["4-bit copy"], texts[half:], given.tokens, Sampling(), 4)
+    _, accepted = timed(target, drafts["4-bit copy"], texts[1::2], given.tokens, Sampling(), 4)
     print(f"a copy of the target with weights in 4 bits: acceptance {accepted:.3f}")
 
 

@@ -79,6 +79,22 @@ def allocations(
     Raises:
         ConfigError: bits or sizes that are not above 0, models of other tokens, or texts that cannot be scored.
         DataError, LabError: as of the sources.
+
+    Example:
+        >>> from bitlaw import Scheme
+        >>> from bitlaw.lab.decode import Decoder
+        >>> from bitlaw.lab.model import Transformer
+        >>> from bitlaw.lab.quantize import quantize_parts
+        >>> from bitlaw.shapes import Shape
+        >>> models = [Transformer(Shape(width=16, depth=d, heads=2, ffn=24), seed=d) for d in (3, 1, 2)]
+        >>> held = [
+        ...     {16: Decoder(m, 256), 4: Decoder(quantize_parts(m, Scheme.parse("w4")), 256)} for m in models
+        ... ]
+        >>> table = allocations(*held, (9_000, 3_000, 6_000), [b"To be"] * 2, [b" or", b" is"])
+        >>> len(table), table[0].bits, table[-1].bits, table[0].bytes / table[-1].bytes
+        (8, (16, 16, 16), (4, 4, 4), 4.0)
+        >>> sorted(part for part, bits, price in first_to_lose(table))
+        ['base', 'reference', 'tuned']
     """
     choices = [sorted(by_bits, reverse=True) for by_bits in (bases, references, tuned)]
     if (
