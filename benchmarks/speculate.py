@@ -4,9 +4,9 @@
     python benchmarks/speculate.py --keep ./models       # the same, and the models are there the next time
 
 The target has 12 blocks and is trained on the standard library's sources; the draft has one, and is trained to say what
-the target says (distillation). The prediction is made by `rehearse` on every other prompt, the measurement on the rest; plain
-and speculative decoding take turns, prompt by prompt. At batch 1 a CPU spends its time on calls rather than on
-arithmetic, so that a pass over several tokens costs about that over one, as it does where hardware waits for memory.
+the target says (distillation). The prediction is made by `rehearse` on every other prompt, the measurement on the rest;
+plain and speculative decoding take turns, prompt by prompt. At batch 1 a CPU spends its time on calls rather than on
+arithmetic, so that a pass over several tokens costs about that over one, as where hardware waits for memory.
 """
 
 from __future__ import annotations
