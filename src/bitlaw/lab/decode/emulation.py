@@ -146,10 +146,11 @@ class Mixture:
         before = self.lengths
         try:
             read = [session.append(new) for session in self.sessions]
-            device = read[0][0].device if new else None
-            return [
-                self.source.combine([z_TV.to(device) for z_TV in parts]) for parts in zip(*read, strict=True)
-            ]
+            if not new:
+                return []
+            device = read[0][0].device
+            mixed_TV = self.source.combine([torch.cat([z.to(device) for z in rows]) for rows in read])
+            return list(mixed_TV.split([len(tokens) for tokens in new]))
         except BaseException:
             for session in self.sessions:
                 session.truncate(before)
