@@ -114,6 +114,7 @@ def post_row(
 ) -> dict[str, Any]:
     """Describe a model that was quantised after training, beside the row of what it was before."""
     setting, loss, gap, kl = outcome.setting, outcome.loss, outcome.gap, outcome.kl
+    rejection = outcome.rejection
     row = {
         **parent,
         "curve": None,
@@ -132,6 +133,7 @@ def post_row(
         reason = f"the loss after quantisation is {loss.value}"
         return {**row, **dict.fromkeys(MEASURED), "status": "diverged", "reason": reason}
     gaps = {"gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+    gaps |= {"rejection": rejection.value, "rejection_se": rejection.se}
     return {**row, **scored(loss, outcome.scores, row), **gaps}
 
 
