@@ -57,6 +57,8 @@ OWN = {
     "broken-size": {"b": 500.0, "c_0": 0.3, "c_1": 0.25, "d_1": 3e8, "f_1": 0.3},
     "floating-point": {"k_w": 2e-4, "delta_w": 3.2, "nu_w": 2.9, "alpha": 0.24, "beta": 0.5, "A": 70.0, "B": 6e4},
     "additive-granular": {"k": 0.2, "gamma_N": 0.25, "gamma_D": 0.1, "gamma_G": 0.7},
+    "rejection": {"C": 3.0, "alpha": 0.1, "gamma": 1.2},
+    "rejection-step": {"C": 0.3, "alpha": -0.05},
     "gadre-error": {"epsilon": 0.85, "k": 2.1, "gamma": 0.73},
     "error-line": {"Err_0": -0.2, "slope": 0.2},
     "task-accuracy": {"A": 900.0, "alpha": -0.36, "beta": -1.1, "gamma": -0.03, "delta": 0.07},
@@ -99,6 +101,11 @@ def cells(law):
         return [{"params": float(n), "tokens": 1e11} for n in np.geomspace(1e6, 1e11, 60)]
     if law.name in ("gadre-error", "error-line"):
         return [{"tokens": 1e9, "loss": float(x)} for x in np.linspace(2.2, 5.5, 30)]
+    if law.target == "rejection":
+        sizes, bits = (1e5, 1e6, 1e7), (2, 3, 4, 6, 8)
+        return [
+            {"params": n, "tokens": 1e9, "post_format": f"int{b}", "gap": 0.1} for n in sizes for b in bits
+        ]
     if law.name == "task-accuracy":
         grid = product((6e8, 4e9, 1.4e10), (3, 4, 8), (8, 128, 1024), (32, 128, 1024))
         names = ("params", "post_format", "calibration_samples", "post_group")

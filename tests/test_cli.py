@@ -128,6 +128,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "hardware",
         "quantize",
         "generate",
+        "emulate",
         "train",
         "tune",
         *(verb.__name__ for verb in VERBS),

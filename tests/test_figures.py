@@ -356,6 +356,17 @@ def test_the_ellipse_of_a_pair_holds_as_many_draws_as_it_says():
         figures.constant_pair.chart(bl.fit("chinchilla", grid(), draws=0))
 
 
+def test_learning_curves_show_the_loss_of_training_where_rows_have_it():
+    frame = grid().frame
+    told = pl.when(pl.col("post_format").is_null()).then(pl.lit("[[1, 9.0], [1e9, 4.5], [2e9, 4.0]]"))
+    chart = figures.learning_curves.chart(Runs(frame.with_columns(curve=told)))
+    lines = [m for m in chart.marks if isinstance(m, Line) and m.label == "in training"]
+    assert lines and all(list(line.y)[-1] == 4.0 and 9.0 not in line.y for line in lines)
+    for text in ("no JSON", "[1, 2, 3]", '[["a", 1]]', "[" * 100_000):  # of strangers
+        strange = figures.learning_curves.chart(Runs(frame.with_columns(curve=pl.lit(text))))
+        assert not [m for m in strange.marks if isinstance(m, Line) and len(m.x) and m.label == "in training"]
+
+
 def test_learning_curves_follow_trunks():
     chart = figures.learning_curves.chart(grid())
     lines = marks(chart, Line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import polars as pl
 import pytest
 
@@ -61,6 +63,11 @@ def test_formats_and_methods_added_later_are_measured(tmp_path):
     both = first.join(second, on="id", suffix="_again")
     assert both.height == first.height
     assert (both["loss"] == both["loss_again"]).all()
+    assert second.filter(pl.col("parent").is_not_null())["curve"].null_count() == second["parent"].count()
+    for row in second.filter(pl.col("parent").is_null()).iter_rows(named=True):
+        tokens, losses = zip(*json.loads(row["curve"]), strict=True)
+        assert list(tokens) == sorted(set(tokens)) and tokens[-1] == row["tokens"]
+        assert losses[0] > 5.4 and abs(losses[-1] - row["loss"]) < 1
 
 
 @pytest.mark.parametrize("low", [False, True])

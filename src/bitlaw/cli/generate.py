@@ -85,7 +85,7 @@ def generate(
     from ..lab.sweep.processes import device_named
 
     sampling = Sampling(temperature, top_k, top_p)
-    begun = _prompts(prompt, prompts)
+    begun = prompts_of(prompt, prompts)
     with working("reading the model") as tell:
         loaded = load_model(path, device_named(device))
         read = [encode(loaded, words) for words in begun]
@@ -95,10 +95,10 @@ def generate(
             tokens = USUAL if limit is None else max(1, min(USUAL, limit - max(map(len, read))))
         check(read, tokens, limit, seed, batch)
         tell("putting it into its formats")
-        source, formats, notes = _source(loaded, limit, scheme, method, text, calibration_tokens)
+        source, formats, notes = source_of(loaded, limit, scheme, method, text, calibration_tokens)
     for note in notes:
         print(note, file=sys.stderr)
-    told = _Teller(loaded, begun, ends, live=len(begun) == 1 and not json_)
+    told = Teller(loaded, begun, ends, live=len(begun) == 1 and not json_)
     clock = time.perf_counter()
     try:
         with working("reading the prompts") if not told.live else nullcontext(lambda words: None) as tell:
@@ -120,7 +120,7 @@ def generate(
     print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{slow}", file=sys.stderr)
 
 
-def _prompts(given: list[str] | None, path: Path | None) -> list[str]:
+def prompts_of(given: list[str] | None, path: Path | None) -> list[str]:
     """What the texts begin with."""
     found = list(given or ())
     if path is not None:
@@ -135,7 +135,7 @@ def _prompts(given: list[str] | None, path: Path | None) -> list[str]:
     return found
 
 
-def _source(
+def source_of(
     loaded: Loaded, limit: int | None, scheme: str | None, method: str, text: str | None, tokens: int
 ) -> tuple[Decoder, str, list[str]]:
     """A model in its formats, ready to read on, the scheme that these are, and what is to be said of these."""
@@ -178,7 +178,7 @@ def _source(
     return Decoder(model, loaded.vocab, loaded.tokenizer, limit), both.name, notes
 
 
-class _Teller:
+class Teller:
     """Prints one text as it comes, or several when they are there."""
 
     def __init__(self, loaded: Loaded, prompts: list[str], ends: Collection[int], live: bool) -> None:

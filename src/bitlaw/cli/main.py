@@ -24,6 +24,7 @@ from .common import (
     working,
 )
 from .corpus import corpus_app
+from .emulate import emulate
 from .explore import explore
 from .formats import formats
 from .generate import generate
@@ -204,7 +205,7 @@ def fit(
         print(f"\nSaved to {printable(str(save))}{use}")
 
 
-for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, train, tune):
+for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, emulate, train, tune):
     app.command()(verb)
 
 

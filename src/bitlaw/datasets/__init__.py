@@ -18,8 +18,8 @@ def thousandth(stage: str | None = "core") -> Runs:
     """Return rows of the thousandth study: the grid of "Scaling Laws for Precision" at a thousandth of its size.
 
     Byte-level transformers of 30,000 to 220,000 non-embedding parameters on 1.5 to 26 million tokens of RFCs, with
-    weights, activations and KV cache trained at 3 to 12 bits, and quantised after training to 2 to 8. The study is under
-    way: these are the rows that it has so far; `studies/thousandth` makes them. CC-BY-4.0.
+    weights, activations and KV cache trained at 3 to 12 bits, and quantised after training to 2 to 8. The study is
+    under way: these are the rows that it has so far; `studies/thousandth` makes them. CC-BY-4.0.
 
     Args:
         stage: `core`; `held-out`, larger models that no law of ours was fitted to; `schedule`, cosines beside

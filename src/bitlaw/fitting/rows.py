@@ -152,7 +152,8 @@ def select(
     keep = _in_domain(law, data, keep, notes)
 
     gap, noise = gaps(frame)
-    is_gap = keep & quantized & np.isfinite(gap)
+    # A law that reads the format after training and has no gap of its own predicts its target, whatever the gap.
+    is_gap = keep & quantized & np.isfinite(gap) & (law.gap != 0)
     measured = _column(law.target, ok, {"loss": frame["loss"].to_numpy()})
     is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
     if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):

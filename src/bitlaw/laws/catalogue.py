@@ -21,6 +21,7 @@ from .base import (
     saturating,
 )
 from .downstream import error_line, gadre_error, task_accuracy
+from .drafting import rejection, rejection_step
 from .law import Law
 from .spec import BASE
 from .terms import GAP, PRECISION, Source, look_up
@@ -98,7 +99,7 @@ additive_granular = chinchilla.with_precision(w="additive-granular", a="additive
     ),
 )
 
-#: By name, in the order they are listed. The last three predict another target than the loss.
+#: By name, in the order they are listed. The last five predict another target than the loss.
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
@@ -128,6 +129,8 @@ LAWS: dict[str, Law] = {
         gadre_error,
         error_line,
         task_accuracy,
+        rejection,
+        rejection_step,
     )
 }
 

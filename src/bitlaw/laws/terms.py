@@ -32,6 +32,7 @@ TRAINED_PARTS = {
 TARGETS = {
     "loss": ("L", "nats/token"),
     "error": ("Err", "share of answers that are wrong"),
+    "rejection": ("1 - Acc", "share of tokens drafted by this copy that the model before would reject"),
     "neg_log_accuracy": ("-ln Acc", "of accuracy above chance, (Acc - chance) / (1 - chance)"),
 }
 #: Those of the forward pass, for which most forms are stated.

@@ -210,6 +210,16 @@ COLUMNS: tuple[Column, ...] = (
     Column("gap_se", "number", "standard error of `gap`, paired", "nats/token", 0),
     Column("kl", "number", "divergence of next-token probabilities from those before", "nats/token"),
     Column("kl_se", "number", "standard error of `kl`", "nats/token", 0),
+    Column(
+        "rejection",
+        "number",
+        "share of tokens drafted by this copy that the model before would reject: the mean total variation of their "
+        "next-token probabilities",
+        "share",
+        low=0,
+        high=1,
+    ),
+    Column("rejection_se", "number", "standard error of `rejection`", "share", 0),
     Column("eval_clusters", "integer", "documents or windows that standard errors are over", low=1),
     Column(
         "ece",
@@ -260,6 +270,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("steps", "integer", "optimiser steps", "steps", low=0),
     Column("batch_size", "integer", "sequences a step", "sequences", low=1),
     Column("seq_len", "integer", "tokens a sequence", "tokens", low=1),
+    Column(
+        "curve",
+        "text",
+        "the training loss as it fell, JSON: pairs of tokens and the mean since the pair before, eight a doubling",
+    ),
     Column("width", "integer", "residual stream", low=1),
     Column("depth", "integer", "blocks", low=1),
     Column("heads", "integer", "attention heads", low=1),

@@ -67,17 +67,27 @@ def token_losses(logits_BTV: Iterable[Tensor], windows: Windows) -> Tensor:
     return torch.cat([cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
 
 
-def divergences(after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor], compile: bool = False) -> Tensor:
-    """Return the Kullback-Leibler divergence of each next-token distribution from the one before (W, T), in nats."""
-    run = compiled(divergence) if compile else divergence
+def distances(
+    after_BTV: Iterable[Tensor], before_BTV: Iterable[Tensor], compile: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return how far each next-token distribution q is from the one before, p, in two measures (W, T).
+
+    sum p (log p - log q)       Kullback-Leibler divergence, in nats
+    1/2 sum |p - q|             total variation: the share of tokens drawn from q that p would reject as a draft's
+                                (Leviathan et al. 2023, 2211.17192, corollary 3.6)
+    """
+    run = compiled(distance) if compile else distance
     pairs = zip(after_BTV, before_BTV, strict=True)
-    return torch.cat([run(q_BTV, p_BTV).cpu() for q_BTV, p_BTV in pairs]).double()
+    found = [[part.cpu() for part in run(q_BTV, p_BTV)] for q_BTV, p_BTV in pairs]
+    divergence, variation = map(torch.cat, zip(*found, strict=True))
+    return divergence.double(), variation.double()
 
 
-def divergence(after_BTV: Tensor, before_BTV: Tensor) -> Tensor:
-    """Return that of each token of a batch (B, T)."""
-    log_p = before_BTV.log_softmax(-1)
-    return (log_p.exp() * (log_p - after_BTV.log_softmax(-1))).sum(-1)
+def distance(after_BTV: Tensor, before_BTV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both of each token of a batch (B, T)."""
+    log_p, log_q = before_BTV.log_softmax(-1), after_BTV.log_softmax(-1)
+    p = log_p.exp()
+    return (p * (log_p - log_q)).sum(-1), (p - log_q.exp()).abs().sum(-1) / 2
 
 
 def clustered_mean(values_WT: Tensor, documents_WT: Tensor) -> Mean:

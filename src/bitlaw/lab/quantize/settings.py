@@ -13,7 +13,7 @@ from ...formats import Native, Recipe, Scheme
 from ..corpus import Windows
 from ..precision import apply_scheme
 from .apply import METHODS, linears_of, quantize_model
-from .evaluate import Mean, clustered_mean, divergences, keep_logits
+from .evaluate import Mean, clustered_mean, distances, keep_logits
 from .scores import Exam, Scores, score
 
 PLAIN = Recipe(Native("bf16", 16))
@@ -85,6 +85,7 @@ class Outcome:
         loss: after, in nats a token.
         gap: loss after minus loss before, on the same tokens.
         kl: divergence from the model before, in nats a token.
+        rejection: share of tokens drafted by the copy that the model before would reject.
         bytes: of the whole model: quantised weights packed with their scales, all else in 16 bits.
         bpw: bits of a quantised weight, scales included.
         seconds: that quantising took.
@@ -96,6 +97,7 @@ class Outcome:
     loss: Mean
     gap: Mean
     kl: Mean
+    rejection: Mean
     bytes: int
     bpw: float
     seconds: float
@@ -135,6 +137,7 @@ def try_settings(
         seconds = time.perf_counter() - clock
         after = keep_logits(model, before.evaluation, before.compile)
         losses, scores = score(model, after(), before.evaluation, before.exam, before.compile)
+        divergence, variation = distances(after(), before.logits(), before.compile)
         packed, weights = packed_size(before.model, setting)
         rest = sum(p.numel() for p in before.model.parameters()) - weights
         yield Outcome(
@@ -142,7 +145,8 @@ def try_settings(
             model,
             clustered_mean(losses, documents),
             clustered_mean(losses - before.losses, documents),
-            clustered_mean(divergences(after(), before.logits(), before.compile), documents),
+            clustered_mean(divergence, documents),
+            clustered_mean(variation, documents),
             packed + rest * REST_BITS // 8,
             8 * packed / weights,
             seconds,

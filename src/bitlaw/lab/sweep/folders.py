@@ -21,8 +21,8 @@ from .rows import MEASURED, post_row, read_on, scored
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
     *MEASURED,
-    *("chance", "parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "bpw", "bytes"),
-    *("method", "calibration_samples", "calibration_sha256", "started", "seconds"),
+    *("chance", "parent", "status", "reason", "gap", "gap_se", "kl", "kl_se", "rejection", "rejection_se"),
+    *("bpw", "bytes", "method", "calibration_samples", "calibration_sha256", "curve", "started", "seconds"),
 }
 
 

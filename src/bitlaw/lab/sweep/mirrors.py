@@ -21,7 +21,7 @@ from .rows import MEASURED
 
 log = logging.getLogger(__name__)
 
-METRICS = (*MEASURED, "gap", "gap_se", "kl", "kl_se", "seconds")
+METRICS = (*MEASURED, "gap", "gap_se", "kl", "kl_se", "rejection", "rejection_se", "seconds")
 PATIENCE_SECONDS = 30.0  # for what is not mirrored yet when a sweep ends
 Row = Mapping[str, Any]
 #: Shows a row: its id, the columns that are not metrics, and the metrics.

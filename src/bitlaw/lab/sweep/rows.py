@@ -114,8 +114,10 @@ def post_row(
 ) -> dict[str, Any]:
     """Describe a model that was quantised after training, beside the row of what it was before."""
     setting, loss, gap, kl = outcome.setting, outcome.loss, outcome.gap, outcome.kl
+    rejection = outcome.rejection
     row = {
         **parent,
+        "curve": None,
         "id": after.row_id(parent["id"], setting),
         "parent": parent["id"],
         **held_after(setting),
@@ -131,6 +133,7 @@ def post_row(
         reason = f"the loss after quantisation is {loss.value}"
         return {**row, **dict.fromkeys(MEASURED), "status": "diverged", "reason": reason}
     gaps = {"gap": gap.value, "gap_se": gap.se, "kl": kl.value, "kl_se": kl.se}
+    gaps |= {"rejection": rejection.value, "rejection_se": rejection.se}
     return {**row, **scored(loss, outcome.scores, row), **gaps}
 
 
@@ -162,6 +165,11 @@ def trained_row(config: TrunkConfig, end: End, corpus: Corpus, evaluation: Windo
         "weight_decay": config.weight_decay,
         "steps": end.steps,
         "lost_updates": end.lost_updates,
+        "curve": json.dumps(
+            [(step * config.batch_size * config.seq_len, round(loss, 4)) for step, loss in end.curve]
+        )
+        if end.curve
+        else None,
         "batch_size": config.batch_size,
         "seq_len": config.seq_len,
         **asdict(shape),

@@ -28,6 +28,7 @@ from ..precision import StoredWeights, apply_scheme
 from . import checkpoint, distributed, schedule
 from .averages import Average, Averages
 from .config import Branch, TrunkConfig, derived_seed
+from .curve import Curve
 from .distributed import ALONE, World, share, whole
 from .optimizers import Optimizers
 from .speed import batches, compiled, generator, product_type
@@ -58,6 +59,7 @@ class End:
         lost_updates: share of the updates of stored weights that were rounded to nothing; None without such weights.
         average: of the weights that this model has, as the config says it; empty for the weights of the last step.
         products: type of the matrix products in training.
+        curve: steps, and the mean training loss over those since the point before.
     """
 
     branch: Branch
@@ -69,6 +71,7 @@ class End:
     lost_updates: float | None = None
     average: str = ""
     products: str = "float32"
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 class State:
@@ -90,6 +93,7 @@ class State:
         self.stored = StoredWeights(self.model)
         way = Average.parse(config.averages)
         self.averages = Averages(way, self.named, self.stored) if way else None
+        self.curve = Curve()
         kept = {name: p for name, p in self.named.items() if all(p is not q for q, _ in self.stored.pairs)}
         self.held = kept | dict(self.model.named_buffers())  # codes and steps stand for stored weights
         self.stored.release()
@@ -124,6 +128,7 @@ class State:
         self.optimizer.step(rate)
         self.stored.write()
         self.step += 1
+        self.curve.add(self.step, loss.item())
         if self.averages:
             self.averages.update(self.step)
 
@@ -172,6 +177,7 @@ class State:
         out = {f"model.{name}": tensor for name, tensor in self.held.items()} | self.optimizer.tensors()
         if self.averages:
             out |= {f"average.{name}": tensor for name, tensor in self.averages.tensors().items()}
+        out["curve"] = self.curve.tensor()
         # In one order in all processes, as they gather them one by one: a file's order is not the same when it is read.
         return {name: out[name].detach() for name in sorted(out)}
 
@@ -194,6 +200,7 @@ class State:
             else:
                 tensor.copy_(share(tensors[f"model.{name}"], tensor))
         self.optimizer.load(tensors, self.device)
+        self.curve.load(tensors.get("curve"))
         for name, tensor in self.averages.tensors().items() if self.averages else ():
             if f"average.{name}" in tensors:  # learned quantisation steps join when a branch begins
                 tensor.copy_(share(tensors[f"average.{name}"], tensor))
@@ -213,6 +220,7 @@ class State:
         self.optimizer.finish()
         self.stored.read()
         model = self.alone()
+        end = replace(end, curve=tuple(self.curve.points))
         yield replace(end, model=model, lost_updates=self.stored.lost)
         if self.averages:
             yield replace(end, model=self.averages.model(model), average=self.config.averages, seconds=0.0)

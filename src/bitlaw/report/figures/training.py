@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..view import Array
 from .base import Figure, above, ceiling, hover, loss_unit, token_label
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def learning_curves(runs: Runs) -> Chart:
         own = trained.filter(pl.col("trunk") == trunk["trunk"]).sort("tokens")
         size = "" if trunk["params"] is None else format_quantity(trunk["params"])
         label = f"{size} {trunk['w_format'] or 'bf16'} {trunk['trunk'][:letters]}".strip()
+        if own["curve"].drop_nulls().len():
+            x, y = curve_of(own.drop_nulls("curve")["curve"][-1])
+            seen = x >= own["tokens"].to_numpy()[0] / 2
+            if seen.any():
+                marks.append(Line(x[seen], y[seen], "in training", None))
         for _, line in own.group_by("setting", maintain_order=True):
             marks.append(
                 Line(line["tokens"].to_numpy(), line["loss"].to_numpy(), label, k, k, dash=k % 2 == 1)
@@ -89,6 +96,19 @@ def learning_curves(runs: Runs) -> Chart:
         tuple(marks),
         legend="trunk",
     )
+
+
+def curve_of(text: str) -> tuple[Array, Array]:
+    """Tokens and training losses of a row's `curve`; empty where it is not one.
+
+    >>> curve_of("[[1024, 5.5], [2048, 5.1]]")
+    (array([1024., 2048.]), array([5.5, 5.1]))
+    """
+    try:
+        pairs = np.array(json.loads(text), dtype=float).reshape(-1, 2)
+    except (ValueError, TypeError, RecursionError):
+        pairs = np.empty((0, 2))
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _letters(names: Sequence[str]) -> int:

@@ -1,0 +1,231 @@
+"""The verb that lets a large model speak as if it had been tuned as a small one was."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from .common import CorpusOption, JsonFlag, print_json, working
+from .generate import USUAL, Teller, prompts_of, source_of
+
+if TYPE_CHECKING:
+    from ..lab.decode import Round, Sampling, Source
+
+FEW, MOST = 8, 8  # tokens a text without which there is nothing to measure; tokens ahead
+ROUNDED = 'Its number format, like w4, or "w=mxfp4, kv=int4 token"; default: what the folder says.'
+
+
+def emulate(
+    large: Annotated[str, typer.Option(help="Folder of the model whose knowledge is wanted, not tuned.")],
+    small_base: Annotated[str, typer.Option(help="Folder of the one that was tuned, before that.")],
+    small_tuned: Annotated[str, typer.Option(help="Folder of that one, tuned.")],
+    large_scheme: Annotated[str | None, typer.Option(help=ROUNDED)] = None,
+    small_base_scheme: Annotated[str | None, typer.Option(help=ROUNDED)] = None,
+    small_tuned_scheme: Annotated[str | None, typer.Option(help=ROUNDED)] = None,
+    method: Annotated[str, typer.Option(help="Of quantised weights: rtn, gptq or awq.")] = "rtn",
+    beta: Annotated[float, typer.Option(help="How much of the tuning: 0 none, 1 all of it.")] = 1.0,
+    amplify: Annotated[float, typer.Option(help="How much of the step in size: 0 none, 1 all of it.")] = 1.0,
+    nucleus: Annotated[
+        float | None,
+        typer.Option(
+            help="Take the step in size only for the fewest tokens with this share of the small tuned model's "
+            "probability, like 0.95: the paper's filter."
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What the text begins with; may be given often.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
+    continuation: Annotated[
+        str | None, typer.Option(help="Do not go on, but say how likely this is after each prompt.")
+    ] = None,
+    speculate: Annotated[
+        int | None,
+        typer.Option(min=0, help="Let the small tuned model draft so many tokens a pass; 0: as many as pay."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="1 draws from the emulated distribution, 0 takes the likeliest token.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the fewest tokens with this share of the probability.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
+    tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the models have room for."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A token that ends a text; default: the end that the small tuned model's folder names."
+        ),
+    ] = None,
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Go on beyond the length that a model was trained on.")
+    ] = False,
+    text: CorpusOption = None,
+    calibration_tokens: Annotated[
+        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and lasting scales are found on.")
+    ] = 8_192,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json_: JsonFlag = False,
+) -> None:
+    """Let a large model speak as if it had been tuned as a small one was, without tuning it.
+
+    log p = log p_large + beta (log p_small_tuned - log p_small_base) - log Z, token by token (Mitchell et al. 2023,
+    2310.12962). The three models have one tokenizer; each may be in a number format of its own. With a large model that
+    is smaller than the others it is the other way about: their tuning, its size. With `--speculate` texts are others
+    than without, of the same distribution, and the likeliest is the same.
+
+    * `bitlaw emulate --large ./big --small-base ./base --small-tuned ./chat --prompt "Once"`
+    * `bitlaw emulate --large ./big --large-scheme w4 --small-base ./base --small-tuned ./chat --prompt A --speculate 0`
+    * `bitlaw emulate --large ./big --small-base ./base --small-tuned ./chat --prompt "Q: " --continuation "yes" --json`
+    """
+    from ..lab.decode import Sampling, check, encode, ends_of, limit_of, log_likelihoods, number_of
+    from ..lab.decode import emulate as emulated
+    from ..lab.model import load_model
+    from ..lab.sweep.processes import device_named
+
+    sampling = Sampling(temperature, top_k, top_p)
+    begun = prompts_of(prompt, prompts)
+    if continuation is not None and speculate is not None:
+        raise ConfigError(
+            "a continuation is given or drafted, not both; leave out --continuation or --speculate"
+        )
+    with working("reading the models") as tell:
+        there = device_named(device)
+        folders = (large, small_base, small_tuned)
+        loaded = {folder: load_model(folder, there) for folder in dict.fromkeys(folders)}
+        ways = list(zip(folders, (large_scheme, small_base_scheme, small_tuned_scheme), strict=True))
+        tell("putting them into their formats")
+        made = {}
+        for folder, scheme in dict.fromkeys(ways):
+            model = loaded[folder]
+            limit = None if beyond else limit_of(model)
+            made[folder, scheme] = source_of(model, limit, scheme, method, text, calibration_tokens)
+        sources: list[Source] = [made[way][0] for way in ways]
+        target = emulated(*sources, beta=beta, amplify=amplify, nucleus=nucleus)
+    formats = {
+        name: made[way][1] for name, way in zip(("large", "small_base", "small_tuned"), ways, strict=True)
+    }
+    notes = list(dict.fromkeys(note for _, _, found in made.values() for note in found))
+    for note in notes:
+        print(note, file=sys.stderr)
+    about: dict[str, Any] = {"models": dict(zip(formats, folders, strict=True)), "schemes": formats}
+    about |= {
+        "method": method,
+        "beta": beta,
+        "amplify": amplify,
+        "nucleus": nucleus,
+        "seed": seed,
+        "notes": notes,
+    }
+    tuned = loaded[small_tuned]
+    read = [encode(tuned, words) for words in begun]
+    if continuation is not None:
+        more = encode(tuned, continuation, special=False)
+        scores = log_likelihoods(target, read, [more] * len(read), sampling)
+        sums = [float(each.sum()) for each in scores]
+        if json_:
+            likely = [value if value > float("-inf") else None for value in sums]  # JSON has no infinity
+            print_json(about | {"log_likelihoods": likely, "tokens": len(more)})
+            return
+        for words, value in zip(begun, sums, strict=True):
+            print(f"{value:10.4f} nats for {len(more)} tokens after {ascii(words)}")
+        return
+    ends = frozenset(number_of(tuned, words) for words in stop) if stop else ends_of(tuned)
+    if tokens is None:
+        room = USUAL if target.limit is None else target.limit - max(map(len, read))
+        tokens = max(1, min(USUAL, room))
+    check(read, tokens, target.limit, seed)
+    spoken = _Spoken(target, sources[2], sampling, tokens, seed, ends, speculate)
+    told = Teller(tuned, begun, ends, live=len(begun) == 1 and not json_)
+    clock = time.perf_counter()
+    try:
+        for row, token in spoken.speak(read):
+            told.add(row, token)
+    except KeyboardInterrupt:
+        told.end(quiet=json_)
+        print("Stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    seconds = time.perf_counter() - clock
+    told.end(quiet=json_)
+    drawn = sum(map(len, told.tokens))
+    if json_:
+        print_json(
+            about
+            | {"texts": told.as_json(), "tokens": drawn, "seconds": seconds, "speculation": spoken.as_json()}
+        )
+        return
+    print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{spoken}", file=sys.stderr)
+
+
+@dataclass
+class _Spoken:
+    """How texts are drawn, with a draft or without, and what came of the draft."""
+
+    target: Source
+    draft: Source
+    sampling: Sampling
+    tokens: int
+    seed: int
+    ends: Collection[int]
+    ahead: int | None
+    rounds: list[Round] = field(default_factory=list)
+
+    def speak(self, prompts: Sequence[Sequence[int]]) -> Any:
+        """Yield the number of a prompt and the next token of its text."""
+        from ..lab.decode import speculations, stream
+
+        if self.ahead == 0:
+            self.ahead = self._chosen(prompts) if self.tokens >= FEW else None
+        if self.ahead is None:
+            yield from stream(
+                self.target, prompts, self.tokens, self.sampling, seed=self.seed, stop=self.ends
+            )
+            return
+        for row, prompt in enumerate(prompts):
+            for done in speculations(
+                self.target, self.draft, prompt, self.tokens, self.sampling,
+                ahead=self.ahead, seed=self.seed, number=row, stop=self.ends,
+            ):  # fmt: skip
+                self.rounds.append(done)
+                yield from ((row, token) for token in done.tokens)
+
+    def _chosen(self, prompts: Sequence[Sequence[int]]) -> int | None:
+        """How far the draft should go ahead; None where it does not pay."""
+        from ..lab.decode import rehearse
+
+        most = min(MOST, self.tokens // FEW)
+        found = rehearse(
+            self.target, self.draft, prompts[:4], self.tokens - most, self.sampling, most=most, seed=self.seed
+        )
+        return found.ahead or None
+
+    def as_json(self) -> dict[str, Any] | None:
+        """Counts; None where nothing was drafted."""
+        if not self.rounds:
+            return None
+        return {
+            "ahead": self.ahead,
+            "rounds": len(self.rounds),
+            "judged": sum(each.judged for each in self.rounds),
+            "accepted": sum(each.accepted for each in self.rounds),
+        }
+
+    def __str__(self) -> str:
+        if not self.rounds:
+            return ""
+        counts = self.as_json() or {}
+        return (
+            f"; {counts['ahead']} tokens ahead, {counts['accepted']:,} of {counts['judged']:,} drafted ones accepted, "
+            f"{counts['rounds']:,} passes"
+        )

@@ -1,0 +1,177 @@
+"""Bits of the three models of an emulation: what each way costs in likelihood, and how fast it speaks.
+
+Speed is that of hardware whose time goes into reading weights, as it is at batch 1: a pass costs the bytes of its
+models, over one token or several. Arithmetic is emulated here, so that no clock would tell it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError
+from .decoder import Source
+from .emulation import emulate
+from .generate import check
+from .lookahead import MOST, Costs
+from .sampling import Sampling
+from .score import after_each
+
+PARTS = ("base", "reference", "tuned")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """One way to give bits to the models of an emulation.
+
+    Attributes:
+        bits: of base, reference and tuned, a weight.
+        loss: of the continuations, in nats a token.
+        loss_se: its standard error, over texts.
+        extra: loss more than with the most bits for all three, on the same tokens.
+        extra_se: standard error of that, paired.
+        acceptance: mean of sum_y min(p, q), with the tuned model as draft, at the tokens of the continuations.
+        bytes: that a pass over all three reads.
+        ahead: drafted tokens for a pass that are best then; 0 for no draft.
+        speed: tokens a second, in those of the most bits for all three without a draft.
+    """
+
+    bits: tuple[float, float, float]
+    loss: float
+    loss_se: float
+    extra: float
+    extra_se: float
+    acceptance: float
+    bytes: float
+    ahead: int
+    speed: float
+
+
+def allocations(
+    bases: Mapping[float, Source],
+    references: Mapping[float, Source],
+    tuned: Mapping[float, Source],
+    params: tuple[int, int, int],
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    beta: float = 1.0,
+    batch: int = 16,
+) -> list[Allocation]:
+    """Return every way to give bits to three models, those with the most bits first; each model reads the text once.
+
+    Args:
+        bases: large models by the bits of a weight, like {16: ..., 4: ...}.
+        references: small ones that were not tuned.
+        tuned: those that were.
+        params: of the three.
+        prompts: tokens, one or more each.
+        continuations: tokens in the manner of the tuned model, as many texts.
+        sampling: what is drawn from, for acceptance; the loss is of the emulated distribution itself.
+        beta: how much of the tuning.
+        batch: texts that are read together.
+
+    Raises:
+        ConfigError: bits or sizes that are not above 0, models of other tokens, or texts that cannot be scored.
+        DataError, LabError: as of the sources.
+
+    Example:
+        >>> from bitlaw import Scheme
+        >>> from bitlaw.lab.decode import Decoder
+        >>> from bitlaw.lab.model import Transformer
+        >>> from bitlaw.lab.quantize import quantize_parts
+        >>> from bitlaw.shapes import Shape
+        >>> models = [Transformer(Shape(width=16, depth=d, heads=2, ffn=24), seed=d) for d in (3, 1, 2)]
+        >>> held = [
+        ...     {16: Decoder(m, 256), 4: Decoder(quantize_parts(m, Scheme.parse("w4")), 256)} for m in models
+        ... ]
+        >>> table = allocations(*held, (9_000, 3_000, 6_000), [b"To be"] * 2, [b" or", b" is"])
+        >>> len(table), table[0].bits, table[-1].bits, table[0].bytes / table[-1].bytes
+        (8, (16, 16, 16), (4, 4, 4), 4.0)
+        >>> sorted(part for part, bits, price in first_to_lose(table))
+        ['base', 'reference', 'tuned']
+    """
+    choices = [sorted(by_bits, reverse=True) for by_bits in (bases, references, tuned)]
+    if (
+        not all(choices)
+        or not all(0 < bits <= 64 for bits in sum(choices, []))
+        or not all(n > 0 for n in params)
+    ):
+        raise ConfigError(
+            f"bits {choices} of models of {list(params)} parameters mean nothing; give each model a source or more, of "
+            "1 to 64 bits"
+        )
+    if len(prompts) != len(continuations) or not prompts or not all(map(len, continuations)):
+        raise ConfigError(
+            f"{len(prompts)} prompts and {len(continuations)} continuations; give each prompt one, of a token or more"
+        )
+    texts = [[*prompt, *more[:-1]] for prompt, more in zip(prompts, continuations, strict=True)]
+    for source in [*bases.values(), *references.values(), *tuned.values()]:
+        for prompt, more in zip(prompts, continuations, strict=True):
+            check([prompt], len(more), source.limit)
+
+    def read(source: Source) -> Tensor:
+        rows = zip(after_each(source, texts, batch), continuations, strict=True)
+        return torch.cat([logits_TV[-len(more) :] for logits_TV, more in rows])
+
+    held = [{bits: read(s) for bits, s in by_bits.items()} for by_bits in (bases, references, tuned)]
+    said_T1 = torch.tensor([token for more in continuations for token in more])[:, None]
+    text_T = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(list(map(len, continuations))))
+    found: list[Allocation] = []
+    first_T, most = torch.empty(0), 0.0
+    for bits in product(*choices):
+        b, r, t = bits
+        mixed = emulate(bases[b], references[r], tuned[t], beta)
+        logits = {bases[b]: held[0][b], references[r]: held[1][r], tuned[t]: held[2][t]}
+        log_p_TV = mixed.combine([logits[source] for source in mixed.sources])
+        loss_T = -log_p_TV.gather(-1, said_T1.to(log_p_TV.device))[:, 0].cpu()
+        p_TV, q_TV = sampling.probabilities(log_p_TV), sampling.probabilities(held[2][t])
+        overlap = min(1.0, float(torch.minimum(p_TV, q_TV).sum(-1).mean()))
+        size = [n * part / 8 for n, part in zip(params, bits, strict=True)]
+        if not found:
+            first_T, most = loss_T, sum(size)
+        ahead, times = Costs(sum(size), size[2], [sum(size)] * MOST).best(overlap)
+        loss, extra = _mean(loss_T, text_T), _mean(loss_T - first_T, text_T)
+        found.append(Allocation(bits, *loss, *extra, overlap, sum(size), ahead, times * most / sum(size)))
+    return found
+
+
+def first_to_lose(table: Sequence[Allocation]) -> list[tuple[str, float, float]]:
+    """Return model, bits and extra nats per megabyte saved, of each step that takes bits from one model alone.
+
+    The first is what should lose bits first. A step that makes the text likelier is below 0.
+
+    Args:
+        table: of `allocations`, the way with the most bits first.
+
+    Raises:
+        ConfigError: no way in which one model alone has fewer bits.
+    """
+    if not table:
+        raise ConfigError("there is no table of allocations; give what `allocations` returned")
+    full, steps = table[0], []
+    for way in table:
+        fewer = [place for place in range(3) if way.bits[place] < full.bits[place]]
+        if len(fewer) == 1:
+            saved = (full.bytes - way.bytes) / 1e6
+            steps.append((PARTS[fewer[0]], way.bits[fewer[0]], way.extra / saved))
+    if not steps:
+        raise ConfigError(
+            "no model has fewer bits while the others keep theirs; give each two choices or more"
+        )
+    return sorted(steps, key=lambda step: step[2])
+
+
+def _mean(values_T: Tensor, text_T: Tensor) -> tuple[float, float]:
+    """A mean over tokens, and its standard error with texts as independent units; NaN of one text."""
+    mean = values_T.mean()
+    count = int(text_T.max()) + 1
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, text_T, (values_T - mean).double())
+    if count < 2:
+        return float(mean), math.nan
+    return float(mean), math.sqrt(count / (count - 1) * float(sums.square().sum())) / len(values_T)
