@@ -29,8 +29,8 @@ def thousandth(stage: str | None = "core") -> Runs:
         DataError: an unknown stage.
 
     >>> runs = thousandth()
-    >>> runs.frame["unit"].unique().to_list()
-    ['tokens']
+    >>> runs.frame["corpus"].unique().to_list()
+    ['package:rfc']
     """
     if stage is not None and stage not in STAGES:
         raise DataError(f"the thousandth study has no stage {stage!r}; {nearest(stage, STAGES)}")

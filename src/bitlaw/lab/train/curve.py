@@ -19,7 +19,7 @@ class Curve:
     >>> for step in range(1, 1001):
     ...     curve.add(step, 2.0)
     >>> len(curve.points), curve.points[-1]
-    (59, (1000, 2.0))
+    (63, (1000, 2.0))
     """
 
     def __init__(self) -> None:
