@@ -1,31 +1,37 @@
-"""The tables behind `findings.md`.
+"""What the rows of the thousandth study say, as tables of Markdown.
 
-    python studies/thousandth/findings.py > studies/thousandth/tables.md
+    python studies/thousandth/findings.py
 
 Each section answers one question from the published rows, with 90 % intervals whose clusters are trunks.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from measures import (
+    ONE_PART,
+    PLAIN,
+    SCHEME,
+    TRAINED,
+    UNSTABLE,
+    constants,
+    inputs_of,
+    interval,
+    mean_of,
+    penalties,
+    r2,
+    training_flops,
+    trunk_slopes,
+)
 
 import bitlaw as bl
 from bitlaw.fitting.split import Facts, Split
 from bitlaw.planning import plan
 from bitlaw.runs import Runs
-
-LEVEL = 0.9
-PARTS = {"w": "weights", "a": "activations", "kv": "KV"}
-TRAINED = pl.col("parent").is_null()
-PLAIN = pl.all_horizontal(pl.col(f"{part}_format") == "bf16" for part in PARTS)
-UNSTABLE = (pl.col("a_format") == "int3") | (pl.col("kv_format") == "int3")
-ONE_PART = pl.sum_horizontal((pl.col(f"{part}_format") != "bf16").cast(pl.Int64) for part in PARTS) <= 1
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -39,46 +45,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def section(title: str) -> None:
     """Print a heading."""
     print(f"## {title}\n")
-
-
-def interval(low: float, high: float) -> str:
-    """An interval in words."""
-    return f"{low:.3g} to {high:.3g}"
-
-
-def mean_of(frame: pl.DataFrame, column: str) -> tuple[float, str, int]:
-    """The mean of a column over trunks, each of which counts once, and Student's interval of it."""
-    means = frame.group_by("trunk").agg(pl.col(column).mean())[column].to_numpy()
-    if len(means) < 2:
-        return (
-            float(means.mean()) if len(means) else math.nan,
-            "one trunk" if len(means) else "none",
-            len(means),
-        )
-    half = stats.t.ppf((1 + LEVEL) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
-    return float(means.mean()), interval(means.mean() - half, means.mean() + half), len(means)
-
-
-def constants(fit: bl.Fit, names: Sequence[str] = ()) -> list[tuple[object, ...]]:
-    """Constants of a fit with their intervals."""
-    return [
-        (e.parameter.name, e.value, interval(e.low, e.high), e.status)
-        for e in fit.estimates
-        if not names or e.parameter.name in names
-    ]
-
-
-def r2(measured: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the variance that predictions explain."""
-    return float(1 - np.sum((measured - predicted) ** 2) / np.sum((measured - measured.mean()) ** 2))
-
-
-def inputs_of(fit: bl.Fit, frame: pl.DataFrame) -> dict[str, np.ndarray]:
-    """The columns of rows that a law reads."""
-    runs = Runs(frame)
-    known = {"params": frame["params"].to_numpy(), "tokens": frame["tokens"].to_numpy()}
-    known |= {f"{part}_bits": runs.bits(part).to_numpy() for part in (*PARTS, "post")}
-    return {i.column: known[i.column] for i in fit.law.inputs}
 
 
 def fit_of(law: str, frame: pl.DataFrame, **how: object) -> bl.Fit | None:
@@ -110,21 +76,10 @@ def counts(every: pl.DataFrame) -> None:
     )
     for row in every.filter(pl.col("status") != "ok").iter_rows(named=True):
         print(f"- {row['params']:.0f} parameters, {row['tokens']:.0f} tokens, {row['id']}: {row['reason']}")
-    trunk = (
-        every.filter(TRAINED)
-        .group_by("trunk", "schedule")
-        .agg(pl.col("tokens").sort(), pl.col("flops").sort())
-    )
-    shared = alone = 0.0
-    for row in trunk.iter_rows(named=True):
-        tokens = np.array(row["tokens"])
-        rate = row["flops"][-1] / tokens[-1]
-        alone += rate * tokens.sum()
-        one = tokens[-1] * 0.8 + 0.2 * tokens.sum() if row["schedule"] == "constant" else tokens.sum()
-        shared += rate * one
+    shared, separate = training_flops(every)
     print(
-        f"Training took {shared:.3g} FLOPs; the same ends as separate runs take {alone:.3g}, "
-        f"so shared trunks cost {shared / alone:.3f} of them.\n"
+        f"Training took {shared:.3g} FLOPs; the same ends as separate runs take {separate:.3g}, "
+        f"so shared trunks cost {shared / separate:.3f} of them.\n"
     )
 
 
@@ -188,43 +143,14 @@ def gap_growth(core: pl.DataFrame, every: pl.DataFrame) -> None:
     table(("schedule", "parameters", "bits", "slope", "90 %", "trunks"), sorted(rows, key=str))
 
 
-def trunk_slopes(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The slope of a logarithm against log tokens within each trunk."""
-    out = []
-    for (trunk,), some in frame.group_by("trunk"):
-        if some["tokens"].n_unique() > 2:
-            x, y = np.log(some["tokens"].to_numpy()), np.log(some[column].to_numpy())
-            out.append({"trunk": trunk, "slope": float(np.polyfit(x, y, 1)[0])})
-    return pl.DataFrame(out, schema={"trunk": pl.String, "slope": pl.Float64})
-
-
-def penalties(core: pl.DataFrame) -> pl.DataFrame:
-    """Loss of ends of low precision less that of the 16-bit end of their size and tokens."""
-    ends = core.filter(TRAINED & pl.col("loss").is_not_null())
-    base = ends.filter(PLAIN).group_by("params", "tokens").agg(pl.col("loss").mean().alias("base"))
-    return (
-        ends.filter(~PLAIN)
-        .join(base, on=["params", "tokens"])
-        .with_columns(penalty=pl.col("loss") - pl.col("base"))
-    )
-
-
 def penalty_growth(core: pl.DataFrame) -> None:
     """Does what low-precision training costs depend on tokens?"""
     section(
         "The cost of training in low precision against tokens (log-log slope within trunks, costs above 0.02)"
     )
     large = penalties(core).filter(ONE_PART, pl.col("penalty") > 0.02)
-    name = pl.concat_str(
-        [
-            pl.when(pl.col(f"{p}_format") != "bf16")
-            .then(pl.lit(p) + pl.col(f"{p}_format"))
-            .otherwise(pl.lit(""))
-            for p in PARTS
-        ]
-    )
     rows = []
-    for (scheme,), some in large.with_columns(scheme=name).group_by("scheme"):
+    for (scheme,), some in large.with_columns(scheme=SCHEME).group_by("scheme"):
         slopes = trunk_slopes(some, "penalty")
         if slopes.height:
             rows.append((scheme, *mean_of(slopes, "slope"), float(some["penalty"].mean())))
@@ -327,14 +253,7 @@ def robustness(core: pl.DataFrame) -> None:
         .join(base, on=["params", "tokens", "post_format"])
         .with_columns(
             ratio=(pl.col("gap") / pl.col("base")).log(),
-            scheme=pl.concat_str(
-                [
-                    pl.when(pl.col(f"{p}_format") != "bf16")
-                    .then(pl.lit(p) + pl.col(f"{p}_format"))
-                    .otherwise(pl.lit(""))
-                    for p in PARTS
-                ]
-            ),
+            scheme=SCHEME,
         )
     )
     rows = [
@@ -420,9 +339,7 @@ def main() -> None:
     """Print all sections."""
     warnings.simplefilter("ignore", RuntimeWarning)
     core, every = bl.datasets.thousandth().frame, bl.datasets.thousandth(None).frame
-    print(
-        "# Tables of the thousandth study\n\nMade by `python studies/thousandth/findings.py`; see `findings.md`.\n"
-    )
+    print("# Tables of the thousandth study\n")
     counts(every)
     noise(every)
     gap_growth(core, every)

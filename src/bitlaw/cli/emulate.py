@@ -73,7 +73,7 @@ def emulate(
     ] = False,
     text: CorpusOption = None,
     calibration_tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and lasting scales are found on.")
+        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and static scales are found on.")
     ] = 8_192,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json_: JsonFlag = False,

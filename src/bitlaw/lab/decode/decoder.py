@@ -108,7 +108,7 @@ class Decoder:
             )
             raise ConfigError(
                 f"{name} with '{recipe}' {what}, so that no cache holds what the model would make of a whole text; try "
-                f"'{recipe.format.name} token', or give text to find lasting scales on: static_scales(model, windows)"
+                f"'{recipe.format.name} token', or give text to find static scales on: static_scales(model, windows)"
             )
         rounders = (getattr(module, "quantize_weight", nn.Identity()) for module in model.modules())
         if not all(isinstance(rounder, nn.Identity) for rounder in rounders):

@@ -24,22 +24,6 @@ from .place import alone
 from .plan import work_left
 from .rows import low
 
-#: What rows of one cell share, whatever their seed.
-CELL = (
-    *(
-        "params",
-        "tokens",
-        "schedule",
-        "cooldown",
-        "learning_rate",
-        "w_format",
-        "a_format",
-        "kv_format",
-        "q_format",
-    ),
-    *("w_granularity", "a_granularity", "grad_format", "grad_w_format", "corpus_sha256", "average"),
-)
-
 Row = Mapping[str, Any]
 
 
@@ -99,7 +83,11 @@ def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
             f"{count} cells cannot be drawn from {len(ends)} that were trained; ask for 1 to {len(ends)}"
         )
     chosen = set(random.Random(seed).sample(ends, count))
-    found = {row["id"]: row for row in rows if row["id"] in chosen or row["parent"] in chosen}
+    found = {
+        row["id"]: row
+        for row in rows
+        if row["id"] in chosen or (row["parent"] in chosen and row["post_format"] is not None)
+    }
     cells: dict[tuple[str, int], tuple[TrunkConfig, set[int]]] = {}
     settings: dict[bool, dict[str, Setting]] = {False: {}, True: {}}
     calibration = 0
@@ -156,7 +144,7 @@ def make_again(
         folder: for checkpoints and rows.
         corpus: the text that the rows were trained on, as `read_corpus` takes it.
         workers: processes; None means one a core.
-        on_progress: told of the work that is done, of all of it, and how many rows there are.
+        on_progress: told of the work that is done, of all of it, and how many of the rows there are.
 
     Raises:
         DataError: the text is another one.
@@ -172,12 +160,17 @@ def make_again(
     with alone(folder) as name:
         store = Store(folder / "runs.sqlite")
         try:
-            total, done = work_left(again.configs, again.after, store.statuses()), 0.0
+            statuses, done = store.statuses(), 0.0
+            total, made = work_left(again.configs, again.after, statuses), again.rows.keys() & statuses.keys()
 
             def on_work(work: float) -> None:
                 nonlocal done
                 done += work
-                on_progress(done, total, len(again.rows.keys() & store.ids()))
+                on_progress(done, total, len(made))
+
+            def on_rows(new: list[dict[str, Any]]) -> None:
+                made.update(again.rows.keys() & {row["id"] for row in new})
+                on_work(0.0)
 
             run_sweep(
                 again.configs,
@@ -188,19 +181,23 @@ def make_again(
                 after=again.after,
                 name=name,
                 on_work=on_work,
+                on_rows=on_rows,
             )
-            made = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
+            losses = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
         finally:
             store.close()
-    return [Repeat(i, row["parent"] is not None, row["loss"], made.get(i)) for i, row in again.rows.items()]
+    return [Repeat(i, row["parent"] is not None, row["loss"], losses.get(i)) for i, row in again.rows.items()]
 
 
 def seed_noise(rows: Iterable[Row]) -> tuple[float, int] | None:
     """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom."""
     cells: dict[str, list[float]] = {}
     for row in rows:
-        if row["parent"] is None and row["loss"] is not None:
-            cells.setdefault(json.dumps([row[name] for name in CELL]), []).append(row["loss"])
+        if row["parent"] is None and row["loss"] is not None and row["config"]:
+            told = json.loads(row["config"])
+            ways = {name: value for name, value in told.items() if name not in ("seed", "budgets", "late")}
+            end = [row[name] for name in ("tokens", "qat_share", "cooldown", "average")]
+            cells.setdefault(json.dumps([ways, *end], sort_keys=True), []).append(row["loss"])
     groups = [losses for losses in cells.values() if len(losses) > 1]
     freedom = sum(len(losses) - 1 for losses in groups)
     squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in groups for x in losses)

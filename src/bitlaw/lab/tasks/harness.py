@@ -137,7 +137,7 @@ def library(name: str) -> Any:
         return importlib.import_module(f"lm_eval.{name}")
     except ImportError as error:
         raise LabError(
-            'tasks of lm-evaluation-harness need it: pip install "lm-eval>=0.4.11"; `--tasks cloze` does without'
+            'tasks of lm-evaluation-harness need it: pip install "bitlaw[harness]"; `--tasks cloze` does without'
         ) from error
 
 

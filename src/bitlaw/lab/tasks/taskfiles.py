@@ -79,7 +79,7 @@ def _read(folder: Path, path: Path, seen: set[Path]) -> dict[str, Any]:
     try:
         import yaml
     except ImportError as error:
-        raise LabError('task files need PyYAML: pip install "lm-eval>=0.4.11"') from error
+        raise LabError('task files need PyYAML: pip install "bitlaw[harness]"') from error
     path = _inside(folder, path)
     if path in seen:
         raise DataError(f"{path} includes itself")

@@ -30,7 +30,8 @@ def peft() -> Any:
         import peft as found
     except ImportError as error:
         raise LabError(
-            "LoRA needs the package peft, which is not here: pip install peft accelerate; or tune all weights"
+            'LoRA needs the package peft, which is not installed; install it with: pip install "bitlaw[tune]", or tune '
+            "all weights"
         ) from error
     return found
 
