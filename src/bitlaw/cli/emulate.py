@@ -6,19 +6,32 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from .common import CorpusOption, JsonFlag, print_json, working
-from .generate import USUAL, Teller, prompts_of, source_of
+from .generate import (
+    BeyondOption,
+    CalibrationOption,
+    PromptOption,
+    PromptsOption,
+    SeedOption,
+    Teller,
+    TokensOption,
+    TopKOption,
+    TopPOption,
+    prompts_of,
+    room,
+    source_of,
+)
+from .sweep import DeviceOption
 
 if TYPE_CHECKING:
     from ..lab.decode import Round, Sampling, Source
 
-FEW, MOST = 8, 8  # tokens a text without which there is nothing to measure; tokens ahead
+FEW = 8  # tokens a text without which there is nothing to measure, and for each that is tried ahead
 ROUNDED = 'Its number format, like w4, or "w=mxfp4, kv=int4 token"; default: what the folder says.'
 
 
@@ -39,10 +52,8 @@ def emulate(
             "probability, like 0.95: the paper's filter."
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="What the text begins with; may be given often.")
-    ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     continuation: Annotated[
         str | None, typer.Option(help="Do not go on, but say how likely this is after each prompt.")
     ] = None,
@@ -53,29 +64,20 @@ def emulate(
     temperature: Annotated[
         float, typer.Option(help="1 draws from the emulated distribution, 0 takes the likeliest token.")
     ] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the fewest tokens with this share of the probability.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the models have room for."),
-    ] = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = 0,
+    tokens: TokensOption = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
             help="A token that ends a text; default: the end that the small tuned model's folder names."
         ),
     ] = None,
-    beyond: Annotated[
-        bool, typer.Option("--beyond", help="Go on beyond the length that a model was trained on.")
-    ] = False,
+    beyond: BeyondOption = False,
     text: CorpusOption = None,
-    calibration_tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and static scales are found on.")
-    ] = 8_192,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    calibration_tokens: CalibrationOption = 8_192,
+    device: DeviceOption = "auto",
     json_: JsonFlag = False,
 ) -> None:
     """Let a large model speak as if it had been tuned as a small one was, without tuning it.
@@ -142,9 +144,7 @@ def emulate(
             print(f"{value:10.4f} nats for {len(more)} tokens after {ascii(words)}")
         return
     ends = frozenset(number_of(tuned, words) for words in stop) if stop else ends_of(tuned)
-    if tokens is None:
-        room = USUAL if target.limit is None else target.limit - max(map(len, read))
-        tokens = max(1, min(USUAL, room))
+    tokens = tokens or room(read, target.limit)
     check(read, tokens, target.limit, seed)
     spoken = _Spoken(target, sources[2], sampling, tokens, seed, ends, speculate)
     told = Teller(tuned, begun, ends, live=len(begun) == 1 and not json_)
@@ -203,6 +203,7 @@ class _Spoken:
     def _chosen(self, prompts: Sequence[Sequence[int]]) -> int | None:
         """How far the draft should go ahead; None where it does not pay."""
         from ..lab.decode import rehearse
+        from ..lab.decode.lookahead import MOST
 
         most = min(MOST, self.tokens // FEW)
         found = rehearse(

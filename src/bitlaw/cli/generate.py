@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 from ..errors import ConfigError, DataError, nearest
 from ..shell import printable
 from .common import CorpusOption, JsonFlag, print_json, working
+from .sweep import DeviceOption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +25,33 @@ if TYPE_CHECKING:
 
 USUAL = 200  # tokens, where there is room for as many
 
+# Options of the verbs that draw text.
+PromptOption = Annotated[
+    list[str] | None, typer.Option(help="What the text begins with; may be given often.")
+]
+PromptsOption = Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")]
+TopKOption = Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(help="Draw from the fewest tokens with this share of the probability, like 0.95."),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")]
+TokensOption = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the model has room for."),
+]
+BeyondOption = Annotated[
+    bool, typer.Option("--beyond", help="Go on beyond the length that the model was trained on.")
+]
+CalibrationOption = Annotated[
+    int, typer.Option(min=2, help="Tokens of the text that gptq, awq and static scales are found on.")
+]
+
 
 def generate(
     path: Annotated[str, typer.Argument(help="Folder of a model: config.json and safetensors.")],
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="What the text begins with; may be given often.")
-    ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     scheme: Annotated[
         str | None,
         typer.Option(
@@ -42,31 +63,21 @@ def generate(
     temperature: Annotated[
         float, typer.Option(help="1 draws from the model's own distribution, 0 takes the likeliest token.")
     ] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Draw from the fewest tokens with this share of the probability, like 0.95."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other texts.")] = 0,
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the model has room for."),
-    ] = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = 0,
+    tokens: TokensOption = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
             help="A token that ends a text; may be given often. Default: the end that a Hugging Face folder names."
         ),
     ] = None,
-    beyond: Annotated[
-        bool, typer.Option("--beyond", help="Go on beyond the length that the model was trained on.")
-    ] = False,
+    beyond: BeyondOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Prompts that are read together.")] = 16,
     text: CorpusOption = None,
-    calibration_tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of the text that gptq, awq and static scales are found on.")
-    ] = 8_192,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    calibration_tokens: CalibrationOption = 8_192,
+    device: DeviceOption = "auto",
     json_: JsonFlag = False,
 ) -> None:
     """Let a model go on with a text, in any number format.
@@ -91,8 +102,7 @@ def generate(
         read = [encode(loaded, words) for words in begun]
         ends = frozenset(number_of(loaded, words) for words in stop) if stop else ends_of(loaded)
         limit = None if beyond else limit_of(loaded)
-        if tokens is None:
-            tokens = USUAL if limit is None else max(1, min(USUAL, limit - max(map(len, read))))
+        tokens = tokens or room(read, limit)
         check(read, tokens, limit, seed, batch)
         tell("putting it into its formats")
         source, formats, notes = source_of(loaded, limit, scheme, method, text, calibration_tokens)
@@ -118,6 +128,11 @@ def generate(
         return
     slow = "" if formats == "16" else "; formats are emulated, so this is not their speed"
     print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{slow}", file=sys.stderr)
+
+
+def room(prompts: Sequence[Sequence[int]], limit: int | None) -> int:
+    """Tokens that are drawn where nobody says how many."""
+    return USUAL if limit is None else max(1, min(USUAL, limit - max(map(len, prompts))))
 
 
 def prompts_of(given: list[str] | None, path: Path | None) -> list[str]:
