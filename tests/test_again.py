@@ -51,6 +51,7 @@ def test_cells_made_again_have_the_losses_that_they_had(store, tmp_path):
     again = draw(rows, 10)
     assert set(again.rows) == {row["id"] for row in rows}
     assert len(again.configs) == 2 + 6  # a cosine's budgets are runs of their own
+    assert len(again.jobs) == 3  # 16 bits with four copies, three with two, cosines with none
     seen = []
     found = make_again(again, tmp_path, None, 2, lambda done, total, made: seen.append((done / total, made)))
     assert {one.id for one in found} == set(again.rows) and all(one.difference == 0 for one in found)
@@ -69,6 +70,25 @@ def test_a_draw_is_of_ends_with_their_copies_and_of_a_seed(store):
     for count in (0, 11):
         with pytest.raises(DataError, match="10 that were trained"):
             draw(rows, count)
+
+
+@pytest.mark.slow
+def test_late_schemes_are_cells_of_their_own(tmp_path):
+    config = SweepConfig(
+        **SHAPE,
+        budgets=(8_000,),
+        schemes=("16",),
+        late_schemes=("w2", "w4"),
+        late_cooldowns=(0.1,),
+        seeds=(1, 2),
+    )
+    run_sweep(trunks(config, read_corpus(None)), Store(tmp_path / "runs.sqlite"), tmp_path / "c")
+    rows = read_runs(tmp_path / "runs.sqlite").frame.to_dicts()
+    assert len(rows) == 6
+    noise, freedom = seed_noise(rows)
+    assert freedom == 3 and noise == pytest.approx(
+        math.sqrt(pl.DataFrame(rows).group_by("w_format").agg(pl.col("loss").var())["loss"].mean())
+    )
 
 
 @pytest.mark.slow

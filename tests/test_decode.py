@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from bitlaw import ConfigError, DataError, LabError, Scheme
 from bitlaw.cli.main import app
+from bitlaw.formats import Recipe
 from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.decode import (
     Decoder,
@@ -231,40 +233,6 @@ def test_texts_are_cut_back_each_by_itself(precise, text):
     for wrong in ([18, 1, 1], [1, 1], [-1, 1, 1]):
         with pytest.raises(ConfigError, match="cannot be cut back"):
             session.truncate(wrong)
-
-
-def speculate(large, small, prompts, tokens, ahead):
-    """The likeliest text of a large model, drafted by a small one (Leviathan et al. 2023, at temperature 0)."""
-    texts, drafts, passes = [list(prompt) for prompt in prompts], small.open(len(prompts)), 0
-    checks = large.open(len(prompts))
-    while min(len(t) - len(p) for t, p in zip(texts, prompts, strict=True)) < tokens:
-        tried = [list(text) for text in texts]
-        for _ in range(ahead):
-            new = [text[held:] for text, held in zip(tried, drafts.lengths, strict=True)]
-            for text, logits in zip(tried, drafts.append(new), strict=True):
-                text.append(int(logits[-1].argmax()))
-        new = [text[held:] for text, held in zip(tried, checks.lengths, strict=True)]
-        passes += 1
-        for text, drafted, logits in zip(texts, tried, checks.append(new), strict=True):
-            said = logits[-ahead - 1 :].argmax(-1).tolist()
-            for place, token in enumerate(said):
-                text.append(token)
-                if place == ahead or token != drafted[len(text) - 1]:
-                    break
-        ends = [len(text) - 1 for text in texts]
-        checks.truncate(ends)
-        drafts.truncate([min(end, held) for end, held in zip(ends, drafts.lengths, strict=True)])
-    return [text[len(p) : len(p) + tokens] for text, p in zip(texts, prompts, strict=True)], passes
-
-
-def test_what_speculation_needs_is_there(precise):
-    """Drafts of a 3-bit copy change nothing but how often the large model is asked."""
-    large, small = Decoder(precise, 256), Decoder(quantize_parts(precise, Scheme.parse("w3")), 256)
-    plain = [text.tokens for text in generate(large, PROMPTS, 24, Sampling(temperature=0))]
-    found, passes = speculate(large, small, PROMPTS, 24, ahead=3)
-    assert found == plain and passes < 24
-    itself, fewest = speculate(large, large, PROMPTS, 24, ahead=3)
-    assert itself == plain and fewest == 6  # all accepted: four tokens a pass
 
 
 def test_a_cache_grows_without_losing_anything(precise, text):
@@ -517,6 +485,47 @@ def test_letters_come_when_they_are_whole(tmp_path, trained):
     assert [spelling.add(0xF0), spelling.rest()] == ["", "\ufffd"]
 
 
+def test_the_first_space_behind_a_prompt_is_spelled(trained):
+    tokenizers = pytest.importorskip("tokenizers")
+    coder = tokenizers.Tokenizer(tokenizers.models.BPE({"▁Once": 0, "▁upon": 1, "▁a": 2, "ly": 3}, []))
+    coder.decoder = tokenizers.decoders.Metaspace()
+    loaded = Loaded("theirs", "", trained, coder, 256, SEQ, Scheme(), {})
+    spelling = Spelling(loaded, [0])
+    assert [spelling.add(token) for token in (1, 2, 3)] == [" upon", " a", "ly"] and spelling.rest() == ""
+
+
+def test_a_text_that_fails_spoils_none_that_is_read_with_it(trained):
+    broken = copy.deepcopy(trained)
+    with torch.no_grad():
+        broken.embedding.weight[ord("!")] = math.nan
+    session = Decoder(broken, 256).open(2)
+    session.append([b"abc", b"abcdefg"])
+    with pytest.raises(LabError, match="after token 5 of text 1"):
+        session.append([b"d!", b"h"])
+    assert session.lengths == [3, 7]
+    fresh = Decoder(broken, 256).open(2)
+    expected = fresh.append([b"abcd", b"abcdefgh"])
+    found = session.append([b"d", b"h"])
+    assert all((a[-1:] - b).abs().max() < 1e-4 for a, b in zip(expected, found, strict=True))
+
+
+def test_a_range_with_a_zero_point_is_of_all_that_was_shown():
+    static = StaticQuantize(Recipe.parse("uint4 tensor"))
+    for shown in ([0.0, 10.0], [-9.0, 0.0]):
+        static.look(torch.tensor([shown]))
+    assert (static(torch.tensor([[-9.0, 10.0]])) - torch.tensor([[-9.0, 10.0]])).abs().max() < 19 / 15
+
+
+def test_static_scales_of_stochastic_recipes_are_the_same_every_time(trained, text):
+    low = apply_scheme(copy.deepcopy(trained), Scheme.parse("a=int4 tensor stochastic"))
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        steady = static_scales(low, text)
+        found.append([m.found[0] for m in steady.modules() if isinstance(m, StaticQuantize)])
+    assert len(found[0]) == 8 and found[0] == found[1]
+
+
 def test_letters_without_a_token_are_named(trained):
     tokenizers = pytest.importorskip("tokenizers")
     for unknown in ({}, {"unk_token": "?"}):
@@ -576,11 +585,11 @@ def test_the_command_rounds_what_it_is_told_to(folder, tmp_path):
     found = json.loads(steady.stdout)
     assert found["notes"] == [] and found["scheme"] == "w=int2, a=int8 token, kv=int4 token"
     assert [text["prompt"] for text in found["texts"]] == ["import ", "def f("]
-    lasting = run(*files, "--scheme", "w4a8kv4")
-    assert lasting.exit_code == 0, lasting.output
-    assert "The scales of int4 tensor and int8 tensor were found on 480 tokens" in lasting.stderr
-    assert "so this is not their speed" in lasting.stderr
-    assert "[1]\nimport " in lasting.stdout and "[2]\ndef f(" in lasting.stdout
+    static = run(*files, "--scheme", "w4a8kv4")
+    assert static.exit_code == 0, static.output
+    assert "The scales of int4 tensor and int8 tensor were found on 480 tokens" in static.stderr
+    assert "so this is not their speed" in static.stderr
+    assert "[1]\nimport " in static.stdout and "[2]\ndef f(" in static.stdout
     plain = json.loads(run(*files, "--json").stdout)
     assert plain["texts"] != found["texts"]
 

@@ -136,6 +136,16 @@ def test_what_cannot_be_told_is_said_to_be():
     assert "need two trunks" in found.verdict
 
 
+def test_tuned_models_are_no_evidence_of_low_precision():
+    rows = tasks().frame
+    tuned = rows.filter(pl.col("w_format") == "int4").with_columns(
+        id=pl.col("id") + "-tuned", error=pl.col("error") + 0.2, parent=pl.col("id"), tuning=pl.lit("full")
+    )
+    found, plain = (bl.downstream(Runs(frame), draws=0) for frame in (pl.concat([rows, tuned]), rows))
+    assert verdicts(found) == verdicts(plain) and found.points.height == plain.points.height
+    assert any("40 rows of fine-tuned models are left out" in note for note in found.notes)
+
+
 @pytest.mark.slow
 def test_no_extrapolation_is_judged():
     runs = tasks()

@@ -26,6 +26,7 @@ from bitlaw.lab.decode import (
     first_to_lose,
     generate,
     log_likelihoods,
+    lookahead,
     rehearse,
     residual,
     speculate,
@@ -289,21 +290,23 @@ def test_what_is_drawn_is_the_targets_own(settings, sources):
     """Each token's place in the target's distribution, spread over its own share of it, is uniform."""
     large, small, tuned = sources
     target, sampling = emulate(large, small, tuned), Sampling(**settings)
-    chance, places = np.random.default_rng(0), []
-    for seed in range(10):
-        found = speculate(target, tuned, PROMPTS[seed % 5], 100, sampling, seed=seed)
-        text = [*found.prompt, *found.tokens]
-        (logits,) = after_each(target, [text[:-1]])
-        p = sampling.probabilities(logits[-100:]).numpy()
-        share = p[np.arange(100), found.tokens]
-        assert (share > 0).all()
-        below = p.cumsum(-1)[np.arange(100), found.tokens] - share
-        places += list(below + chance.random(100) * share)
-    counts = np.histogram(places, bins=20, range=(0, 1))[0]
-    assert stats.chisquare(counts).pvalue > 1e-3
-    # And the draft's own would be seen.
-    (logits,) = after_each(tuned, [[*PROMPTS[0], *generate(target, PROMPTS[:1], 100)[0].tokens]])
-    assert not torch.allclose(sampling.probabilities(logits[-100:]), torch.tensor(p), atol=0.05)
+
+    def pvalue(texts):
+        chance, places = np.random.default_rng(0), []
+        for prompt, tokens in texts:
+            (logits,) = after_each(target, [[*prompt, *tokens[:-1]]])
+            p = sampling.probabilities(logits[-100:]).numpy()
+            share = p[np.arange(100), tokens]
+            below = p.cumsum(-1)[np.arange(100), tokens] - share
+            places += list(below + chance.random(100) * share)
+        counts = np.histogram(places, bins=20, range=(0, 1))[0]
+        return stats.chisquare(counts).pvalue
+
+    prompts = [PROMPTS[seed % 5] for seed in range(10)]
+    spoken = [(p, speculate(target, tuned, p, 100, sampling, seed=k).tokens) for k, p in enumerate(prompts)]
+    assert pvalue(spoken) > 1e-3
+    drafts = [(text.prompt, text.tokens) for text in generate(tuned, prompts, 100, sampling)]
+    assert pvalue(drafts) < 1e-3  # the draft's own would be seen
 
 
 @pytest.mark.slow
@@ -495,3 +498,10 @@ def test_rejection_of_a_low_bit_copy_is_what_speculation_meets(models, corpus):
         assert outcome.rejection.value == pytest.approx(1 - overlap, abs=1e-4)
         found[bits] = outcome.rejection.value
     assert found[2] > found[3] > found[4] > found[8] > 0
+
+
+def test_times_of_verifying_are_on_their_line_and_never_below_what_was_seen():
+    assert lookahead._line([[1.0], [3.0]]) == pytest.approx([1.0, 3.0])
+    noisy = lookahead._line([[1.0]] * 7 + [[20.0]])
+    assert min(noisy) == 1.0 and sorted(noisy) == noisy
+    assert lookahead._line([[2.0]]) == [2.0]

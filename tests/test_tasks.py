@@ -189,12 +189,12 @@ def test_clozes_that_cannot_be_made():
 
 @pytest.fixture
 def harness():
-    return pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install lm-eval")
+    return pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install bitlaw[harness]")
 
 
 def test_without_it_the_sentence_says_what_to_install(colours, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(LabError, match='pip install "lm-eval'):
+    with pytest.raises(LabError, match=r'pip install "bitlaw\[harness\]'):
         Harness(colours).check()
 
 
@@ -353,6 +353,8 @@ HOSTILE = {
     "data of the network": ("dataset_kwargs: {data_files: {test: 'https://x.y/z.jsonl'}}\n", "cannot read"),
     "a setting nobody knows": ("later_version: 1\n", "`later_version` may do more than read"),
     "an include from elsewhere": ("include: ../evil.yaml\n", "leads out of the folder"),
+    "an alias": ("doc_to_choice: [&a [1, 2], *a]\n", "has a YAML alias"),
+    "endless answers": ("generation_kwargs: {max_gen_toks: 1000000}\n", "from 1 to 4096"),
     "an include of itself": ("include: colours.yaml\n", "includes itself"),
     "a group": ("group: all\n", "`group` may do more than read"),
     "a template that is none": ("doc_to_text: 1.5\n", "is a template or a list"),
@@ -400,6 +402,20 @@ def test_links_and_twins_are_refused(colours):
         taskfiles.read_tasks(HERE)
     with pytest.raises(DataError, match="there is no folder of tasks"):
         taskfiles.read_tasks(HERE / "nothing")
+
+
+def test_files_that_are_included_often_are_read_once(colours):
+    for place in range(40):
+        (colours / f"part{place}.yaml").write_text(f"include: [part{place + 1}.yaml, part{place + 1}.yaml]\n")
+    (colours / "part40.yaml").write_text("repeats: 1\n")
+    (colours / "deep.yaml").write_text((colours / "colours.yaml").read_text() + "include: part0.yaml\n")
+    (colours / "colours.yaml").unlink()
+    (task,) = taskfiles.read_tasks(colours)
+    assert task["repeats"] == 1
+
+
+def test_templates_are_filled_in_nowhere_but_in_the_sandbox():
+    assert not [name for name in vars(Harness) if "tasks" in name and not name.startswith("_")]
 
 
 def test_a_file_without_a_task_is_for_others_to_include(colours):

@@ -30,6 +30,7 @@ from measures import (
 
 import bitlaw as bl
 from bitlaw.fitting.split import Facts, Split
+from bitlaw.lab.sweep import seed_noise
 from bitlaw.planning import plan
 from bitlaw.runs import Runs
 
@@ -83,20 +84,19 @@ def counts(every: pl.DataFrame) -> None:
     )
 
 
-def noise(every: pl.DataFrame) -> None:
-    """How much a seed moves a loss and a gap."""
+def noise(core: pl.DataFrame) -> None:
+    """How much a seed moves a loss."""
     section("Noise of seeds")
-    ends = every.filter(
-        TRAINED & PLAIN & (pl.col("status") == "ok"),
-        pl.col("schedule") == "constant",
-        pl.col("cooldown") == 0.2,
+    ends = core.filter(TRAINED & PLAIN & pl.col("loss").is_not_null())
+    cells = ends.group_by("params", "tokens").agg(
+        pl.len(), pl.col("loss").mean().alias("mean"), pl.col("loss").std().alias("sd")
     )
-    cells = (
-        ends.group_by("params", "tokens")
-        .agg(pl.len(), pl.col("loss").mean().alias("mean"), pl.col("loss").std().alias("sd"))
-        .filter(pl.col("len") > 2)
+    table(
+        ("parameters", "tokens", "seeds", "mean loss", "sd"),
+        cells.filter(pl.col("len") > 2).sort("params", "tokens").iter_rows(),
     )
-    table(("parameters", "tokens", "seeds", "mean loss", "sd"), cells.sort("params", "tokens").iter_rows())
+    if pooled := seed_noise(core.to_dicts()):
+        print(f"Pooled: {pooled[0]:.4f}, {pooled[1]} degrees of freedom.\n")
 
 
 def gap_growth(core: pl.DataFrame, every: pl.DataFrame) -> None:
@@ -341,7 +341,7 @@ def main() -> None:
     core, every = bl.datasets.thousandth().frame, bl.datasets.thousandth(None).frame
     print("# Tables of the thousandth study\n")
     counts(every)
-    noise(every)
+    noise(core)
     gap_growth(core, every)
     penalty_growth(core)
     parts_multiply(core)

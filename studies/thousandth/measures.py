@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 import bitlaw as bl
+from bitlaw.fitting.objective import student_quantile
 from bitlaw.lab.train import TrunkConfig, savings
 from bitlaw.runs import Runs
 
@@ -44,7 +44,7 @@ def mean_of(frame: pl.DataFrame, column: str) -> tuple[float, str, int]:
             "one trunk" if len(means) else "none",
             len(means),
         )
-    half = stats.t.ppf((1 + LEVEL) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
+    half = student_quantile(len(means) - 1, (1 + LEVEL) / 2) * means.std(ddof=1) / math.sqrt(len(means))
     return float(means.mean()), interval(means.mean() - half, means.mean() + half), len(means)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,12 +106,20 @@ def emulate(
         folders = (large, small_base, small_tuned)
         loaded = {folder: load_model(folder, there) for folder in dict.fromkeys(folders)}
         ways = list(zip(folders, (large_scheme, small_base_scheme, small_tuned_scheme), strict=True))
+        tuned = loaded[small_tuned]
+        read = [encode(tuned, words) for words in begun]
+        more = None if continuation is None else encode(tuned, continuation, special=False)
+        ends = frozenset(number_of(tuned, words) for words in stop) if stop else ends_of(tuned)
+        limits = {folder: None if beyond else limit_of(model) for folder, model in loaded.items()}
+        lowest = min((limit for limit in limits.values() if limit is not None), default=None)
+        tokens = tokens or room(read, lowest)
+        check(read, tokens if more is None else len(more), lowest, seed)
         tell("putting them into their formats")
         made = {}
         for folder, scheme in dict.fromkeys(ways):
-            model = loaded[folder]
-            limit = None if beyond else limit_of(model)
-            made[folder, scheme] = source_of(model, limit, scheme, method, text, calibration_tokens)
+            made[folder, scheme] = source_of(
+                loaded[folder], limits[folder], scheme, method, text, calibration_tokens
+            )
         sources: list[Source] = [made[way][0] for way in ways]
         target = emulated(*sources, beta=beta, amplify=amplify, nucleus=nucleus)
     formats = {
@@ -130,10 +137,7 @@ def emulate(
         "seed": seed,
         "notes": notes,
     }
-    tuned = loaded[small_tuned]
-    read = [encode(tuned, words) for words in begun]
-    if continuation is not None:
-        more = encode(tuned, continuation, special=False)
+    if more is not None:
         scores = log_likelihoods(target, read, [more] * len(read), sampling)
         sums = [float(each.sum()) for each in scores]
         if json_:
@@ -143,22 +147,9 @@ def emulate(
         for words, value in zip(begun, sums, strict=True):
             print(f"{value:10.4f} nats for {len(more)} tokens after {ascii(words)}")
         return
-    ends = frozenset(number_of(tuned, words) for words in stop) if stop else ends_of(tuned)
-    tokens = tokens or room(read, target.limit)
-    check(read, tokens, target.limit, seed)
     spoken = _Spoken(target, sources[2], sampling, tokens, seed, ends, speculate)
-    told = Teller(tuned, begun, ends, live=len(begun) == 1 and not json_)
-    clock = time.perf_counter()
-    try:
-        for row, token in spoken.speak(read):
-            told.add(row, token)
-    except KeyboardInterrupt:
-        told.end(quiet=json_)
-        print("Stopped.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    seconds = time.perf_counter() - clock
-    told.end(quiet=json_)
-    drawn = sum(map(len, told.tokens))
+    told = Teller(tuned, begun, read, ends, quiet=json_)
+    drawn, seconds = told.tell(spoken.speak(read), tokens)
     if json_:
         print_json(
             about

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,20 +109,10 @@ def generate(
         source, formats, notes = source_of(loaded, limit, scheme, method, text, calibration_tokens)
     for note in notes:
         print(note, file=sys.stderr)
-    told = Teller(loaded, begun, ends, live=len(begun) == 1 and not json_)
-    clock = time.perf_counter()
-    try:
-        with working("reading the prompts") if not told.live else nullcontext(lambda words: None) as tell:
-            for row, token in stream(source, read, tokens, sampling, seed=seed, stop=ends, batch=batch):
-                told.add(row, token)
-                tell(f"{sum(map(len, told.tokens)):,} of {len(read) * tokens:,} tokens")
-    except KeyboardInterrupt:
-        told.end(quiet=json_)
-        print("Stopped.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    seconds = time.perf_counter() - clock
-    told.end(quiet=json_)
-    drawn = sum(map(len, told.tokens))
+    told = Teller(loaded, begun, read, ends, quiet=json_)
+    drawn, seconds = told.tell(
+        stream(source, read, tokens, sampling, seed=seed, stop=ends, batch=batch), tokens
+    )
     if json_:
         about = {"model": loaded.name, "scheme": formats, "method": method, "seed": seed}
         print_json(about | {"texts": told.as_json(), "tokens": drawn, "seconds": seconds, "notes": notes})
@@ -172,6 +163,7 @@ def source_of(
             f"from, or leave {rest.name} out of --scheme"
         )
 
+    @cache
     def windows() -> tuple[Tensor, str]:
         corpus = read_corpus(text)
         found = spread_windows(encoded(loaded, corpus.calibration), tokens, loaded.seq_len)
@@ -196,15 +188,43 @@ def source_of(
 class Teller:
     """Prints one text as it comes, or several when they are there."""
 
-    def __init__(self, loaded: Loaded, prompts: list[str], ends: Collection[int], live: bool) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        prompts: list[str],
+        read: Sequence[Sequence[int]],
+        ends: Collection[int],
+        quiet: bool,
+    ) -> None:
         from ..lab.decode import Spelling
 
-        self.prompts, self.ends, self.live = prompts, ends, live
+        self.prompts, self.ends, self.quiet = prompts, ends, quiet
+        self.live = len(prompts) == 1 and not quiet
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.words = [""] * len(prompts)
-        self.spelling = [Spelling(loaded) for _ in prompts]
-        if live:
+        self.spelling = [Spelling(loaded, tokens) for tokens in read]
+        if self.live:
             self._print(prompts[0])
+
+    def tell(self, drawn: Iterable[tuple[int, int]], most: int) -> tuple[int, float]:
+        """Print texts from tokens with their prompts' numbers, `most` of each at most; return their count and seconds.
+
+        Raises:
+            typer.Exit: of code 130, after Ctrl-C, when what there is has been printed.
+        """
+        clock = time.perf_counter()
+        try:
+            with nullcontext(lambda words: None) if self.live else working("reading the prompts") as tell:
+                for row, token in drawn:
+                    self.add(row, token)
+                    tell(f"{sum(map(len, self.tokens)):,} of {len(self.prompts) * most:,} tokens")
+        except KeyboardInterrupt:
+            self.end()
+            print("Stopped.", file=sys.stderr)
+            raise typer.Exit(130) from None
+        seconds = time.perf_counter() - clock
+        self.end()
+        return sum(map(len, self.tokens)), seconds
 
     def add(self, row: int, token: int) -> None:
         """Take a token of a text; the one that ends it is not shown."""
@@ -212,11 +232,11 @@ class Teller:
         if token not in self.ends:
             self._more(row, self.spelling[row].add(token))
 
-    def end(self, quiet: bool) -> None:
+    def end(self) -> None:
         """Show what has not been shown."""
         for row, spelling in enumerate(self.spelling):
             self._more(row, spelling.rest())
-            if not self.live and not quiet:
+            if not self.live and not self.quiet:
                 print(f"[{row + 1}]")
                 self._print(self.prompts[row] + self.words[row])
                 print()

@@ -86,6 +86,10 @@ def quantize(
     }
     after = After(tuple(settings.values()), calibration_tokens, save)
     trained = None if tokens is None else parse_quantity(tokens, "tokens")
+    if tasks is None and (limit is not None or results is not None or trust_tasks):
+        raise ConfigError(
+            "--limit, --results and --trust-tasks are of tasks; add --tasks cloze, or a folder of them"
+        )
     corpus = read_corpus(text)
     judge = None if tasks is None else _judge(tasks, corpus, limit, trust_tasks)
     kept = Store(store)

@@ -15,7 +15,7 @@ from ..runs.where import empty_means
 PAGE = 100  # rows, at most
 PARTS = ("w", "a", "kv", "q", "emb", "head", "grad", "grad_w", "post")
 TRUNKS = 500  # named
-HIDDEN = ("config", "versions")  # long, so shown with the single run alone
+HIDDEN = ("config", "versions", "curve")  # long, so shown with the single run alone
 
 
 def page(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, FitError
 from ..runs import read_runs
+from ..runs.table import TRAINED
 from .line import Range
 from .objective import Array
 
@@ -89,7 +90,7 @@ def contours(
         raise ConfigError(f"the interval's level must lie between 0 and 1, not {interval}; try 0.9")
     table = read_runs(runs)
     frame = table.frame.with_columns(table.quantity("batch_tokens").alias("batch"))
-    frame = frame.filter(pl.col("loss").is_not_null() & pl.col("post_format").is_null())
+    frame = frame.filter(pl.col("loss").is_not_null() & TRAINED)
     if (frame["schedule"] == "cosine").any():
         raise FitError(
             "runs of the cosine schedule do not lie on one curve; use rows of trunks, cooldown = 0"

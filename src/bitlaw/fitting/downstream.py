@@ -17,6 +17,7 @@ from ..laws import Law, get
 from ..laws.terms import TRAINED_PARTS
 from ..runs import Runs, read_runs
 from ..runs.schema import COLUMNS
+from .apart import no_law_reads
 from .compare import compare
 from .estimate import fit
 from .objective import Array, student_quantile
@@ -249,13 +250,14 @@ def _usable(table: Runs, error: str) -> tuple[Runs, list[str]]:
     notes = []
     if lost := len(table) - frame.height:
         notes.append(f"{lost} rows without a loss or without {error} are left out")
-    averaged = frame["average"].is_not_null()
-    odd = (frame["w_sparsity"].fill_null(0.0) > 0) | (
-        averaged if 0 < averaged.sum() < len(averaged) else False
-    )
-    if odd.any():
-        notes.append(f"{int(odd.sum())} rows of sparse or averaged weights are left out")
-        frame = frame.filter(~odd)
+    sparse = (frame["w_sparsity"].fill_null(0.0) > 0).to_numpy()
+    if sparse.any():
+        notes.append(f"{int(sparse.sum())} rows of sparse weights are left out")
+    keep = ~sparse
+    for mask, why in no_law_reads(frame):
+        keep &= ~mask
+        notes.append(why)
+    frame = frame.filter(keep)
     if not frame.height:
         raise FitError(f"no row has both a loss and {error}; sweeps of `bitlaw study` write them")
     return Runs(frame.with_columns(pl.col(error).alias("error")), table.source), notes

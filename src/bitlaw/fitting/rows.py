@@ -13,6 +13,7 @@ from ..formats import UNQUANTIZED, parse_format
 from ..laws import Law, from_spec
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Count, Runs
+from .apart import no_law_reads
 from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
@@ -115,21 +116,9 @@ def select(
     if sparse.any() and not reads_sparsity:
         keep &= ~sparse
         notes.append(f"{int(sparse.sum())} rows with sparse weights are left out: this law does not read it")
-    if (late := (frame["qat_share"].fill_null(1.0) < 1).to_numpy()).any():
-        keep &= ~late
-        notes.append(
-            f"{int(late.sum())} rows trained in low precision at the end only are left out: no law reads it"
-        )
-    if (tuned := frame["tuning"].is_not_null().to_numpy()).any():
-        keep &= ~tuned
-        notes.append(f"{int(tuned.sum())} rows of fine-tuned models are left out: no law reads them")
-    averaged = frame["average"].is_not_null().to_numpy()
-    if 0 < averaged.sum() < len(ok):
-        keep &= ~averaged
-        notes.append(
-            f"{int(averaged.sum())} rows of averaged weights are left out: they are the same runs as others; fit them "
-            "apart"
-        )
+    for mask, why in no_law_reads(frame):
+        keep &= ~mask
+        notes.append(why)
     stored = frame.select(
         pl.any_horizontal(pl.col(f"{p}_stored").is_not_null() for p in ("w", "emb", "head"))
     )
@@ -293,7 +282,10 @@ def _in_domain(
 def gaps(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Gap of each row, given or from the loss of its parent, NaN where there is none; and its standard error."""
     losses = dict(zip(frame["id"], frame["loss"], strict=True))
-    parent_loss = np.array([losses.get(parent) or np.nan for parent in frame["parent"]], dtype=float)
+    parents = frame.select(
+        pl.when(pl.col("post_format").is_not_null()).then("parent")
+    ).to_series()  # not of tuning
+    parent_loss = np.array([losses.get(parent) or np.nan for parent in parents], dtype=float)
     given = frame["gap"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     gap = np.where(np.isfinite(given), given, frame["loss"].to_numpy() - parent_loss)
     noise = frame["gap_se"].cast(pl.Float64).fill_null(float("nan")).to_numpy()

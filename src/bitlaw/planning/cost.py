@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError
 from ..formats import Format, Recipe, Scheme, parse_format
 from ..runs import Runs
+from ..runs.table import TRAINED
 from ..shapes import Shape
 from .hardware import Hardware
 
@@ -190,7 +191,7 @@ def achieved_from(
     """
     _some("devices", devices)
     trained = runs.ok().filter(
-        pl.col("post_format").is_null(),
+        TRAINED,
         pl.col("average").is_null(),
         pl.col("flops") > 0,
         pl.col("seconds") > 0,

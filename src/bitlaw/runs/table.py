@@ -18,6 +18,10 @@ from .schema import COLUMN, OVERVIEW, SCHEMA
 SHOWN = 10  # rows of a table in a notebook
 Count: TypeAlias = Literal["non_embedding", "total", "matmul", "as_given"]
 
+_WHOLE = pl.col("post_format").is_null()
+#: Rows of models as training left them, and of such that were fine-tuned; the others were quantised after it.
+TRAINED, TUNED = _WHOLE & pl.col("tuning").is_null(), _WHOLE & pl.col("tuning").is_not_null()
+
 
 class Runs:
     """An immutable, checked table of runs.
@@ -62,10 +66,12 @@ class Runs:
 
     def __repr__(self) -> str:
         ok = self.ok()
-        trained = ok.filter(pl.col("post_format").is_null())
+        trained, tuned = ok.filter(TRAINED).height, ok.filter(TUNED).height
+        quantized = ok.height - trained - tuned
+        said = f", {tuned} tuned" if tuned else ""
         return (
-            f"<Runs{' of ' + self.source if self.source else ''}: {trained.height} trained, "
-            f"{ok.height - trained.height} quantised after training, {len(self) - ok.height} without a loss>"
+            f"<Runs{' of ' + self.source if self.source else ''}: {trained} trained{said}, {quantized} quantised after "
+            f"training, {len(self) - ok.height} without a loss>"
         )
 
     def _repr_html_(self) -> str:

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from .decoder import Source
+from .decoder import Source, lowest_limit
 from .emulation import emulate
-from .generate import check
 from .lookahead import MOST, Costs
 from .sampling import Sampling
-from .score import after_each
+from .score import after_each, joined
 
 PARTS = ("base", "reference", "tuned")
 
@@ -106,14 +105,10 @@ def allocations(
             f"bits {choices} of models of {list(params)} parameters mean nothing; give each model a source or more, of "
             "1 to 64 bits"
         )
-    if len(prompts) != len(continuations) or not prompts or not all(map(len, continuations)):
-        raise ConfigError(
-            f"{len(prompts)} prompts and {len(continuations)} continuations; give each prompt one, of a token or more"
-        )
-    texts = [[*prompt, *more[:-1]] for prompt, more in zip(prompts, continuations, strict=True)]
-    for source in [*bases.values(), *references.values(), *tuned.values()]:
-        for prompt, more in zip(prompts, continuations, strict=True):
-            check([prompt], len(more), source.limit)
+    if not prompts:
+        raise ConfigError("there is no text to score; give a prompt and its continuation, or more of them")
+    limit = lowest_limit(*bases.values(), *references.values(), *tuned.values())
+    texts = joined(prompts, continuations, limit, batch)
 
     def read(source: Source) -> Tensor:
         rows = zip(after_each(source, texts, batch), continuations, strict=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,8 @@ from ..model import KVCache, Loaded
 from ..model.pretrained import Pretrained
 from ..precision import settle
 from ..precision.static import unsteady
+
+AT_ONCE = 128  # tokens of a prompt a pass, as logits of all of them are made
 
 
 class Session(Protocol):
@@ -177,10 +179,11 @@ class Reading:
         for row, logits_TV in enumerate(found):
             if not torch.isfinite(logits_TV).all():
                 self.cache.truncate(before)
+                self.cache.wipe()
+                place = self._diverges(row, tokens_BT[row, : counts[row]])
                 raise LabError(
-                    f"logits after token {self._diverges(row, tokens_BT[row])} of text {row + 1} are not finite; try "
-                    "the model without a scheme, or with more bits for what it rounds, and see whether its weights are "
-                    "finite"
+                    f"logits after token {place} of text {row + 1} are not finite; try the model without a scheme, or "
+                    "with more bits for what it rounds, and see whether its weights are finite"
                 )
         return [logits if logits.dtype == torch.float64 else logits.float() for logits in found]
 
@@ -188,7 +191,6 @@ class Reading:
         """After how many tokens a text's logits are not finite: in one pass they spoil those before them too."""
         cache = copy.deepcopy(self.cache)
         cache.keep([row])
-        cache.wipe()
         for token in tokens_T:
             logits_11V = self.decoder.model(token.view(1, 1).to(self.device), cache)
             if not torch.isfinite(logits_11V).all():
@@ -215,6 +217,17 @@ def limit_of(loaded: Loaded) -> int:
     config = loaded.model.model.config
     said = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
     return min([value for value in said if isinstance(value, int)] or [loaded.seq_len])
+
+
+def lowest_limit(*sources: Source) -> int | None:
+    """Tokens that a text of all of some sources may have; None for any number."""
+    return min((source.limit for source in sources if source.limit is not None), default=None)
+
+
+def read(session: Session, texts: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
+    """Read texts on, some tokens of each at once, and yield the logits after them, (tokens, V) a text."""
+    for start in range(0, max(map(len, texts)), AT_ONCE):
+        yield session.append([text[start : start + AT_ONCE] for text in texts])
 
 
 def same_tokens(*sources: Source) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, LabError
-from .decoder import Session, Source, same_tokens
+from .decoder import Session, Source, lowest_limit, same_tokens
 from .sampling import Sampling
 
 
@@ -89,9 +89,8 @@ class Emulated:
             weights[delta.reference] = weights.get(delta.reference, 0.0) - delta.weight
         self.base, self.nucleus = base, nucleus
         self.weights = {source: weight for source, weight in weights.items() if weight != 0}
-        limits = [source.limit for source in self.sources if source.limit is not None]
         self.vocab, self.tokenizer_sha256 = base.vocab, base.tokenizer_sha256
-        self.limit = min(limits, default=None)
+        self.limit = lowest_limit(*self.sources)
 
     @property
     def sources(self) -> list[Source]:

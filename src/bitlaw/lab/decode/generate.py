@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from .decoder import Session, Source
-from .sampling import Sampling, draw
-
-AT_ONCE = 128  # tokens of a prompt a pass, as logits of all of them are made
+from .decoder import Session, Source, read
+from .sampling import Sampling, chance_of, draw
 
 
 @dataclass(frozen=True)
@@ -104,28 +101,33 @@ def generate(
 
 
 def check(
-    prompts: Sequence[Sequence[int]], tokens: int, limit: int | None = None, seed: int = 0, batch: int = 1
+    prompts: Sequence[Sequence[int]],
+    tokens: int | Sequence[int],
+    limit: int | None = None,
+    seed: int = 0,
+    batch: int = 1,
 ) -> None:
-    """See that all that is asked for can be, before any of it is done.
+    """See that all that is asked for can be, before any of it is done; tokens are of each prompt, or the same of all.
 
     Raises:
         ConfigError: it cannot.
     """
-    if tokens < 1 or batch < 1 or not 0 <= seed < 2**63:
+    counts = [tokens] * len(prompts) if isinstance(tokens, int) else tokens
+    if min(counts, default=1) < 1 or batch < 1 or not 0 <= seed < 2**63:
         raise ConfigError(
-            f"{tokens} tokens in batches of {batch} by seed {seed} cannot be drawn; tokens and batches are of 1 or "
-            "more, a seed is 0 or more"
+            f"{min(counts)} tokens in batches of {batch} by seed {seed} cannot be drawn; tokens and batches are of 1 "
+            "or more, a seed is 0 or more"
         )
-    for number, prompt in enumerate(prompts, start=1):
+    for number, (prompt, count) in enumerate(zip(prompts, counts, strict=True), start=1):
         if not prompt:
             raise ConfigError(
                 f"prompt {number} is empty, and a model goes on from a token; give it one letter or more"
             )
-        if limit is not None and len(prompt) + tokens > limit:
+        if limit is not None and len(prompt) + count > limit:
             room = limit - len(prompt)
             way = f"ask for {room} tokens or fewer" if room > 0 else "use a shorter prompt"
             raise ConfigError(
-                f"prompt {number} of {len(prompt)} tokens and {tokens} more are beyond the {limit} that the model "
+                f"prompt {number} of {len(prompt)} tokens and {count} more are beyond the {limit} that the model "
                 f"was trained on, and it has learned nothing of places beyond; {way}, or go beyond all the same "
                 "(limit=None, on the command line --beyond)"
             )
@@ -141,9 +143,9 @@ def _batch(
     stop: Collection[int],
 ) -> Iterator[tuple[int, int]]:
     """Some prompts that go on together; a text that has stopped leaves the others."""
-    chance = {row: np.random.Generator(np.random.Philox(key=[seed, row])) for row in rows}
+    chance = {row: chance_of(seed, row) for row in rows}
     live, session = list(rows), source.open(len(rows))
-    logits_BV = _read(session, [prompts[row] for row in rows])
+    logits_BV = _last(session, [prompts[row] for row in rows])
     for count in range(1, tokens + 1):
         uniform_B = torch.tensor([chance[row].random() for row in live], dtype=torch.float64)
         p_BV = sampling.probabilities(logits_BV)
@@ -158,13 +160,9 @@ def _batch(
         logits_BV = torch.cat(session.append([[drawn[place]] for place in going]))
 
 
-def _read(session: Session, prompts: Sequence[Sequence[int]]) -> Tensor:
+def _last(session: Session, prompts: Sequence[Sequence[int]]) -> Tensor:
     """The logits after the last token of each prompt (B, V)."""
     last: dict[int, Tensor] = {}
-    for start in range(0, max(map(len, prompts)), AT_ONCE):
-        for row, logits_TV in enumerate(
-            session.append([prompt[start : start + AT_ONCE] for prompt in prompts])
-        ):
-            if len(logits_TV):
-                last[row] = logits_TV[-1].clone()
+    for found in read(session, prompts):
+        last |= {row: logits_TV[-1].clone() for row, logits_TV in enumerate(found) if len(logits_TV)}
     return torch.stack([last[row] for row in range(len(prompts))])

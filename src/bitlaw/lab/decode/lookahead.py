@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ConfigError
-from .decoder import Source, same_tokens
+from .decoder import Source, lowest_limit, same_tokens
 from .generate import check, stream
-from .sampling import Sampling
+from .sampling import Sampling, chance_of
 from .speculate import Round, Speculation
 
 MOST = 8  # tokens that a draft is let go ahead
@@ -123,11 +123,11 @@ class Rehearsal:
 
 
 def _line(times: Sequence[Sequence[float]]) -> list[float]:
-    """Middle times of 1, 2, ... tokens on a line that does not fall."""
+    """Medians of the times of 1, 2, ... tokens, on a line that does not fall, and nowhere below the least of them."""
     middle = np.array([statistics.median(each) for each in times])
     place = np.arange(len(middle)) - (len(middle) - 1) / 2
-    slope = max(0.0, float(place @ middle / max(place @ place, 1.0)))
-    return [float(value) for value in middle.mean() + slope * place]
+    slope = max(0.0, float(place @ middle / (place @ place or 1.0)))
+    return [float(value) for value in np.maximum(middle.mean() + slope * place, middle.min())]
 
 
 def rehearse(
@@ -150,7 +150,7 @@ def rehearse(
         target: whose text it is.
         draft: of the same tokens.
         prompts: tokens, one or more each.
-        tokens: of each prompt, about; a text of `most` rounds is begun anew rather than cut short.
+        tokens: of each prompt, about.
         sampling: what is drawn from, of both.
         most: tokens ahead, at most.
         seed: of what is drawn.
@@ -176,16 +176,14 @@ def rehearse(
         raise ConfigError(
             f"{len(prompts)} prompts with {most} tokens ahead measure nothing; give one or more"
         )
-    limits = [source.limit for source in (target, draft) if source.limit is not None]
-    check(prompts, tokens + most, min(limits, default=None), seed)
+    check(prompts, tokens + most, lowest_limit(target, draft), seed)
     rounds: list[Round] = []
     drafting: list[float] = []
     verifying: list[list[float]] = [[] for _ in range(most)]
     plain: list[float] = []
     turn = 0
     for number, prompt in enumerate(prompts):
-        chance = np.random.Generator(np.random.Philox(key=[seed, number]))
-        spoken = Speculation(target, draft, prompt, sampling, chance)
+        spoken = Speculation(target, draft, prompt, sampling, chance_of(seed, number))
         while len(spoken.text) < len(prompt) + tokens:
             ahead = turn % most + 1
             times = [clock()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,11 @@ class Sampling:
             sorted_BV[:, 1:][before_BV[:, 1:] >= self.top_p - ROUNDING] = 0
         p_BV = torch.zeros_like(p_BV).scatter_(-1, order_BV, sorted_BV)
         return p_BV / p_BV.sum(-1, keepdim=True)
+
+
+def chance_of(seed: int, number: int) -> np.random.Generator:
+    """The uniform numbers of one prompt of several, which hang on the seed and its number alone."""
+    return np.random.Generator(np.random.Philox(key=[seed, number]))
 
 
 def draw(p_BV: Tensor, uniform_B: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from .decoder import Source
-from .generate import AT_ONCE, check
+from .decoder import Source, read
+from .generate import check
 from .sampling import Sampling
 
 
@@ -23,15 +23,28 @@ def after_each(source: Source, texts: Sequence[Sequence[int]], batch: int = 16) 
     """
     for first in range(0, len(texts), batch):
         together = texts[first : first + batch]
-        session = source.open(len(together))
-        found: list[list[Tensor]] = [[] for _ in together]
-        for start in range(0, max(map(len, together)), AT_ONCE):
-            for row, logits in enumerate(
-                session.append([text[start : start + AT_ONCE] for text in together])
-            ):
-                found[row].append(logits)
-        for pieces in found:
-            yield torch.cat(pieces)
+        pieces = list(read(source.open(len(together)), together))
+        for row in range(len(together)):
+            yield torch.cat([piece[row] for piece in pieces])
+
+
+def joined(
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    limit: int | None,
+    batch: int,
+) -> list[list[int]]:
+    """Each prompt with its continuation but for the last token, which is scored and read by nobody.
+
+    Raises:
+        ConfigError: a text that cannot be scored.
+    """
+    if len(prompts) != len(continuations) or not all(map(len, continuations)):
+        raise ConfigError(
+            f"{len(prompts)} prompts and {len(continuations)} continuations; give each prompt one, of a token or more"
+        )
+    check(prompts, [len(more) for more in continuations], limit, batch=batch)
+    return [[*prompt, *more[:-1]] for prompt, more in zip(prompts, continuations, strict=True)]
 
 
 def log_likelihoods(
@@ -63,14 +76,7 @@ def log_likelihoods(
     >>> len(found), bool((found < 0).all())
     (3, True)
     """
-    if len(prompts) != len(continuations) or not all(map(len, continuations)):
-        raise ConfigError(
-            f"{len(prompts)} prompts and {len(continuations)} continuations; give each prompt one, of a token or more"
-        )
-    for prompt, continuation in zip(prompts, continuations, strict=True):
-        check([prompt], len(continuation), source.limit, batch=batch)
-    # The last token of a text is scored, and read by nobody.
-    texts = [[*prompt, *more[:-1]] for prompt, more in zip(prompts, continuations, strict=True)]
+    texts = joined(prompts, continuations, source.limit, batch)
     found = []
     for logits_TV, more in zip(after_each(source, texts, batch), continuations, strict=True):
         tokens_T1 = torch.tensor(list(more), device=logits_TV.device)[:, None]

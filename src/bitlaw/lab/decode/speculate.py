@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from .decoder import Session, Source, same_tokens
-from .generate import AT_ONCE, check
-from .sampling import Sampling, draw
+from .decoder import Session, Source, lowest_limit, read, same_tokens
+from .generate import check
+from .sampling import Sampling, chance_of, draw
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Speculation:
         self.text, self.sampling, self.chance = list(prompt), sampling, chance
         self.target, self.draft = target.open(1), draft.open(1)
         for session in (self.target, self.draft):
-            for start in range(0, len(prompt) - 1, AT_ONCE):
-                session.append([self.text[:-1][start : start + AT_ONCE]])
+            for _ in read(session, [self.text[:-1]]):
+                pass
 
     def ahead(self, count: int) -> tuple[list[int], list[Tensor]]:
         """Return tokens that the draft goes on with, and what each was drawn from (1, V)."""
@@ -176,11 +176,8 @@ def speculations(
     same_tokens(target, draft)
     if ahead < 1:
         raise ConfigError(f"a draft of {ahead} tokens is none; draft 1 or more")
-    limits = [source.limit for source in (target, draft) if source.limit is not None]
-    check([prompt], tokens, min(limits, default=None), seed)
-    speculation = Speculation(
-        target, draft, prompt, sampling, np.random.Generator(np.random.Philox(key=[seed, number]))
-    )
+    check([prompt], tokens, lowest_limit(target, draft), seed)
+    speculation = Speculation(target, draft, prompt, sampling, chance_of(seed, number))
     left = tokens
     while left > 0:
         done = speculation.correct(*speculation.ahead(min(ahead, left - 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
 from ...errors import ConfigError, DataError
 from ..model import Loaded
@@ -77,7 +78,7 @@ def ends_of(loaded: Loaded) -> frozenset[int]:
 
 
 class Spelling:
-    """Spells tokens as they come, and keeps back what may be half a letter.
+    """Spells tokens as they come behind those before, and keeps back what may be half a letter.
 
     >>> from types import SimpleNamespace
     >>> spelling = Spelling(SimpleNamespace(tokenizer=None))
@@ -85,27 +86,33 @@ class Spelling:
     (['n', '', 'é'], '')
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, before: Sequence[int] = ()) -> None:
         self.tokenizer = loaded.tokenizer
         self.bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self.tokens: list[int] = []
-        self.told = ""
+        self.tokens = list(before)
+        self.start, self.told = (
+            0,
+            len(self.tokens),
+        )  # tokens are spelled from `start` on, and told up to `told`
 
     def add(self, token: int) -> str:
         """Return the letters that a token adds."""
         if self.tokenizer is None:
             return self.bytes.decode(bytes([token])) if token < 256 else "\ufffd"
         self.tokens.append(token)
-        whole = str(self.tokenizer.decode(self.tokens))
-        # What was told stays told; a text that ends in half a letter is told when the letter is whole.
-        if whole.endswith("\ufffd") or not whole.startswith(self.told):
+        new = self._new()
+        if not new or new.endswith("\ufffd"):
             return ""
-        new, self.told = whole[len(self.told) :], whole
+        self.start, self.told = self.told, len(self.tokens)
         return new
 
     def rest(self) -> str:
         """Return what was kept back, at the end."""
         if self.tokenizer is None:
             return self.bytes.decode(b"", final=True)
-        whole = str(self.tokenizer.decode(self.tokens))
-        return whole[len(self.told) :] if whole.startswith(self.told) else ""
+        return self._new()
+
+    def _new(self) -> str:
+        """What tokens that are not told add to those before, without which some tokenizers drop a first space."""
+        known = str(self.tokenizer.decode(self.tokens[self.start : self.told]))
+        return str(self.tokenizer.decode(self.tokens[self.start :]))[len(known) :]

@@ -146,7 +146,7 @@ class Transformer(nn.Module):
         rotation = rotary(places, self.shape.width // self.shape.heads)
         x_BTC = self.embedding(tokens_BT)
         for layer, block in enumerate(self.blocks):
-            if self.recompute and torch.is_grad_enabled():
+            if self.recompute and cache is None and torch.is_grad_enabled():
                 x_BTC = checkpoint(block, x_BTC, rotation, use_reentrant=False)
             else:
                 x_BTC = block(x_BTC, rotation, partial(cache.extend, layer) if cache is not None else None)

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,7 @@ class StaticQuantize(nn.Module):
         self.recipe = recipe
         self.found: tuple[Tensor, ...] = ()  # scale; step and zero point; of NVFP4 the scale of the tensor
         self.step = -1.0  # of the grid, or what it is proportional to
+        self.ends: tuple[Tensor, ...] = ()  # lowest and highest number, for a grid with a zero point
 
     def look(self, x: Tensor) -> None:
         """Make the range wide enough for what a dynamic scale would hold of x."""
@@ -68,6 +69,13 @@ class StaticQuantize(nn.Module):
         split, dims, _ = grouped(self._turned(x), self.recipe)
         if isinstance(fmt, Microscaled):
             found: tuple[Tensor, ...] = (tensor_scale(split, fmt),)
+        elif isinstance(fmt, Uniform) and fmt.shifted and self.recipe.scale != "mse":
+            self.ends = (
+                torch.stack([split.min(), *self.ends]).min(),
+                torch.stack([split.max(), *self.ends]).max(),
+            )
+            self.found = range_of(torch.stack(self.ends), (0,), self.recipe)
+            return
         elif isinstance(fmt, Uniform) and fmt.shifted:
             found = range_of(split, dims, self.recipe)
         else:
@@ -104,7 +112,8 @@ def static_scales(model: ModelT, windows_WT: Tensor) -> ModelT:
     """Return a copy of a model whose activations, keys, values and queries have scales that stay.
 
     What has one scale a tensor gets the widest that 16 windows of the text need together; in the pass that finds it,
-    scales are dynamic. What is rounded by chance is rounded to nearest from then on. The rest stays as it is.
+    scales are dynamic. What is rounded by chance is rounded to nearest. The rest stays as it is. A range with a zero
+    point is of all the text; one of least error (`mse`), that of the windows that need the widest.
 
     Args:
         model: with a scheme on it.
@@ -132,11 +141,10 @@ def static_scales(model: ModelT, windows_WT: Tensor) -> ModelT:
                 f"{name} has '{recipe}', whose square blocks span tokens, and tokens are decoded one by one; try "
                 "'token' or 'group32'"
             )
-        recipe = replace(recipe, rounding="nearest")
-        fixed[name] = FakeQuantize(recipe)
+        watched: Any = found.get_submodule(name)
+        watched.recipe = recipe = replace(recipe, rounding="nearest")
         if spans_tokens(recipe):
             fixed[name] = static = StaticQuantize(recipe)
-            watched = found.get_submodule(name)
             handles.append(watched.register_forward_pre_hook(lambda _, given, s=static: s.look(given[0])))
     for windows in windows_WT.split(TOGETHER) if handles else ():
         found(windows.to(device))

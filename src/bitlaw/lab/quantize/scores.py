@@ -79,7 +79,9 @@ def score(
     run = compiled(judge) if compile else judge
     parts = []
     for z_BTV, y_BT in zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True):
-        parts.append([part.cpu() for part in run(z_BTV, y_BT.to(z_BTV.device), torch.tensor(t or 1.0))])
+        parts.append(
+            [part.cpu() for part in run(z_BTV, y_BT.to(z_BTV.device), None if t is None else torch.tensor(t))]
+        )
     loss, scaled, sure, hit = map(torch.cat, zip(*parts, strict=True))
     return loss.double(), Scores(
         calibration_error(sure, hit),
@@ -89,12 +91,12 @@ def score(
     )
 
 
-def judge(z_BTV: Tensor, y_BT: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def judge(z_BTV: Tensor, y_BT: Tensor, t: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return of each token (B, T) its loss, that at temperature t, the largest probability, and whether it hits."""
     y_BT1, first_BT1 = y_BT[..., None], z_BTV.argmax(-1, keepdim=True)
     own_BT, top_BT = z_BTV.gather(-1, y_BT1)[..., 0], z_BTV.gather(-1, first_BT1)[..., 0]
     loss_BT = cross_entropy(z_BTV, y_BT)
-    scaled_BT = (z_BTV / t).logsumexp(-1) - own_BT / t
+    scaled_BT = loss_BT if t is None else (z_BTV / t).logsumexp(-1) - own_BT / t
     sure_BT = (top_BT - own_BT - loss_BT).exp()  # the loss is the logarithm of the sum less `own`
     return loss_BT, scaled_BT, sure_BT, (first_BT1 == y_BT1)[..., 0]
 

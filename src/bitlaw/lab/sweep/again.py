@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from ...formats import Recipe
 from ...runs import Store
 from ..corpus import read_corpus
 from ..quantize import Setting
-from ..train import TrunkConfig
+from ..train import Branch, TrunkConfig
 from .after import After
 from .engine import run_sweep
 from .place import alone
@@ -25,6 +24,7 @@ from .plan import work_left
 from .rows import low
 
 Row = Mapping[str, Any]
+MADE = ("ok", "diverged")  # rows that come out so again
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ class Again:
 
     Attributes:
         rows: what the table says of them, ends and quantised copies, by id.
-        configs: their trunks, each up to the last of its cells.
-        after: what is done to the ends.
+        jobs: their trunks, each up to the last of its cells, with what is done to the ends.
     """
 
     rows: dict[str, Row]
-    configs: list[TrunkConfig]
-    after: After
+    jobs: tuple[tuple[list[TrunkConfig], After], ...]
+
+    @property
+    def configs(self) -> list[TrunkConfig]:
+        """All trunks."""
+        return [config for configs, _ in self.jobs for config in configs]
 
 
 @dataclass(frozen=True)
@@ -77,41 +80,56 @@ def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
     Raises:
         DataError: fewer cells than that, or rows that do not say how they were made.
     """
-    ends = sorted(row["id"] for row in rows if row["parent"] is None and row["status"] in ("ok", "diverged"))
+    ends = sorted(row["id"] for row in rows if row["parent"] is None and row["status"] in MADE)
     if not 0 < count <= len(ends):
         raise DataError(
             f"{count} cells cannot be drawn from {len(ends)} that were trained; ask for 1 to {len(ends)}"
         )
     chosen = set(random.Random(seed).sample(ends, count))
-    found = {
-        row["id"]: row
-        for row in rows
-        if row["id"] in chosen or (row["parent"] in chosen and row["post_format"] is not None)
-    }
-    cells: dict[tuple[str, int], tuple[TrunkConfig, set[int]]] = {}
-    settings: dict[bool, dict[str, Setting]] = {False: {}, True: {}}
-    calibration = 0
-    for row in found.values():
-        config = read_config(row)
-        branches = [b for b in config.branches() if (row["parent"] or row["id"]) in config.end_ids(b)]
-        if not branches:
-            raise DataError(
-                f"row {row['id']}: it is not the end that its `config` describes; was it changed by hand?"
-            )
-        tokens = branches[0].tokens
-        alone = tokens if config.schedule == "cosine" else 0  # each budget is a run of its own
-        cells.setdefault((config.trunk_id(), alone), (config, set()))[1].add(tokens)
-        if row["parent"] is not None:
-            setting = Setting(row["method"], Recipe.parse(row["post_recipe"], "channel"))
-            settings[low(config, branches[0])][setting.name] = setting
-            calibration = max(calibration, (row["calibration_samples"] or 0) * config.seq_len)
-    configs = [
-        config.model_copy(update={"budgets": tuple(sorted(budgets))}) for config, budgets in cells.values()
-    ]
+    copies: dict[str, list[Row]] = {id_: [] for id_ in chosen}
+    for row in rows:
+        if row["parent"] in chosen and row["post_format"] is not None and row["status"] in MADE:
+            copies[row["parent"]].append(row)
+    jobs: dict[Any, dict[tuple[str, int], tuple[TrunkConfig, set[int]]]] = {}
+    for end in (row for row in rows if row["id"] in chosen):
+        config, branch, _ = origin(end)
+        settings = {_setting(copy): copy for copy in copies[end["id"]]}
+        samples = {copy["calibration_samples"] or 0 for copy in settings.values()}
+        way = (tuple(settings), max(samples, default=0) * config.seq_len, low(config, branch))
+        alone = branch.tokens if config.schedule == "cosine" else 0  # each budget is a run of its own
+        cells = jobs.setdefault(way, {})
+        cells.setdefault((config.trunk_id(), alone), (config, set()))[1].add(branch.tokens)
+    found = {row["id"]: row for row in rows if row["id"] in chosen}
+    found |= {copy["id"]: copy for some in copies.values() for copy in some}
     return Again(
         found,
-        sorted(configs, key=lambda c: -c.shape.flops_per_token(c.seq_len) * c.budgets[-1]),
-        After(tuple(settings[False].values()), calibration, low_settings=tuple(settings[True].values())),
+        tuple(
+            (
+                [c.model_copy(update={"budgets": tuple(sorted(b))}) for c, b in cells.values()],
+                After((), tokens, low_settings=settings) if is_low else After(settings, tokens),
+            )
+            for (settings, tokens, is_low), cells in jobs.items()
+        ),
+    )
+
+
+def _setting(copy: Row) -> Setting:
+    return Setting(copy["method"], Recipe.parse(copy["post_recipe"], "channel"))
+
+
+def origin(row: Row) -> tuple[TrunkConfig, Branch, int]:
+    """The trunk and the branch that a trained end came from, and which of the branch's ends it is.
+
+    Raises:
+        DataError: the row does not say it, or is not what its `config` describes.
+    """
+    config = read_config(row)
+    for branch in config.branches():
+        ends = config.end_ids(branch)
+        if row["id"] in ends:
+            return config, branch, ends.index(row["id"])
+    raise DataError(
+        f"row {row['id']}: it is not the end that its `config` describes; was it changed by hand?"
     )
 
 
@@ -161,7 +179,8 @@ def make_again(
         store = Store(folder / "runs.sqlite")
         try:
             statuses, done = store.statuses(), 0.0
-            total, made = work_left(again.configs, again.after, statuses), again.rows.keys() & statuses.keys()
+            total = sum(work_left(configs, after, statuses) for configs, after in again.jobs)
+            made = again.rows.keys() & statuses.keys()
 
             def on_work(work: float) -> None:
                 nonlocal done
@@ -172,17 +191,18 @@ def make_again(
                 made.update(again.rows.keys() & {row["id"] for row in new})
                 on_work(0.0)
 
-            run_sweep(
-                again.configs,
-                store,
-                folder / "checkpoints",
-                corpus_path=corpus,
-                workers=workers,
-                after=again.after,
-                name=name,
-                on_work=on_work,
-                on_rows=on_rows,
-            )
+            for configs, after in again.jobs:
+                run_sweep(
+                    configs,
+                    store,
+                    folder / "checkpoints",
+                    corpus_path=corpus,
+                    workers=workers,
+                    after=after,
+                    name=name,
+                    on_work=on_work,
+                    on_rows=on_rows,
+                )
             losses = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
         finally:
             store.close()
@@ -193,11 +213,14 @@ def seed_noise(rows: Iterable[Row]) -> tuple[float, int] | None:
     """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom."""
     cells: dict[str, list[float]] = {}
     for row in rows:
-        if row["parent"] is None and row["loss"] is not None and row["config"]:
-            told = json.loads(row["config"])
-            ways = {name: value for name, value in told.items() if name not in ("seed", "budgets", "late")}
-            end = [row[name] for name in ("tokens", "qat_share", "cooldown", "average")]
-            cells.setdefault(json.dumps([ways, *end], sort_keys=True), []).append(row["loss"])
+        if row["parent"] is not None or row["loss"] is None:
+            continue
+        try:
+            config, branch, place = origin(row)
+        except DataError:  # not of a sweep, or scored anew on another text
+            continue
+        cell = config.model_copy(update={"seed": 0}).end_ids(branch)[place]
+        cells.setdefault(cell, []).append(row["loss"])
     groups = [losses for losses in cells.values() if len(losses) > 1]
     freedom = sum(len(losses) - 1 for losses in groups)
     squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in groups for x in losses)

@@ -63,8 +63,8 @@ class Harness:
         if not self.trust:
             taskfiles.read_tasks(self.folder)
 
-    def tasks(self) -> dict[str, Any]:
-        """The tasks as objects of the harness, by name.
+    def _tasks(self) -> dict[str, Any]:
+        """The tasks as objects of the harness, by name; making one fills its templates in, so only within `sandboxed`.
 
         Raises:
             LabError: lm-eval is not installed.
@@ -102,7 +102,7 @@ class Harness:
             DataError: tasks that cannot be read, or whose templates and data do not go together.
         """
         with quiet(), sandboxed(not self.trust):
-            tasks = self.tasks()
+            tasks = self._tasks()
             model = language_model(loaded)
             evaluate = library("evaluator").evaluate
             try:

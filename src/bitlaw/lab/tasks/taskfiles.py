@@ -10,6 +10,7 @@ from ...errors import DataError, LabError, nearest
 
 MOST_BYTES = 2**26  # of a file
 MOST_TASKS = 1000
+MOST_SAID = 4096  # tokens that a model is asked to say
 TEXTS = {"task", "task_alias", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix"}
 SPLITS = {"training_split", "validation_split", "test_split", "fewshot_split"}
 TEMPLATES = {"doc_to_text", "doc_to_target", "doc_to_choice", "doc_to_decontamination_query"}
@@ -59,8 +60,9 @@ def read_tasks(folder: str | Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise DataError(f"there is no folder of tasks {folder}; a task is a YAML file with `task: NAME`")
     tasks: dict[str, dict[str, Any]] = {}
+    done: dict[Path, dict[str, Any]] = {}
     for path in sorted(p for kind in ("*.yaml", "*.yml") for p in folder.rglob(kind)):
-        config = _read(folder, path, set())
+        config = _read(folder, path, set(), done)
         if "task" not in config and "group" not in config:  # it is for others to include
             continue
         task = _checked(folder, path, config)
@@ -74,8 +76,11 @@ def read_tasks(folder: str | Path) -> list[dict[str, Any]]:
     return list(tasks.values())
 
 
-def _read(folder: Path, path: Path, seen: set[Path]) -> dict[str, Any]:
-    """A YAML file with those that it includes; no tag in it means anything."""
+def _read(folder: Path, path: Path, seen: set[Path], done: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """A YAML file with those that it includes, each read once; no tag in it means anything, and aliases are refused.
+
+    Aliases of aliases make a list of billions out of a few lines.
+    """
     try:
         import yaml
     except ImportError as error:
@@ -83,9 +88,18 @@ def _read(folder: Path, path: Path, seen: set[Path]) -> dict[str, Any]:
     path = _inside(folder, path)
     if path in seen:
         raise DataError(f"{path} includes itself")
+    if path in done:
+        return done[path]
     raw = _bytes(path)
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise DataError(f"{path} has a YAML alias (*name); write what it stands for, or {TRUST}")
+            return super().compose_node(parent, index)
+
     try:
-        config = yaml.safe_load(raw)
+        config = yaml.load(raw, Plain)  # noqa: S506 - a safe one
     except yaml.constructor.ConstructorError as error:
         said = str(error.problem or error)
         if "!function" in said or "python/" in said:
@@ -99,8 +113,9 @@ def _read(folder: Path, path: Path, seen: set[Path]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     included = config.get("include", [])
     for name in included if isinstance(included, list) else [included]:
-        merged |= _read(folder, path.parent / str(name), seen | {path})
-    return merged | config
+        merged |= _read(folder, path.parent / str(name), seen | {path}, done)
+    done[path] = merged | config
+    return done[path]
 
 
 def _checked(folder: Path, path: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +133,10 @@ def _checked(folder: Path, path: Path, config: dict[str, Any]) -> dict[str, Any]
             raise DataError(f"{path}: `{key}` is a template or a list, not {value!r:.60}")
         if key in ("num_fewshot", "repeats") and (type(value) is not int or not 0 <= value <= 1000):
             raise DataError(f"{path}: `{key}` is a whole number up to 1000, not {value!r:.60}")
+    said = task.get("generation_kwargs") or {}
+    longest = said.get("max_gen_toks", 1) if isinstance(said, dict) else None
+    if type(longest) is not int or not 1 <= longest <= MOST_SAID:
+        raise DataError(f"{path}: `generation_kwargs` holds `max_gen_toks`, if any, from 1 to {MOST_SAID}")
     metrics = task.get("metric_list", [])
     if not isinstance(metrics, list) or not all(isinstance(metric, dict) for metric in metrics):
         raise DataError(f"{path}: `metric_list` is a list of metrics")

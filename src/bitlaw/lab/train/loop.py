@@ -59,7 +59,8 @@ class End:
         lost_updates: share of the updates of stored weights that were rounded to nothing; None without such weights.
         average: of the weights that this model has, as the config says it; empty for the weights of the last step.
         products: type of the matrix products in training.
-        curve: steps, and the mean training loss over those since the point before.
+        curve: steps, and the mean training loss over those since the point before; of many processes, the first one's
+            share of it.
     """
 
     branch: Branch

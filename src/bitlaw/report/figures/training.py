@@ -12,6 +12,7 @@ import polars as pl
 
 from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
+from ...runs.table import TRAINED
 from ...units import format_quantity
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array
@@ -41,7 +42,7 @@ def learning_curves(runs: Runs) -> Chart:
     """
     rows = runs.filter(pl.col("loss").is_not_null() & pl.col("trunk").is_not_null()).frame
     rows = rows.filter(pl.col("tokens").is_not_null())
-    trained = rows.filter(pl.col("post_format").is_null()).with_columns(SETTING)
+    trained = rows.filter(TRAINED).with_columns(SETTING)
     spans = trained.group_by("trunk").agg(
         pl.col("tokens").n_unique().alias("ends"), pl.col("params").first(), pl.col("w_format").first()
     )
@@ -129,7 +130,7 @@ def sweep_progress(runs: Runs, planned: int | None = None) -> Chart:
     Raises:
         NothingToDraw: no row says when it was made.
     """
-    cells = runs.frame.filter(pl.col("post_format").is_null())
+    cells = runs.frame.filter(TRAINED)
     frame = cells.filter(pl.col("started").is_not_null())
     began = [_time(text) for text in frame["started"]]
     keep = [time is not None for time in began]
