@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 from contextlib import closing
 from importlib.resources import files
+from pathlib import Path
 
 import polars as pl
 import pytest
+import uvicorn
 from explorer import explorer, rows
 from test_javascript import node
+from typer.testing import CliRunner
 
 from bitlaw import Runs, Store, read_runs, write_runs
 from bitlaw.cli.common import command_line
+from bitlaw.cli.main import app
 from bitlaw.cli.runs import _confirm
 from bitlaw.errors import ConfigError, DataError
 from bitlaw.explore.command import command
@@ -142,25 +147,34 @@ def test_lines_and_tabs_are_text(tmp_path):
     assert read_runs(tmp_path / "a.csv").frame["reason"].to_list() == ["a\n\tb"]
 
 
-def test_the_token_is_not_in_the_list_of_processes(tmp_path):
+def test_the_token_is_not_in_the_list_of_processes(tmp_path, monkeypatch):
     """What a browser is started with can be read by everybody on the machine."""
     write_runs(Runs.from_rows(rows(10)), tmp_path / "runs.csv")
     browser, told = tmp_path / "browser.sh", tmp_path / "told"
     browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}.part; cp "${{1#file://}}" {told}.page\n'
                        f'stat -c %a "$(dirname "${{1#file://}}")" > {told}.mode; mv {told}.part {told}\n')  # fmt: skip
     browser.chmod(stat.S_IRWXU)
-    os.environ["BROWSER"] = f"{browser} %s"
-    try:
-        with explorer("runs.csv", "--open", cwd=tmp_path) as address:
-            for _ in range(200):
-                if told.exists():
-                    break
-                subprocess.run(["sleep", "0.05"])
-            token = address.rstrip("/").rpartition("/")[2]
-            assert told.read_text().startswith("file://") and token not in told.read_text()
-            assert f'content="0;url={address}"' in (tmp_path / "told.page").read_text()
-            assert (tmp_path / "told.mode").read_text().strip() == "700"
-            folder = told.read_text().strip().removeprefix("file://").rpartition("/")[0]
-    finally:
-        del os.environ["BROWSER"]
-    assert not os.path.exists(folder)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with explorer("runs.csv", "--open", cwd=tmp_path) as address:
+        for _ in range(200):
+            if told.exists():
+                break
+            subprocess.run(["sleep", "0.05"])
+        token = address.rstrip("/").rpartition("/")[2]
+        assert told.read_text().startswith("file://") and token not in told.read_text()
+        assert f'content="0;url={address}"' in (tmp_path / "told.page").read_text()
+        assert (tmp_path / "told.mode").read_text().strip() == "700"
+        folder = told.read_text().strip().removeprefix("file://").rpartition("/")[0]
+    assert not Path(folder).exists()
+
+
+def test_ctrl_c_while_the_explorer_starts_ends_it_without_a_word(tmp_path, monkeypatch):
+    """At the worst moment, where the server is asked for and does not run yet: a lost coroutine is a warning."""
+    write_runs(Runs.from_rows(rows(10)), tmp_path / "runs.csv")
+
+    def interrupted(self: uvicorn.Config) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(uvicorn.Config, "get_loop_factory", interrupted)
+    done = CliRunner().invoke(app, ["explore", str(tmp_path / "runs.csv")])
+    assert done.exit_code == 0 and done.stdout.count("\n") == 1 and not done.stderr

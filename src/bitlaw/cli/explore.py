@@ -52,11 +52,12 @@ def explore(
     token, chosen = new_token(), listening.getsockname()[1]
     address = f"http://{HOST}:{chosen}/{token}/"
     serving = server(application(live, token, chosen, goal))
-    if json_:
-        print_json({"address": address, "source": live.name})
-    else:
-        print(f"{printable(live.name)} is shown at {address} (Ctrl-C ends)", flush=True)
-    with listening, suppress(KeyboardInterrupt), ExitStack() as ending:
+    # Signals are the server's from here on: one that comes before it runs ends it as one that comes later does.
+    with listening, suppress(KeyboardInterrupt), serving.capture_signals(), ExitStack() as ending:
+        if json_:
+            print_json({"address": address, "source": live.name})
+        else:
+            print(f"{printable(live.name)} is shown at {address} (Ctrl-C ends)", flush=True)
         if open_:
             _open(address, Path(ending.enter_context(TemporaryDirectory(prefix="bitlaw-"))))
         serving.run(sockets=[listening])

@@ -13,14 +13,15 @@ from typing import Any
 
 from ...errors import ConfigError, DataError
 from ...formats import Scheme
-from ..corpus import Corpus, Windows, spread_windows
+from ..corpus import Corpus, spread_windows
 from ..model import Loaded, Transformer, load_model, save_model
-from ..quantize.evaluate import Mean, clustered_mean, logits, token_losses
+from ..quantize import Exam, Reference, clustered_mean
+from ..quantize.evaluate import Mean
 from ..train import End, TuningConfig, peft, tune, tuning_config
 from .folders import encoded
 from .place import alone
 from .processes import device_named
-from .rows import ago, trained_row
+from .rows import ago, scored, trained_row
 
 EVAL_TOKENS = 16_384
 RATE = 2e-5  # where a parent does not say the rate it was trained at
@@ -132,15 +133,15 @@ def tune_folder(
     with alone(place):
         began = time.perf_counter()
         end = tune(parent, config, corpus, place, on_tokens, should_stop)
-        first = token_losses(logits(parent.model, evaluation), evaluation)
-        last = token_losses(logits(end.model, evaluation), evaluation)  # type: ignore[arg-type]
-        row = _row(parent, config, end, corpus, evaluation, clustered_mean(last, evaluation.documents))
+        before = Reference(parent.model, evaluation)
+        after = Reference(end.model, evaluation, Exam.of(evaluation, corpus.calibration))  # type: ignore[arg-type]
+        row = _row(parent, config, end, corpus, after)
         row |= {"started": ago(time.perf_counter() - began), "seconds": time.perf_counter() - began}
         made = replace(parent, name=out.name, model=end.model, scheme=Scheme.parse(config.scheme), row=row)
         save_model(made, out)
     shutil.rmtree(place, ignore_errors=True)
-    before, gain = (clustered_mean(values, evaluation.documents) for values in (first, first - last))
-    return Tuned(row, before, gain)
+    gain = clustered_mean(before.losses - after.losses, evaluation.documents)
+    return Tuned(row, before.loss, gain)
 
 
 def in_tokens_of(loaded: Loaded, corpus: Corpus) -> Corpus:
@@ -174,29 +175,23 @@ def in_tokens_of(loaded: Loaded, corpus: Corpus) -> Corpus:
     )
 
 
-def _row(
-    parent: Loaded, config: TuningConfig, end: End, corpus: Corpus, evaluation: Windows, loss: Mean
-) -> dict[str, Any]:
+def _row(parent: Loaded, config: TuningConfig, end: End, corpus: Corpus, after: Reference) -> dict[str, Any]:
     """What the run table says of a tuned model."""
+    loss = after.loss
     if not math.isfinite(loss.value):
         raise DataError(f"the loss of the tuned model is {loss.value} on held-out text; try a smaller rate")
-    row = trained_row(config, end, corpus, evaluation)
+    row = trained_row(config, end, corpus, after.evaluation)
     if not isinstance(parent.model, Transformer):  # whose parts are not what their shape would have in ours
         total = sum(p.numel() for p in parent.model.parameters())
         for name in [*(name for name in row if name.startswith(("params_", "flops"))), "residual"]:
             del row[name]
         row |= {"params": total, "count": "total"}
-    length = evaluation.bytes
-    bpb = loss.value * evaluation.targets.numel() / length / math.log(2) if length else None
+    row |= scored(loss, after.scores, row)
     name = str(parent.row.get("id") or f"{parent.name}-{parent.digest[:8]}")
     known = {key: parent.row[key] for key in ("trunk",) if key in parent.row}
     return row | {
         **known,
         "parent": name,
         "tuning": config.method,
-        "status": "ok",
-        "loss": loss.value,
         "loss_se": loss.se if math.isfinite(loss.se) else None,
-        "bpb": bpb,
-        "eval_clusters": loss.clusters,
     }
