@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 
 import pytest
 import typer
@@ -14,14 +17,39 @@ from typer.testing import CliRunner
 
 from bitlaw import Store, read_runs, write_runs
 from bitlaw.cli.judge import VERBS
-from bitlaw.cli.main import app
+from bitlaw.cli.main import app, main
 
 GOOD = "id,params,tokens,loss\n"
 
 
-def bitlaw(*arguments, cwd=None):
-    command = [sys.executable, "-W", "error", "-m", "bitlaw", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+def bitlaw(*arguments, cwd="."):
+    """The command line in this process, as a start takes seconds: exit code, output and errors."""
+    out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["bitlaw", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        finally:
+            logging.root.handlers[:] = handlers
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def test_it_is_a_process_of_its_own():
+    """As `python -m bitlaw`, with warnings as errors: what it prints, says and ends with is as in this process."""
+    for arguments in (["plan", "--law", "kumar-2024", "--budget", "1e22"], ["fit", "absent.csv"]):
+        command = [sys.executable, "-W", "error", "-m", "bitlaw", *arguments]
+        done, here = subprocess.run(command, capture_output=True, text=True), bitlaw(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
+def test_help_is_there_at_once():
+    """Rooms are read when a verb needs them, so that --help and completion do not wait for libraries."""
+    code = "import sys, bitlaw.cli.main; print(*sorted({'polars', 'numpy', 'torch', 'sympy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_plan_needs_no_training():

@@ -108,11 +108,9 @@ def test_rows_say_where_they_come_from(finished):
 def test_a_second_run_trains_nothing_and_says_the_same(small, finished):
     folder, outcome = finished
     before = rows(folder)
-    began = time.perf_counter()
     again = run_study(read_study(str(small)), folder)
     assert rows(folder) == before
     assert again.fit.values == outcome.fit.values
-    assert time.perf_counter() - began < 60
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from typing import Any
 import polars as pl
 
 from bitlaw import Runs, Store, read_runs, write_runs
+from bitlaw.lab.model import load_model, save_model
 
 HERE = Path(__file__).parent
+MODELS = HERE / "models"  # ends of 16-bit trunks, under 20 MB in all
 BUNDLE = HERE.parents[1] / "src" / "bitlaw" / "datasets"  # what the package carries
 STAGES = {
     "core": ("small", "large", "noise"),
@@ -52,8 +56,30 @@ def published() -> dict[str, list[dict[str, Any]]]:
 
 
 def restore(sweep: str) -> None:
-    """Put the rows that were published into a sweep's store; ids that are there are left as they are."""
-    Store(folder(sweep) / "runs.sqlite").add(published().get(sweep, []))
+    """Put the rows that were published into a sweep's store; ids that are there are left as they are.
+
+    Trunks that should have left models which are not there are trained again, and their rows take the place of those.
+    """
+    rows = published().get(sweep, [])
+    if tomllib.loads((HERE / f"{sweep}.toml").read_text())["sweep"].get("keep_models"):
+        lost = {row["trunk"] for row in rows if wide(row) and not (MODELS / row["id"]).exists()}
+        rows = [row for row in rows if row["trunk"] not in lost]
+    Store(folder(sweep) / "runs.sqlite").add(rows)
+
+
+def wide(row: dict[str, Any]) -> bool:
+    """Whether a row is of the end of a 16-bit trunk."""
+    formats = {row[name] for name in row if name.endswith("_format")}
+    return row["status"] == "ok" and row["parent"] is None and formats <= {"bf16", None}
+
+
+def keep_models(sweep: str) -> None:
+    """Publish the ends of 16-bit trunks as bf16 safetensors; those of low precision stay where the sweep put them."""
+    for place in sorted((folder(sweep) / "models").glob("*")):
+        if place.suffix != ".tmp" and not (MODELS / place.name).exists():
+            loaded = load_model(place)
+            if not loaded.scheme.quantized:
+                save_model(replace(loaded, model=loaded.model.bfloat16()), MODELS / place.name)
 
 
 def export() -> None:
@@ -62,6 +88,7 @@ def export() -> None:
     for sweep in SWEEPS:
         if (folder(sweep) / "runs.sqlite").exists():
             rows |= {row["id"]: (sweep, row) for row in read_runs(folder(sweep)).frame.to_dicts()}
+            keep_models(sweep)
     order = {sweep: place for place, sweep in enumerate(SWEEPS)}
     found = sorted(
         rows.values(), key=lambda r: (order[r[0]], r[1]["params"], r[1]["trunk"], r[1]["tokens"], r[1]["id"])

@@ -43,6 +43,12 @@ def plan(
     other: Annotated[
         list[str] | None, _option(SURE, "Further published constants to ask; repeat it.")
     ] = None,
+    errors: Annotated[
+        Path | None,
+        _option(
+            SURE, "A saved fit of errors on tasks (`bitlaw fit --law gadre-error`): errors are told too."
+        ),
+    ] = None,
     budget: Annotated[str | None, _option(SPEND, 'Training cost, like 1e22 or "1e22 flops".')] = None,
     hours: Annotated[float | None, _option(SPEND, "Budget as hours of all devices.")] = None,
     money: Annotated[float | None, _option(SPEND, "Budget in USD.")] = None,
@@ -186,6 +192,7 @@ def plan(
         "momentum": momentum,
         "batch": batch,
         "steps": steps,
+        "errors": None if errors is None else load_fit(errors),
         "tolerance": tolerance,
     }
     if where and runs is None:

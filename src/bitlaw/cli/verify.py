@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import typer
 
 from ..errors import ConfigError, DataError
@@ -74,6 +73,8 @@ def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
     from ..runs import read_runs
 
     if source == "thousandth":
+        import polars as pl
+
         from ..datasets import thousandth
 
         text = corpus or "package:rfc"  # or package:rust, on which some of it was trained

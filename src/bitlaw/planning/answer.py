@@ -54,6 +54,8 @@ class Option:
         near_optimal: whether its loss is within the plan's tolerance of the best.
         chance: the share of draws in which it is the best of all; NaN without draws.
         bytes: of weights and cache in serving.
+        error: share of wrong answers on tasks that the loss means; NaN where no such fit was given.
+        tokens_per_second: of all sequences, in serving; NaN where no hardware was named.
     """
 
     formats: str
@@ -64,6 +66,8 @@ class Option:
     near_optimal: bool
     chance: float
     bytes: float = math.nan
+    error: float = math.nan
+    tokens_per_second: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -223,8 +227,13 @@ def option_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
     """Choices of formats side by side: a header, and a row for each that is shown."""
     *names, chance = plan.columns
     chances = not all(math.isnan(o.chance) for o in plan.options)
-    served = not all(math.isnan(o.bytes) for o in plan.options)
-    header = ["formats", *names, *([chance] if chances else []), *(["served bytes"] if served else [])]
+    more = {"error": "error", "bytes": "served bytes", "tokens_per_second": "tokens a second"}
+    more = {
+        name: head
+        for name, head in more.items()
+        if any(not math.isnan(getattr(o, name)) for o in plan.options)
+    }
+    header = ["formats", *names, *([chance] if chances else []), *more.values()]
     rows = []
     for o in plan.options[:SHOWN]:
         cells = [
@@ -235,7 +244,7 @@ def option_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
             "yes" if o.near_optimal else "",
         ]
         cells += [f"{o.chance:.0%} of draws"] if chances else []
-        rows.append(cells + ([quantity("bytes", o.bytes)] if served else []))
+        rows.append(cells + [quantity(name, getattr(o, name)) for name in more])
     return header, rows
 
 
@@ -298,6 +307,8 @@ def quantity(name: str, value: float) -> str:
         return format_quantity(value, "bytes")
     if name.endswith("flops"):
         return f"{value:.3g}"
+    if name == "error":
+        return f"{value:.2%}"
     if name in ("money",):
         return f"{value:,.0f} USD" if value >= 100 else f"{value:.3g} USD"
     if name == "hours":

@@ -61,6 +61,7 @@ def plan(
     steps: int | None = None,
     runs: Any = None,
     others: Sequence[Fit | Published | str] = (),
+    errors: Fit | None = None,
     max_bits: float = 16.0,
     interval: float = 0.90,
     tolerance: float = 0.01,
@@ -119,6 +120,7 @@ def plan(
         steps: most steps that are looked at; 1,000 by default.
         runs: the rows of a fit: laws and objectives that fit them about as well are asked too.
         others: further laws to ask.
+        errors: errors on tasks by the loss, like `downstream(runs).curve`: the answers then have an `error`, a share.
         max_bits: most bits considered where bits are free.
         interval: level of the intervals, for laws with draws.
         tolerance: share of the reducible loss (L - E) that counts as near-optimal.

@@ -57,13 +57,14 @@ def decide(search: Search, asked: Question) -> Plan:
     in_draws = None
     if drawn:
         in_draws = listed.in_draws(of_listed) if search.free_bits else draws
-    options = _options(listed, of_listed, in_draws, limit)
+    options = _options(listed, of_listed, in_draws, limit, asked)
     hedge = None if in_draws is None else hedged(listed, of_listed, in_draws)
     notes = [
         *source.notes,
         *_left_out(search, each),
         *remarks(search, found, choice),
         *asked.notes(choice),
+        *_beyond(asked, float(best.loss[0])),
         *_hedging(hedge, tolerance),
     ]
     return Plan(
@@ -79,6 +80,16 @@ def decide(search: Search, asked: Question) -> Plan:
         training=_training(listed, of_listed, hedge, asked.words),
         hedge=hedge,
     )
+
+
+def _beyond(asked: Question, loss: float) -> list[str]:
+    """Say when errors are read off a curve where no row of it was."""
+    if asked.errors is None:
+        return []
+    low, high = asked.errors.ranges.get("loss", (-math.inf, math.inf))
+    if low <= loss <= high:
+        return []
+    return [f"the error is read off beyond its rows, whose losses are from {low:.3f} to {high:.3f}"]
 
 
 def _hedging(hedge: Hedge | None, tolerance: float) -> list[str]:
@@ -177,18 +188,20 @@ def _answers(
     )
 
 
-def _options(search: Search, each: Best, draws: Best | None, limit: float) -> tuple[Option, ...]:
+def _options(
+    search: Search, each: Best, draws: Best | None, limit: float, asked: Question
+) -> tuple[Option, ...]:
     """The best that each choice, or each whole number of free bits, can do, and how often it is the best of them."""
     if len(search.choices) == 1:
         return ()
-    served = search.limits.bytes is not None
+    read = derived(search, asked)
+    names = {"served_bytes": "bytes", "error": "error", "tokens_per_second": "tokens_per_second"}
     won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
     options = []
     for k, choice in enumerate(search.choices):
         if not np.isfinite(each.loss[k]):
             continue
-        size = each.params[k : k + 1]
-        memory = search.limits.memory(size, np.array([choice.bpw]), np.array([choice.kv_bits]))[0]
+        best = each.at(np.array([k]))
         options.append(
             Option(
                 formats=choice.name,
@@ -198,7 +211,7 @@ def _options(search: Search, each: Best, draws: Best | None, limit: float) -> tu
                 loss=float(each.loss[k]),
                 near_optimal=bool(each.loss[k] <= limit),
                 chance=float(np.mean(won == k)) if len(won) else math.nan,
-                bytes=float(memory) if served else math.nan,
+                **{names[name]: float(read[name](best)[0]) for name in names.keys() & read.keys()},
             )
         )
     return tuple(sorted(options, key=lambda o: o.bits if _bits_alone(search) else o.loss))

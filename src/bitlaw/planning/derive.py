@@ -1,4 +1,4 @@
-"""What follows from a size, tokens and formats: epochs, FLOPs, hours, money, bytes, tokens a second."""
+"""What follows from a size, tokens and formats: epochs, errors, FLOPs, hours, money, bytes, tokens a second."""
 
 from __future__ import annotations
 
@@ -31,8 +31,19 @@ def derived(search: Search, asked: Question) -> dict[str, Derived]:
     def held(best: Best) -> Array:
         return limits.memory(best.params, cost("bpw")(best), cost("kv_bits")(best))
 
+    def error(best: Best) -> Array:
+        curve, drawn = asked.errors, len(best.loss) - 1
+        assert curve is not None
+        theta = curve.law.vector(curve.values)[None]
+        if drawn:  # of two fits that know nothing of each other; one without draws has no doubt to add
+            theirs = curve.draws if curve.df > 0 else theta
+            theta = np.concatenate([theta, theirs[np.arange(drawn) % len(theirs)]])
+        return curve.law.compiled.guarded("total", theta, {"loss": best.loss[:, None]})[:, 0]
+
     served = asked.bytes or asked.context or asked.speed
     found: dict[str, Derived] = {"tokens_per_param": lambda best: best.tokens / best.params}
+    if asked.errors is not None:
+        found["error"] = error
     if limits.unique is not None:
         found["epochs"] = lambda best: np.maximum(1.0, best.tokens / (limits.unique or 1.0))
     if asked.loss is not None or asked.served or machine is not None:

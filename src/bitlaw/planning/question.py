@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..errors import ConfigError
+from ..fitting import Fit
 from ..runs import read_runs
 from ..units import format_quantity, parse_quantity
 from .choice import Choice, Formats, Pace, by_bits
@@ -55,6 +56,7 @@ class Question:
     momentum: float | None
     batch: int | None
     steps: int
+    errors: Fit | None
     max_bits: float
     interval: float
     tolerance: float
@@ -123,6 +125,7 @@ class Question:
             momentum=_number(asked["momentum"], "momentum"),
             batch=_whole("batch", asked["batch"]),
             steps=_whole("steps", asked["steps"]) or 1000,
+            errors=_errors(asked["errors"]),
             max_bits=max_bits,
             interval=asked["interval"],
             tolerance=tolerance,
@@ -312,6 +315,14 @@ def _whole(name: str, value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(f"{name} must be a whole number above zero, not {value!r}")
     return value
+
+
+def _errors(fit: Any) -> Fit | None:
+    if fit is not None and not (isinstance(fit, Fit) and fit.law.target == "error"):
+        raise ConfigError(
+            f"errors is a fit of errors on tasks by the loss, like downstream(runs).curve, not {fit!r:.60}"
+        )
+    return fit
 
 
 def _number(value: Any, name: str) -> float | None:
