@@ -20,9 +20,10 @@ from ..view import View
 from .base import Figure
 from .budgets import compute_optimal, isoflop_parabolas, loss_against_bits, loss_against_bytes, plan_options
 from .constants import constant_pair, correlated, profile_likelihoods
+from .gaps import gap_against_ratio, gap_by_schedule, u_curves
 from .judged import law_ranking, predicted_against_measured, residuals_and_influence
 from .losses import isoloss, loss_against_tokens, loss_slices, loss_surface
-from .precision import effective_parameters, gap_against_ratio, u_curves
+from .precision import effective_parameters
 from .tasks import error_against_loss
 from .training import learning_curves, reliability_diagram, sweep_progress
 
