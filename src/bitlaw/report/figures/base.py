@@ -104,9 +104,9 @@ def above(count: int) -> str:
     return f" {count} rows lie above the frame." if count else ""
 
 
-def thinned(fit: Fit) -> Fit:
+def thinned(fit: Fit, most: int = DRAWN) -> Fit:
     """The fit with fewer draws, where each of them costs an optimisation: enough for what an eye can see."""
-    return replace(fit, draws=fit.draws[:DRAWN])
+    return replace(fit, draws=fit.draws[:most])
 
 
 def loss_label(view: View) -> str:
