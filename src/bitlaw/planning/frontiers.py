@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, LawError
 from ..fitting import Fit
@@ -13,9 +14,10 @@ from ..laws import Published
 from .choice import chosen, tied
 from .limits import Array, Limits
 from .optimum import AMOUNTS, Best, Search
-from .search import QUICK
+from .search import FINE
 from .source import Source
 
+ROUNDS = 8  # of the search: five digits at least, more than a figure shows
 NAMES = ("bits", "params", "tokens", "loss")
 NEAR_END = 1.0  # e-folds from the most tokens that are searched, within which an optimum is none
 
@@ -52,11 +54,10 @@ def frontier(
     source = Source.of(law, interval)
     free = "bits" if source.reads_bits else ""
     choices = tied(source.law, [16.0]) if free else chosen(source.law, None, None)
-    found = []
-    for flops in budgets:
-        search = Search(source, choices, Limits(flops=flops, params=params), free)
-        found.append(search.best(source.theta, _first(source), QUICK))
-    return _ends(found, source, interval)
+    each = np.repeat(np.asarray(budgets, dtype=float), len(source.theta))
+    search = Search(source, choices, Limits(flops=each, params=params), free)
+    theta = np.tile(source.theta, (len(budgets), 1))
+    return _ends(search.best(theta, _first(len(each)), ROUNDS), len(budgets), source, interval)
 
 
 def serving_frontier(
@@ -90,38 +91,37 @@ def serving_frontier(
         raise LawError(f"{source.law.name} has no gap by bits after training; take a law like kumar-unified")
     if not {"params", "tokens"} <= set(source.law.columns) or source.law.loss == 0:
         raise ConfigError(f"{source.law.name} has no loss by size and tokens; take a law like kumar-unified")
-    choices, found = chosen(source.law, None, None), []
-    for cost in budgets:
-        search = Search(source, choices, Limits(token_flops=cost / 8), "post_bits")  # 2 N P / 16
-        first = search.best(source.theta[:1], np.zeros(1, dtype=np.int64))
-        best = first
-        if source.drawn:
-            start = np.repeat(first.place, len(source.theta) - 1, axis=0)
-            drawn = search.best(source.theta[1:], _first(source)[1:], QUICK, start=start)
-            best = Best(
-                *(
-                    np.concatenate(pair)
-                    for pair in zip(vars(first).values(), vars(drawn).values(), strict=True)
-                )
-            )
-        endless = np.log(best.tokens / best.params) > AMOUNTS / 2 - NEAR_END
-        found.append(replace(best, tokens=np.where(endless, np.nan, best.tokens)))
-    return _ends(found, source, interval)
+    choices = chosen(source.law, None, None)
+    costs = np.asarray(budgets, dtype=float) / 8  # a token takes 2 N P / 16 FLOPs of 16 bits
+    start = np.empty((0, 0))
+    for theta, rounds in (
+        (source.theta[:1], FINE),
+        (source.theta, ROUNDS),
+    ):  # draws begin where the estimates end
+        each = np.repeat(costs, len(theta))
+        search = Search(source, choices, Limits(token_flops=each), "post_bits")
+        begin = np.repeat(start, len(theta), axis=0) if start.size else None
+        best = search.best(np.tile(theta, (len(costs), 1)), _first(len(each)), rounds, start=begin)
+        start = best.place
+    endless = np.log(best.tokens / best.params) > AMOUNTS / 2 - NEAR_END
+    best = replace(best, tokens=np.where(endless, np.nan, best.tokens))
+    return _ends(best, len(costs), source, interval)
 
 
-def _first(source: Source) -> np.ndarray:
-    """The only choice, for the estimate and each draw."""
-    return np.zeros(len(source.theta), dtype=np.int64)
+def _first(count: int) -> NDArray[np.int64]:
+    """The only choice, many times."""
+    return np.zeros(count, dtype=np.int64)
 
 
-def _ends(found: Sequence[Best], source: Source, interval: float) -> dict[str, Array]:
+def _ends(best: Best, budgets: int, source: Source, interval: float) -> dict[str, Array]:
     """Values at the estimate, and the ends of their intervals over draws (budgets, 3)."""
     tail = (1 - interval) / 2
-    out: dict[str, list[list[float]]] = {name: [] for name in NAMES}
-    for best in found:
-        for name, rows in out.items():
-            values = getattr(best, name)
-            known = values[1:][np.isfinite(values[1:])]
-            ends = np.quantile(known, [tail, 1 - tail]).tolist() if len(known) else [np.nan] * 2
-            rows.append([float(values[0]), *ends])
-    return {name: np.array(rows) for name, rows in out.items()}
+    out = {}
+    for name in NAMES:
+        values = getattr(best, name).reshape(budgets, -1)
+        ends = np.full((budgets, 2), np.nan)
+        if source.drawn:
+            known = np.isfinite(values[:, 1:]).any(axis=1)
+            ends[known] = np.nanquantile(values[known, 1:], [tail, 1 - tail], axis=1).T
+        out[name] = np.column_stack([values[:, 0], ends])
+    return out

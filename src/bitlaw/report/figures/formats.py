@@ -129,7 +129,7 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
     )
     if not known.height:
         raise NothingToDraw(
-            "no run of several parts in low precision has runs of each of them alone, of its size and tokens; train them"
+            "no run of several parts in low precision has runs of each part alone, of its size and tokens; train them"
         )
     names = [
         pl.when(pl.col(f"{part}_bits") < UNQUANTIZED).then(
@@ -223,11 +223,11 @@ def _compared(
             "rows have one family of formats; train some in floats, blocks, or another granularity"
         )
     marks: list[Mark] = [Rule(y=1.0)]
-    beyond, runs, most = 0, 0, 16.0
+    beyond, runs, highest = 0, 0, 1.0
     for k, (label, rows) in enumerate(found):
         part = next((p for p in parts if label.startswith(PARTS[p])), parts[0])
         rows = rows.with_columns(pl.Series("factor", measured_factors(view, rows)))
-        beyond += rows.filter(~(pl.col("factor") <= MOST).fill_nan(False)).height
+        beyond += rows.filter(~(pl.col("factor") <= MOST)).height
         runs += rows.height
         each = rows.filter(pl.col("factor").is_not_nan() & (pl.col("factor") <= MOST))
         each = each.group_by(f"{part}_format", f"{part}_bits").agg(
@@ -238,6 +238,7 @@ def _compared(
             continue
         x = each[f"{part}_bits"].to_numpy() + APART * (k - len(found) / 2)
         y, error = each["factor"].to_numpy(), (each["sd"].fill_null(0) / each["len"].sqrt()).to_numpy()
+        highest = max(highest, float((y + error).max()))
         texts = [
             f"{row[f'{part}_format']}\n{label}\n{row['factor']:.3f}, mean of {row['len']} runs"
             for row in each.iter_rows(named=True)
@@ -249,17 +250,17 @@ def _compared(
     for part in parts:
         if f"{part}_bits" not in view.fit.law.columns:
             continue
-        grid = np.linspace(2.0, most, 2 * CURVE)
+        grid = np.linspace(2.0, 16.0, 2 * CURVE)
         curve, low, high = law_factor(view, part, grid)
         marks[1:1] = [Band(grid, low, high, "", None), Line(grid, curve, "fitted law", None)]
     return Chart(
         name,
         title,
-        f"Marks: means over the sizes and tokens of the runs in a format, n = {runs} runs, against the fitted 16-bit loss; "
-        f"bars: one standard error. {said}{unseen(beyond)} Grey: the law, by bits alone, {interval(view.fit)}. "
+        f"Marks: means over the sizes and tokens of a format's runs, n = {runs}, against the fitted 16-bit loss; bars: "
+        f"one standard error. {said}{unseen(beyond)} Grey: the law, by bits alone, {interval(view.fit)}. "
         f"{evidence(view)}.",
         Axis("bits of a number, sign included", ticks=(2, 3, 4, 5, 6, 8, 12, 16)),
-        Axis("effective / actual parameters", low=0, high=MOST),
+        Axis("effective / actual parameters", low=0, high=min(MOST, max(1.1, 1.1 * highest))),
         tuple(marks),
         legend="family",
     )

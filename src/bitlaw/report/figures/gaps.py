@@ -14,6 +14,7 @@ from ...runs import Runs
 from ...units import format_quantity
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points
 from ..style import STAR, SYMBOLS, marker
+from ..ticks import Scale
 from ..view import UNQUANTISED, View
 from .base import (
     CURVE,
@@ -39,6 +40,7 @@ RECIPE = pl.concat_str(
     pl.col("post_recipe").str.replace(r"^\S+ ?", ""), "method", separator=" ", ignore_nulls=True
 ).replace("", None)
 MOST_BITS = 6  # beyond which a gap is not seen beside the loss
+SMALL = 1e-3  # nats: where a gap is below it, the axis is linear near zero
 LEAST_BITS = 3  # of those that schedules are compared at, where rows have as many
 
 
@@ -117,10 +119,12 @@ def gap_against_ratio(
         said += "The fit is of the rows of all methods. "
     if len(recipes) > 1:
         said += f"The gaps mix {len(recipes)} recipes: {', '.join(recipes[:FEW])}{', ...' * (len(recipes) > FEW)}. "
-    by = f" by {method.upper()} (one marker per size)" if method else " (one marker per size)"
+    title = "What quantising the weights after training costs (one marker per size)"
+    if method:
+        title = f"Gap after quantising the weights by {method.upper()} (one marker per size)"
     return Chart(
         "gap-against-tokens-per-parameter" + slug(method, schedule),
-        f"What quantising the weights after training costs{by}",
+        title,
         f"{said}n = {rows.height} gaps; {named}. The vertical axis is linear near zero, so negative gaps show.",
         Axis(f"{token_label(rows)} per parameter", "log"),
         Axis(f"gap after quantisation, {loss_unit(rows)}", "symlog", linear_below=max(1e-3, smallest)),
@@ -154,7 +158,7 @@ def gap_by_schedule(
     rows = rows.with_columns(schedules(rows).alias("way"))
     if rows["way"].n_unique() < 2:
         raise NothingToDraw("models of one schedule were quantised; train some with another")
-    method = method or (by_count(rows, "method") or [None])[0]
+    method = method or next(iter(by_count(view.quantized, "method")), None)
     rows = of_method(rows, method)
     shared = rows.group_by("post_bits").agg(pl.col("way").n_unique(), pl.len())
     shared = shared.with_columns(few=pl.col("post_bits") < LEAST_BITS)
@@ -188,6 +192,7 @@ def gap_by_schedule(
         f"{marker(j, SYMBOLS)} {format_quantity(size)}" for j, size in enumerate(sizes[:MARKED])
     )
     by = f" by {method.upper()}" if method else ""
+    scale: Scale = "log" if float(rows["gap"].to_numpy().min()) > SMALL else "symlog"
     return Chart(
         "gap-by-schedule" + slug(method if bits is None else None),
         f"Gap at {at:g} bits{by}, by schedule of training (one marker per size)",
@@ -195,7 +200,7 @@ def gap_by_schedule(
         f"one; lines: means over rows of one size, tokens and schedule. n = {rows.height} gaps of "
         f"{rows['trunk'].n_unique()} trunks; {named}.",
         Axis(f"{token_label(rows)} per parameter", "log"),
-        Axis(f"gap after quantisation, {loss_unit(rows)}", "symlog", linear_below=1e-3),
+        Axis(f"gap after quantisation, {loss_unit(rows)}", scale),
         tuple(marks),
         legend="schedule",
     )
@@ -273,11 +278,11 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None, method: s
             tokens, loss = _lowest(view, row, bits, grid[least - 1], grid[least + 1])
             text = f"{label}\ncritical tokens {format_quantity(tokens)}\nloss {loss:.4f}"
             marks.append(Points([tokens], [loss], "critical tokens", k, STAR, hover=[text]))
-    by = f" by {method.upper()}" if method else ""
+    what = f"{method.upper()} of" if method else "quantising"
     left = f" {' and '.join(worse)}: above the frame." if worse else ""
     return Chart(
         "u-curves" + slug(method),
-        f"Loss after quantising {format_quantity(size, 'params')}{by}, by bits (stars: more tokens hurt from here)",
+        f"Loss after {what} {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
         "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
         f"{interval(fit)}.{left} {evidence(view)}.",
         Axis(token_label(rows), "log", "prefix"),

@@ -34,8 +34,8 @@ WIDTHS = 3  # of a group, at least
 GROUPS = 4  # that are drawn
 PURE = (16.0, 32.0)  # bits that an unquantised row may count as: it was trained in either, or both
 SIZES = 3  # whose best bits are drawn
-BUDGETS = 7
-SERVED = 60  # of the draws, where size, tokens and bits are all free
+BUDGETS = 6
+FEW = 60  # of the draws, for each of several sizes, or where size, tokens and bits are all free
 
 
 @Figure
@@ -65,7 +65,7 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
     for k, (low, rows) in enumerate(groups):
         held = float(np.exp(rows.select((pl.col("params") * pl.col("width")).log().mean()).item()))
         tokens = float(rows["tokens"].to_numpy().mean())
-        label = f"{format_quantity(held / 8, 'bytes')}, {format_quantity(tokens, 'tokens')}, {' '.join(low)}"
+        label = f"{format_quantity(held / 8, 'bytes')} of weights, {format_quantity(tokens, 'tokens')}; {', '.join(low)}"
         parts = [part for part in low if f"{part}_bits" in fit.law.columns]
         if parts:
             ends = rows["width"].to_numpy()
@@ -97,7 +97,6 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
         Axis("bits in training", "log", ticks=tuple(shown), names=names),
         Axis(loss_label(view)),
         tuple(marks),
-        legend="weights, tokens, parts",
     )
 
 
@@ -168,7 +167,7 @@ def best_bits_against_tokens(fit: Fit, runs: Runs | View, sizes: Sequence[float]
     chosen = seen[np.unique([0, len(seen) // 2, -1 % len(seen)])] if sizes is None else np.array(sizes)
     least, most = float(rows["tokens"].to_numpy().min()), float(rows["tokens"].to_numpy().max())
     tokens = np.geomspace(least, 30 * most, BUDGETS)
-    few, marks = thinned(fit), [Rule(x=most, text="most tokens of the rows")]
+    few, marks = thinned(fit, FEW), [Rule(x=most, text="most tokens of the rows")]
     for k, size in enumerate(chosen[:SIZES]):
         try:
             best = frontier(few, (6 * size * tokens).tolist(), fit.level, params=float(size))
@@ -210,7 +209,7 @@ def serving_optimal(fit: Fit, runs: Runs | View) -> Chart:
     if not len(sizes) or fit.law.gap == 0:
         raise NothingToDraw(f"{fit.law.name} has no gap by bits, or rows no size")
     budgets = np.geomspace(2 * sizes.min(), 160 * sizes.max(), BUDGETS)
-    few = thinned(fit, SERVED)
+    few = thinned(fit, FEW)
     try:
         best = serving_frontier(few, budgets.tolist(), fit.level)
     except (LawError, ConfigError) as error:

@@ -184,8 +184,8 @@ def gap_against_training_bits(
     return Chart(
         "gap-against-training-bits",
         f"Gap{by} by bits of training: {format_quantity(size, 'params')} on {format_quantity(data, 'tokens')}",
-        f"Marks: single rows, those trained unquantised at 16. {said}n = {rows.height} gaps. The vertical axis is linear "
-        f"near zero, so negative gaps show.",
+        f"Marks: single rows, those trained unquantised at 16. {said}n = {rows.height} gaps. The vertical axis "
+        "is linear near zero, so negative gaps show.",
         Axis("bits of the weights in training", ticks=(2, 3, 4, 6, 8, 10, 12, 16)),
         Axis(f"gap after quantisation, {loss_unit(rows)}", "symlog", linear_below=max(1e-3, smallest)),
         tuple(marks),
@@ -265,7 +265,6 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
         x_axis,
         Axis("predicted / measured gap", "log"),
         tuple(marks),
-        legend="law",
     )
 
 
