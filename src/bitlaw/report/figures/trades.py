@@ -65,7 +65,8 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
     for k, (low, rows) in enumerate(groups):
         held = float(np.exp(rows.select((pl.col("params") * pl.col("width")).log().mean()).item()))
         tokens = float(rows["tokens"].to_numpy().mean())
-        label = f"{format_quantity(held / 8, 'bytes')} of weights, {format_quantity(tokens, 'tokens')}; {', '.join(low)}"
+        size = f"{format_quantity(held / 8, 'bytes')} of weights"
+        label = f"{size}, {format_quantity(tokens, 'tokens')}; {', '.join(low)}"
         parts = [part for part in low if f"{part}_bits" in fit.law.columns]
         if parts:
             ends = rows["width"].to_numpy()
@@ -112,19 +113,18 @@ def _groups(rows: pl.DataFrame) -> list[tuple[tuple[str, ...], pl.DataFrame]]:
     pure, found = kinds.pop((), []), []
     for low, places in kinds.items():
         one = rows[places].with_columns(pl.col(f"{low[0]}_bits").alias("width"))
-        whole = [rows[pure].with_columns(pl.lit(width).alias("width")) for width in PURE]
-        every = pl.concat([one, *whole]).with_columns((pl.col("params") * pl.col("width")).alias("held"))
-        left = every.sort("tokens", "held", descending=True)
-        for anchor in one.sort("tokens", descending=True).iter_rows(named=True):
-            near = (pl.col("tokens") / anchor["tokens"] - 1).abs() < ALIKE
-            equal = (pl.col("held") / (anchor["params"] * anchor["width"]) - 1).abs() < ALIKE
-            group = left.filter(near & equal)
-            if (
-                group["width"].n_unique() >= WIDTHS
-                and group.filter(pl.col("width") != PURE[1])["width"].n_unique() > 1
-            ):
-                found.append((low, group))
-                left = left.filter(~(near & equal))
+        every = pl.concat([one, *(rows[pure].with_columns(pl.lit(width).alias("width")) for width in PURE)])
+        width, tokens = every["width"].to_numpy(), every["tokens"].to_numpy()
+        held, left = every["params"].to_numpy() * width, np.ones(every.height, dtype=bool)
+        for anchor in np.argsort(-tokens[: one.height], kind="stable"):
+            alike = (
+                (np.abs(held / held[anchor] - 1) < ALIKE)
+                & (np.abs(tokens / tokens[anchor] - 1) < ALIKE)
+                & left
+            )
+            if len(np.unique(width[alike])) >= WIDTHS:
+                found.append((low, every.filter(pl.Series(alike)).sort("width")))
+                left &= ~alike
     found.sort(key=lambda pair: (-pair[1]["width"].n_unique(), -float(pair[1]["tokens"].to_numpy().max())))
     return found[:GROUPS]
 
