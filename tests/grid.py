@@ -23,7 +23,7 @@ CELLS: list[dict[str, str]] = [
     {},
     *({"w": f"int{b} channel"} for b in (3, 4, 5, 6, 8, 10, 12)),
     *({"a": f"int{b} tensor"} for b in (4, 5, 6, 8, 12)),
-    *({"kv": f"int{b} tensor"} for b in (3, 4, 5, 6)),
+    *({"kv": f"int{b} tensor"} for b in (3, 4, 5, 6, 8)),
     {"w": "int4 channel", "a": "int8 tensor"},
     {"w": "int8 channel", "a": "int8 tensor"},
     *(

@@ -22,8 +22,8 @@ from .base import CURVE, Figure, bars, by_count, evidence, hover, interval, loss
 LEAST = 1e-5  # nats: gaps below it are of no consequence, and are counted instead of drawn
 CLEAR = 2.0  # standard errors from zero, beyond which a gap is clearly there
 CATEGORIES = 12  # values of a column that stand beside each other; more of them lie on a scale
-APART = 0.16  # of a category's place, between fits
-SPREAD = 0.05  # of it, over which single rows are strewn
+APART = 0.24  # of a category's place, between fits
+SPREAD, BESIDE = 0.04, 0.05  # of it, over which single rows are strewn, and how far they are from the mean
 
 
 def r2(measured: Array, predicted: Array) -> float:
@@ -231,7 +231,7 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
         places = rows["by"].replace_strict(
             values, [float(j) for j in range(len(values))], return_dtype=pl.Float64
         )
-        x = places.to_numpy() + shift + strewn if listed else rows["by"].to_numpy()
+        x = places.to_numpy() + shift - BESIDE + strewn if listed else rows["by"].to_numpy()
         marks.append(
             Points(
                 x,
@@ -245,12 +245,12 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
             )
         )
         if listed:
-            marks.append(_means(rows, values, shift, label, k, level))
-    names = tuple(_name(value, by) for value in values)
+            marks.append(_means(rows, values, shift + BESIDE, label, k, level))
+    names, said = tuple(_name(value, by) for value in values), _words(by)
     x_axis = (
-        Axis(by.replace("_", " "), ticks=tuple(map(float, range(len(values)))), names=names)
+        Axis(said, ticks=tuple(map(float, range(len(values)))), names=names)
         if listed
-        else Axis(by.replace("_", " "), "log", "prefix")
+        else Axis(said, "log", "prefix")
     )
     means = (
         f"large: geometric means with {percent(level)} confidence by Student's t over trunks. "
@@ -259,7 +259,7 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
     )
     return Chart(
         "gap-residuals" + slug(by.replace("_", "-")),
-        f"Errors of predicted gaps by {by.replace('_', ' ')}",
+        f"Errors of predicted gaps by {said}",
         f"Small marks: single rows, n = {tables[0].height} gaps more than {CLEAR:g} standard errors above zero; {means}"
         f"Root mean square of the log ratio: {', '.join(told)}.",
         x_axis,
@@ -312,6 +312,18 @@ def _means(
         up.append(np.exp(middle + half) - np.exp(middle))
         texts.append(f"{label}\nmean {np.exp(middle):.3f} of {some.height} gaps in {len(means)} trunks")
     return Points(x, y, label, k, k, error=[down, up], hover=texts)
+
+
+def _words(column: str) -> str:
+    """A column as an axis is labelled."""
+    part = column.removesuffix("_bits")
+    if column == "post_bits":
+        return "bits after training"
+    return (
+        f"bits of the {TRAINED_PARTS[part]} in training"
+        if part in TRAINED_PARTS
+        else column.replace("_", " ")
+    )
 
 
 def _name(value: object, by: str) -> str:
