@@ -10,7 +10,7 @@ import polars as pl
 from ...fitting import Fit
 from ...fitting.objective import student_quantile
 from ...fitting.rows import clusters
-from ...formats import UNQUANTIZED, parse_format
+from ...formats import UNQUANTIZED, layout, parse_format
 from ...formats.catalogue import KUMAR_FLOATS
 from ...formats.grid import Float, Microscaled, Uniform
 from ...laws.terms import PARTS
@@ -151,12 +151,16 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
         label = setting if k < SETTINGS else "others"
         marks.append(Points(x, y, label, k, k, hover=hover(some), ids=some["id"].to_list(), hollow=k >= 8))
     logs = known.with_columns((pl.col("factor") / pl.col("product")).log().alias("log"))
-    means = logs.group_by("cluster").agg(pl.col("log").mean())["log"].to_numpy()
-    said = f"Measured over product: {np.exp(means.mean()):.3f} in the geometric mean"
-    if len(means) > 1:
-        half = student_quantile(len(means) - 1, (1 + fit.level) / 2) * means.std(ddof=1) / np.sqrt(len(means))
-        first, last = np.exp([means.mean() - half, means.mean() + half])
-        said += f", {percent(fit.level)} confidence {first:.3f} to {last:.3f} by Student's t over {len(means)} trunks"
+    middles = logs.group_by("cluster").agg(pl.col("log").mean())["log"].to_numpy()
+    said = f"Measured over product: {np.exp(middles.mean()):.3f} in the geometric mean"
+    if len(middles) > 1:
+        half = (
+            student_quantile(len(middles) - 1, (1 + fit.level) / 2)
+            * middles.std(ddof=1)
+            / np.sqrt(len(middles))
+        )
+        first, last = np.exp([middles.mean() - half, middles.mean() + half])
+        said += f", {percent(fit.level)} confidence {first:.3f} to {last:.3f} by Student's t over {len(middles)} trunks"
     left = mixed.height - known.height
     lost = f" {left} runs have no runs of each part alone, or no loss that a size comes to." if left else ""
     return Chart(
@@ -183,8 +187,8 @@ def _families(rows: pl.DataFrame, part: str) -> list[tuple[str, pl.DataFrame]]:
     tests: list[tuple[str, Callable[[str], bool]]] = [
         ("integers", lambda name: name.startswith("int")),
         ("the paper's floats", lambda name: name in KUMAR_FLOATS.values()),
-        ("ExM3", lambda name: isinstance(names[name], Float) and names[name].mantissa == 3),
-        ("E3Mx", lambda name: isinstance(names[name], Float) and names[name].exponent == 3),
+        ("ExM3", lambda name: isinstance(names[name], Float) and layout(names[name])[1] == 3),
+        ("E3Mx", lambda name: isinstance(names[name], Float) and layout(names[name])[0] == 3),
         ("blocks", lambda name: isinstance(names[name], Microscaled)),
     ]
     found, taken = [], set()

@@ -61,7 +61,8 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
             "no three bit widths have equal parameters times bits and tokens; train such a group"
         )
     marks: list[Mark] = []
-    said, ticks = [], {}
+    said: list[str] = []
+    ticks: dict[float, set[str]] = {}
     for k, (low, rows) in enumerate(groups):
         held = float(np.exp(rows.select((pl.col("params") * pl.col("width")).log().mean()).item()))
         tokens = float(rows["tokens"].to_numpy().mean())
@@ -72,7 +73,7 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
             ends = rows["width"].to_numpy()
             grid = np.geomspace(ends.min() / 1.15, ends.max() * 1.1, CURVE)
             swap = {f"{part}_bits": grid for part in parts} | {"params": held / grid}
-            curve, least, most = view.curve(rows.row(0, named=True), **swap)
+            curve, least, most = view.curve(rows.row(0, named=True), "total", **swap)
             marks += [Band(grid, least, most, label, k), Line(grid, curve, label, k)]
         marks += marks_of(view, rows, "width", label, k)
         best = rows.sort("measured").row(0, named=True)
@@ -87,7 +88,7 @@ def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
     names = tuple(f"{bits:g}: {', '.join(sorted(ticks[bits]))}" for bits in shown)
     line = (
         f" Lines and bands: the fitted law at these bits, {interval(fit)}."
-        if len(marks) > len(groups)
+        if any(isinstance(mark, Line) for mark in marks)
         else ""
     )
     return Chart(
@@ -167,7 +168,8 @@ def best_bits_against_tokens(fit: Fit, runs: Runs | View, sizes: Sequence[float]
     chosen = seen[np.unique([0, len(seen) // 2, -1 % len(seen)])] if sizes is None else np.array(sizes)
     least, most = float(rows["tokens"].to_numpy().min()), float(rows["tokens"].to_numpy().max())
     tokens = np.geomspace(least, 30 * most, BUDGETS)
-    few, marks = thinned(fit, FEW), [Rule(x=most, text="most tokens of the rows")]
+    few = thinned(fit, FEW)
+    marks: list[Mark] = [Rule(x=most, text="most tokens of the rows")]
     for k, size in enumerate(chosen[:SIZES]):
         try:
             best = frontier(few, (6 * size * tokens).tolist(), fit.level, params=float(size))
