@@ -62,8 +62,8 @@ LAB = {
     "model": {"precision", "corpus"},
     "train": {"precision", "corpus", "model"},
     "quantize": {"precision", "corpus", "model", "train"},
-    "decode": {"precision", "corpus", "model", "train"},
-    "tasks": {"precision", "corpus", "model", "train"},
+    "decode": {"precision", "corpus", "model", "train", "quantize"},
+    "tasks": {"precision", "corpus", "model", "train", "quantize", "decode"},
     "dynamics": {"precision", "corpus", "model", "train"},
     "sweep": {"precision", "corpus", "model", "train", "quantize", "decode", "tasks", "dynamics"},
 }

@@ -34,7 +34,7 @@ from bitlaw.lab.decode import (
 )
 from bitlaw.lab.model import KVCache, Loaded, Transformer, load_model, save_model
 from bitlaw.lab.precision import apply_scheme, fake_quantize, static_scales
-from bitlaw.lab.precision.static import StaticQuantize, unsteady
+from bitlaw.lab.precision.static import StaticQuantize, uncacheable
 from bitlaw.lab.quantize import quantize_parts
 from bitlaw.lab.train import TrunkConfig, train_trunk
 from bitlaw.shapes import Shape
@@ -145,7 +145,7 @@ def test_scales_of_many_tokens_are_refused_until_they_are_found(scheme, precise,
     with pytest.raises(ConfigError, match=r"so that no cache holds .* try .* token'"):
         Decoder(low, 256)
     fixed = static_scales(low, shown)
-    assert list(unsteady(low)) and not list(unsteady(fixed))  # a copy, and the model as it was
+    assert list(uncacheable(low)) and not list(uncacheable(fixed))  # a copy, and the model as it was
     decoder = Decoder(fixed, 256)
     assert (in_pieces(decoder, text) - whole(decoder, text)).abs().max() < 1e-9
 
@@ -438,7 +438,7 @@ def test_models_of_transformers_read_on_too(family, tmp_path):
         Decoder(low, 320)
     decoder = Decoder(static_scales(low, text), 320)
     assert (in_pieces(decoder, text) - whole(decoder, text)).abs().max() < 1e-5
-    assert len({block.cached_k.step for block in decoder.model.blocks}) == 2  # each layer has its own
+    assert len({block.cached_k.width for block in decoder.model.blocks}) == 2  # each layer has its own
 
 
 def test_the_likeliest_text_is_that_of_transformers(tmp_path):

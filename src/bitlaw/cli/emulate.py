@@ -110,16 +110,13 @@ def emulate(
         read = [encode(tuned, words) for words in begun]
         more = None if continuation is None else encode(tuned, continuation, special=False)
         ends = frozenset(number_of(tuned, words) for words in stop) if stop else ends_of(tuned)
-        limits = {folder: None if beyond else limit_of(model) for folder, model in loaded.items()}
-        lowest = min((limit for limit in limits.values() if limit is not None), default=None)
+        lowest = None if beyond else min(map(limit_of, loaded.values()))
         tokens = tokens or room(read, lowest)
         check(read, tokens if more is None else len(more), lowest, seed)
         tell("putting them into their formats")
         made = {}
         for folder, scheme in dict.fromkeys(ways):
-            made[folder, scheme] = source_of(
-                loaded[folder], limits[folder], scheme, method, text, calibration_tokens
-            )
+            made[folder, scheme] = source_of(loaded[folder], beyond, scheme, method, text, calibration_tokens)
         sources: list[Source] = [made[way][0] for way in ways]
         target = emulated(*sources, beta=beta, amplify=amplify, nucleus=nucleus)
     formats = {

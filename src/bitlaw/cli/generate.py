@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError, DataError, nearest
+from ..errors import ConfigError, DataError
 from ..shell import printable
 from .common import CorpusOption, JsonFlag, print_json, working
 from .sweep import DeviceOption
@@ -106,7 +105,7 @@ def generate(
         tokens = tokens or room(read, limit)
         check(read, tokens, limit, seed, batch)
         tell("putting it into its formats")
-        source, formats, notes = source_of(loaded, limit, scheme, method, text, calibration_tokens)
+        source, formats, notes = source_of(loaded, beyond, scheme, method, text, calibration_tokens)
     for note in notes:
         print(note, file=sys.stderr)
     told = Teller(loaded, begun, read, ends, quiet=json_)
@@ -142,26 +141,13 @@ def prompts_of(given: list[str] | None, path: Path | None) -> list[str]:
 
 
 def source_of(
-    loaded: Loaded, limit: int | None, scheme: str | None, method: str, text: str | None, tokens: int
+    loaded: Loaded, beyond: bool, scheme: str | None, method: str, text: str | None, tokens: int
 ) -> tuple[Decoder, str, list[str]]:
     """A model in its formats, ready to read on, the scheme that these are, and what is to be said of these."""
     from ..formats import Scheme
     from ..lab.corpus import read_corpus, spread_windows
-    from ..lab.decode import Decoder
-    from ..lab.precision import static_scales
-    from ..lab.precision.static import unsteady
-    from ..lab.quantize import METHODS, quantize_parts
+    from ..lab.decode import Decoder, in_formats
     from ..lab.sweep.folders import encoded
-
-    asked = Scheme() if scheme is None else Scheme.parse(scheme)
-    if method not in METHODS:
-        raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
-    kept, rest = replace(loaded.scheme, w=Scheme().w), replace(asked, w=Scheme().w)
-    if kept.quantized and rest.quantized:
-        raise DataError(
-            f"{loaded.name} rounds {kept.name} while it runs already; name the folder of the model that it was made "
-            f"from, or leave {rest.name} out of --scheme"
-        )
 
     @cache
     def windows() -> tuple[Tensor, str]:
@@ -169,20 +155,16 @@ def source_of(
         found = spread_windows(encoded(loaded, corpus.calibration), tokens, loaded.seq_len)
         return found.inputs.to(next(loaded.model.parameters()).device), corpus.name
 
-    model = loaded.model
-    if asked.quantized:
-        calibration = windows()[0] if method != "rtn" and asked.w.quantized else None
-        model = quantize_parts(model, asked, method if asked.w.quantized else "rtn", calibration)
+    asked = Scheme() if scheme is None else Scheme.parse(scheme)
+    made, recipes = in_formats(loaded, asked, method, lambda: windows()[0])
     notes = []
-    if recipes := {str(recipe) for _, recipe in unsteady(model)}:
+    if recipes:
         shown, name = windows()
-        model = static_scales(model, shown)
         notes.append(
-            f"The scales of {' and '.join(sorted(recipes))} were found on {shown.numel():,} tokens of {name}, and "
-            "stay; --text names another text."
+            f"The scales of {' and '.join(sorted(map(str, recipes)))} were found on {shown.numel():,} tokens of "
+            f"{name}, and stay; --text names another text."
         )
-    both = replace(kept if kept.quantized else rest, w=asked.w if asked.w.quantized else loaded.scheme.w)
-    return Decoder(model, loaded.vocab, loaded.tokenizer, limit), both.name, notes
+    return Decoder.of(made, limited=not beyond), made.scheme.name, notes
 
 
 class Teller:

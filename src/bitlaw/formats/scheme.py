@@ -65,6 +65,11 @@ class Scheme:
         """Whether any part is trained in low precision."""
         return self != Scheme()
 
+    @property
+    def stored(self) -> bool:
+        """Whether weights of any part have no float master copy."""
+        return any(recipe.stored for recipe in (self.w, self.emb, self.head))
+
     @classmethod
     def parse(cls, text: str) -> Scheme:
         """Read parts with bits, or with recipes; parts that are not named stay unquantised.

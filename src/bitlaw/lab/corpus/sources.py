@@ -55,6 +55,16 @@ class Corpus:
     vocab: int = 256
     coder: Any = None
 
+    @classmethod
+    def of(
+        cls, name: str, train: Text, calibration: Text, evaluation: Text, *, coder: Any = None, **about: Any
+    ) -> Corpus:
+        """A corpus with the hash of what is in it; `about` are fields that it is not of."""
+        texts = train, calibration, evaluation
+        digests = b"".join(bytes.fromhex(text.sha256) for text in texts)
+        digests += b"" if coder is None else coder.to_str().encode()
+        return cls(name, *texts, hashlib.sha256(digests).hexdigest(), coder=coder, **about)
+
     @property
     def sides(self) -> dict[str, Text]:
         """The three texts by name."""
@@ -83,13 +93,10 @@ def read_corpus(source: str | None = None, tokenizer: str = "bytes") -> Corpus:
             f"{SMALLEST:,} needed; name a source with more text"
         )
     texts = _split(data, ends, places)
-    digests = b"".join(bytes.fromhex(text.sha256) for text in texts)
     if vocab is None:
-        return Corpus(name, *texts, hashlib.sha256(digests).hexdigest(), copies)
+        return Corpus.of(name, *texts, copies=copies)
     coder = train_bpe(texts[0], vocab)
-    texts = tuple(sides(texts, coder))  # type: ignore[assignment]
-    digests = b"".join(bytes.fromhex(text.sha256) for text in texts) + coder.to_str().encode()
-    return Corpus(name, *texts, hashlib.sha256(digests).hexdigest(), copies, tokenizer, vocab, coder)
+    return Corpus.of(name, *sides(texts, coder), copies=copies, tokenizer=tokenizer, vocab=vocab, coder=coder)
 
 
 def _collect(

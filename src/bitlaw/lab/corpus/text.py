@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,18 @@ class Text:
     tokens: NDArray[Any]
     starts: NDArray[np.int64]
     lengths: NDArray[np.uint16] | None = None
+
+    @classmethod
+    def of(cls, documents: Iterable[bytes]) -> Text:
+        r"""Documents one after the other, as a text of bytes.
+
+        >>> text = Text.of([b"To be\n", b"or not"])
+        >>> text.starts.tolist(), list(text.documents())
+        ([0, 6], [b'To be\n', b'or not'])
+        """
+        data = list(documents)
+        starts = np.cumsum([0, *map(len, data[:-1])])
+        return cls(np.frombuffer(b"".join(data), np.uint8), starts, ONE_EACH)
 
     @cached_property
     def sha256(self) -> str:

@@ -7,6 +7,7 @@ floats. What comes out is what hardware of these formats would say; how fast, it
 from .allocation import Allocation, allocations, first_to_lose
 from .decoder import Decoder, Reading, Session, Source, limit_of, same_tokens
 from .emulation import Delta, Emulated, emulate
+from .formats import in_formats
 from .generate import Continuation, check, generate, stream
 from .lookahead import Costs, Rehearsal, expected_tokens, rehearse
 from .sampling import Sampling, draw
@@ -40,6 +41,7 @@ __all__ = [
     "expected_tokens",
     "first_to_lose",
     "generate",
+    "in_formats",
     "limit_of",
     "log_likelihoods",
     "number_of",

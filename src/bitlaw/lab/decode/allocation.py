@@ -6,7 +6,6 @@ models, over one token or several. Arithmetic is emulated here, so that no clock
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..quantize.evaluate import mean_of_units
 from .decoder import Source, lowest_limit
 from .emulation import emulate
 from .lookahead import MOST, Costs
@@ -31,7 +31,7 @@ class Allocation:
     Attributes:
         bits: of base, reference and tuned, a weight.
         loss: of the continuations, in nats a token.
-        loss_se: its standard error, over texts.
+        loss_se: its standard error, over texts; NaN of one text.
         extra: loss more than with the most bits for all three, on the same tokens.
         extra_se: standard error of that, paired.
         acceptance: mean of sum_y min(p, q), with the tuned model as draft, at the tokens of the continuations.
@@ -131,8 +131,13 @@ def allocations(
         if not found:
             first_T, most = loss_T, sum(size)
         ahead, times = Costs(sum(size), size[2], [sum(size)] * MOST).best(overlap)
-        loss, extra = _mean(loss_T, text_T), _mean(loss_T - first_T, text_T)
-        found.append(Allocation(bits, *loss, *extra, overlap, sum(size), ahead, times * most / sum(size)))
+        loss, extra = mean_of_units(loss_T, text_T), mean_of_units(loss_T - first_T, text_T)
+        found.append(
+            Allocation(
+                bits, loss.value, loss.se, extra.value, extra.se, overlap,
+                sum(size), ahead, times * most / sum(size),
+            )
+        )  # fmt: skip
     return found
 
 
@@ -160,13 +165,3 @@ def first_to_lose(table: Sequence[Allocation]) -> list[tuple[str, float, float]]
             "no model has fewer bits while the others keep theirs; give each two choices or more"
         )
     return sorted(steps, key=lambda step: step[2])
-
-
-def _mean(values_T: Tensor, text_T: Tensor) -> tuple[float, float]:
-    """A mean over tokens, and its standard error with texts as independent units; NaN of one text."""
-    mean = values_T.mean()
-    count = int(text_T.max()) + 1
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, text_T, (values_T - mean).double())
-    if count < 2:
-        return float(mean), math.nan
-    return float(mean), math.sqrt(count / (count - 1) * float(sums.square().sum())) / len(values_T)

@@ -22,7 +22,7 @@ from ...errors import ConfigError, DataError, LabError
 from ..model import KVCache, Loaded
 from ..model.pretrained import Pretrained
 from ..precision import settle
-from ..precision.static import unsteady
+from ..precision.static import uncacheable
 
 AT_ONCE = 128  # tokens of a prompt a pass, as logits of all of them are made
 
@@ -102,7 +102,7 @@ class Decoder:
     """
 
     def __init__(self, model: nn.Module, vocab: int, tokenizer: Any = None, limit: int | None = None) -> None:
-        for name, recipe in unsteady(model):
+        for name, recipe in uncacheable(model):
             what = (
                 "rounds by chance"
                 if recipe.rounding == "stochastic"

@@ -145,9 +145,24 @@ def rounder(
     if isinstance(fmt, Microscaled):
         there, back = block_scales(x, fmt, whole)
         return lambda y: round_values(y * there, fmt, chance).mul_(back)
+    return rounder_by(scales_of(x, dims, recipe), recipe, chance)
+
+
+def scales_of(x: Tensor, dims: tuple[int, ...], recipe: Recipe) -> tuple[Tensor, ...]:
+    """The scale of each group, or step and zero point of a grid that has one; not of blocks, which have two scales."""
+    if isinstance(recipe.format, Uniform) and recipe.format.shifted:
+        return range_of(x, dims, recipe)
+    return (scale_of(x, dims, recipe),)
+
+
+def rounder_by(
+    found: tuple[Tensor, ...], recipe: Recipe, chance: torch.Generator | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Return what rounds tensors by such scales."""
+    fmt = recipe.format
     if isinstance(fmt, Uniform) and fmt.shifted:
-        step, zero = range_of(x, dims, recipe)
+        step, zero = found
         return lambda y: on_range(y, step, zero, fmt, chance)
     assert not isinstance(fmt, Native)
-    scale = scale_of(x, dims, recipe)
+    (scale,) = found
     return lambda y: round_values(y * scale, fmt, chance).div_(scale)

@@ -8,7 +8,6 @@ not have this trouble.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, LabError
-from ...formats import Microscaled, Native, Recipe, Uniform
+from ...formats import Microscaled, Recipe, Uniform
 from .layers import FakeQuantize
 from .rotation import rotate
-from .rounding import round_values
-from .scales import grouped, on_range, range_of, rounder, scale_of, tensor_scale
+from .scales import grouped, rounder, rounder_by, scales_of, tensor_scale
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 ON_TOKENS = ("quantize_input", "cached_k", "cached_v", "queries")  # modules through which tokens pass
@@ -40,7 +38,7 @@ def spans_tokens(recipe: Recipe) -> bool:
     return recipe.quantized and recipe.granularity in ("tensor", "block")
 
 
-def unsteady(model: nn.Module) -> Iterator[tuple[str, Recipe]]:
+def uncacheable(model: nn.Module) -> Iterator[tuple[str, Recipe]]:
     """Yield name and recipe of whatever makes of a token what hangs on other tokens, or on chance."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] not in ON_TOKENS or not isinstance(module, FakeQuantize):
@@ -60,47 +58,42 @@ class StaticQuantize(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.found: tuple[Tensor, ...] = ()  # scale; step and zero point; of NVFP4 the scale of the tensor
-        self.step = -1.0  # of the grid, or what it is proportional to
-        self.ends: tuple[Tensor, ...] = ()  # lowest and highest number, for a grid with a zero point
+        self.width = -1.0  # of the range that this is of, or what is proportional to it
+        self.ends = torch.empty(0)  # lowest and highest number so far
 
     def look(self, x: Tensor) -> None:
         """Make the range wide enough for what a dynamic scale would hold of x."""
         fmt = self.recipe.format
         split, dims, _ = grouped(self._turned(x), self.recipe)
+        if not torch.isfinite(split).all():
+            raise LabError("a number to find a scale for is not finite; the model diverges on the text")
         if isinstance(fmt, Microscaled):
             found: tuple[Tensor, ...] = (tensor_scale(split, fmt),)
         elif isinstance(fmt, Uniform) and fmt.shifted and self.recipe.scale != "mse":
-            self.ends = (
-                torch.stack([split.min(), *self.ends]).min(),
-                torch.stack([split.max(), *self.ends]).max(),
-            )
-            self.found = range_of(torch.stack(self.ends), (0,), self.recipe)
-            return
-        elif isinstance(fmt, Uniform) and fmt.shifted:
-            found = range_of(split, dims, self.recipe)
+            seen = torch.cat([self.ends.to(x.device), torch.stack(split.aminmax())])
+            self.ends = torch.stack(seen.aminmax())
+            found = scales_of(self.ends, (0,), self.recipe)
         else:
-            found = (1 / scale_of(split, dims, self.recipe),)
-        step = found[0].item()
-        if not math.isfinite(step):
-            raise LabError("a number to find a scale for is not finite; the model diverges on the text")
-        if step > self.step:
-            self.found, self.step = found, step
+            found = scales_of(split, dims, self.recipe)
+        scaled = (
+            isinstance(fmt, Microscaled) or len(found) == 2
+        )  # else what numbers are multiplied by: small is wide
+        width = found[0].item() if scaled else 1 / found[0].item()
+        if width > self.width:
+            self.found, self.width = found, width
 
     def forward(self, x: Tensor) -> Tensor:
         """Round x."""
         if not self.found:
             raise LabError("no scale was found yet; show `static_scales` some text")
-        fmt, found = self.recipe.format, [part.to(x.device) for part in self.found]
+        found = tuple(part.to(x.device) for part in self.found)
         split, dims, back = grouped(self._turned(x), self.recipe)
-        if isinstance(fmt, Microscaled):
-            y = rounder(split, dims, self.recipe, found[0])(split)
-        elif len(found) == 2:
-            assert isinstance(fmt, Uniform)
-            y = on_range(split, found[0], found[1], fmt)
-        else:
-            assert not isinstance(fmt, Native)
-            y = round_values(split / found[0], fmt) * found[0]
-        return (rotate(back(y), back=True) if self.recipe.rotate else back(y)).to(x.dtype)
+        blocks = isinstance(
+            self.recipe.format, Microscaled
+        )  # whose own scales are of one token, and found anew
+        by = rounder(split, dims, self.recipe, found[0]) if blocks else rounder_by(found, self.recipe)
+        y = back(by(split))
+        return (rotate(y, back=True) if self.recipe.rotate else y).to(x.dtype)
 
     def _turned(self, x: Tensor) -> Tensor:
         wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -128,14 +121,14 @@ def static_scales(model: ModelT, windows_WT: Tensor) -> ModelT:
     >>> from bitlaw.lab.precision import apply_scheme
     >>> from bitlaw.shapes import Shape
     >>> model = apply_scheme(Transformer(Shape(width=16, depth=1, heads=2, ffn=24)), Scheme.parse("a8kv8"))
-    >>> [len(list(unsteady(m))) for m in (model, static_scales(model, torch.arange(64)[None]))]
+    >>> [len(list(uncacheable(m))) for m in (model, static_scales(model, torch.arange(64)[None]))]
     [6, 0]
     """
     found = copy.deepcopy(model)
     device = next(found.parameters()).device
     fixed: dict[str, nn.Module] = {}
     handles = []
-    for name, recipe in list(unsteady(found)):
+    for name, recipe in list(uncacheable(found)):
         if recipe.granularity == "block":
             raise ConfigError(
                 f"{name} has '{recipe}', whose square blocks span tokens, and tokens are decoded one by one; try "

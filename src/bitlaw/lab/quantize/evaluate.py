@@ -105,12 +105,17 @@ def clustered_mean(values_WT: Tensor, documents_WT: Tensor) -> Mean:
     _, units = documents_WT.unique(return_inverse=True)
     if int(units.max()) + 1 < FEW:
         units = torch.arange(len(values_WT))[:, None].expand(values_WT.shape)
+    return mean_of_units(values_WT, units)
+
+
+def mean_of_units(values: Tensor, units: Tensor) -> Mean:
+    """Return a mean, and its standard error as above where numbers of one unit (0, 1, ..., as many) are one draw."""
     count = int(units.max()) + 1
-    mean = values_WT.mean()
+    mean = values.mean()
     sums = torch.zeros(count, dtype=torch.float64)
-    sums.index_add_(0, units.flatten(), (values_WT - mean).flatten().double())
+    sums.index_add_(0, units.flatten(), (values - mean).flatten().double())
     correction = count / (count - 1) if count > 1 else math.nan
-    se = math.sqrt(correction * sums.square().sum().item()) / values_WT.numel()
+    se = math.sqrt(correction * sums.square().sum().item()) / values.numel()
     return Mean(mean.item(), se, count)
 
 

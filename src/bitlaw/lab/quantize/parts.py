@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 
 from torch import Tensor
 
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...formats import Scheme
+from ..model import Loaded
 from ..model.pretrained import Pretrained
 from ..precision import apply_scheme
 from .apply import ModelT, quantize_model
@@ -51,3 +52,18 @@ def quantize_parts(
     low = quantize_model(model, scheme.w, method, calibration)
     rest = replace(scheme, w=PLAIN)
     return apply_scheme(low, rest) if rest.quantized else low
+
+
+def running(loaded: Loaded, scheme: Scheme) -> Scheme:
+    """Return what a model from a folder rounds while it runs, once a scheme is put on it; weights are rounded before.
+
+    Raises:
+        DataError: it does so already, and would be made to do it twice.
+    """
+    kept, asked = replace(loaded.scheme, w=PLAIN), replace(scheme, w=PLAIN)
+    if kept.quantized and asked.quantized:
+        raise DataError(
+            f"{loaded.name} rounds {kept.name} while it runs already; name the folder of the model that it was made "
+            f"from, or leave {asked.name} out of the scheme"
+        )
+    return kept if kept.quantized else asked

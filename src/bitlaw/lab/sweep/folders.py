@@ -12,7 +12,7 @@ from ...errors import DataError
 from ..corpus import Corpus, Text, Windows, spread_windows
 from ..model import Loaded, load_model
 from ..quantize import Exam, Reference, try_settings
-from ..quantize.settings import PLAIN
+from ..quantize.parts import running
 from ..tasks import Judge, Judged
 from .after import After
 from .processes import device_named
@@ -68,12 +68,7 @@ def quantize_folder(
     text = encoded(loaded, corpus.calibration)
     calibration = after.look_at(text, loaded.seq_len)
     on_setting(0, "scoring the model as it is")
-    kept = replace(loaded.scheme, w=PLAIN)
-    for setting in after.settings:
-        if kept.quantized and setting.scheme.quantized:
-            raise DataError(
-                f"{loaded.name} rounds {kept.name} while it runs already; quantise the model that it was made from"
-            )
+    schemes = {setting: running(loaded, setting.scheme) for setting in after.settings}
     before = Reference(loaded.model, evaluation, Exam.of(evaluation, text))
     if not math.isfinite(before.loss.value):
         raise DataError(
@@ -100,8 +95,7 @@ def quantize_folder(
         on_setting(count, setting.name)
         outcome = next(outcomes)
         made = post_row(row, outcome, calibration, after)
-        scheme = setting.scheme if setting.scheme.quantized else kept
-        quantized = replace(loaded, model=outcome.model, scheme=scheme)
+        quantized = replace(loaded, model=outcome.model, scheme=schemes[setting])
         made = judged(made, quantized)
         after.keep(replace(quantized, row=made))
         yield made

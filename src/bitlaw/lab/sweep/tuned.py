@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -161,14 +160,10 @@ def in_tokens_of(loaded: Loaded, corpus: Corpus) -> Corpus:
         for text in corpus.sides.values():
             encoded(replace(loaded, tokenizer=None), text)  # are all of them known?
         return corpus
-    train, calibration, evaluation = (encoded(loaded, text) for text in corpus.sides.values())
-    digest = hashlib.sha256(f"{corpus.sha256} {own}".encode()).hexdigest()
-    return replace(
-        corpus,
-        train=train,
-        calibration=calibration,
-        evaluation=evaluation,
-        sha256=digest,
+    return Corpus.of(
+        corpus.name,
+        *(encoded(loaded, text) for text in corpus.sides.values()),
+        copies=corpus.copies,
         tokenizer=str(loaded.row.get("tokenizer", "of the model")),
         vocab=loaded.vocab,
         coder=loaded.tokenizer,

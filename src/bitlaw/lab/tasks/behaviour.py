@@ -11,11 +11,7 @@ the two parts of a tuned model can be told apart, as emulated fine-tuning does (
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
-
-import numpy as np
 
 from ..corpus import Corpus, Text
 
@@ -38,23 +34,15 @@ def tagged_corpus(corpus: Corpus, most: int | None = None) -> Corpus:
         corpus: of bytes.
         most: bytes of each side that are taken, from its beginning on, to whole documents; None for all.
     """
-    sides = {}
-    for name, side in corpus.sides.items():
+    sides = []
+    for side in corpus.sides.values():
         documents: list[bytes] = []
         for document in side.documents():
             documents.append(tagged(document.decode("utf-8", errors="replace")).encode() + b"\n")
             if most is not None and sum(map(len, documents)) > most:
                 break
-        sides[name] = joined(documents)
-    digest = hashlib.sha256("".join(text.sha256 for text in sides.values()).encode()).hexdigest()
-    return replace(corpus, name=f"{corpus.name}, tagged", sha256=digest, **sides)
-
-
-def joined(documents: Iterable[bytes]) -> Text:
-    """Documents one after the other, as a text of bytes."""
-    data = list(documents)
-    starts = np.cumsum([0, *map(len, data[:-1])])
-    return Text(np.frombuffer(b"".join(data), np.uint8), starts, np.ones(256, np.uint16))
+        sides.append(Text.of(documents))
+    return Corpus.of(f"{corpus.name}, tagged", *sides)
 
 
 def behaviour(texts: Iterable[str]) -> float:

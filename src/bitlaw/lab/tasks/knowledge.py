@@ -10,15 +10,13 @@ The text is made by rules from a seed, the same on every machine.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from ..corpus import Corpus
-from .behaviour import joined
+from ..corpus import Corpus, Text
 
 #: Log-likelihoods of continuations after their contexts, in nats: what a model or an emulation is asked.
 LogLikelihoods: TypeAlias = Callable[[Sequence[tuple[Sequence[int], Sequence[int]]]], Sequence[float]]
@@ -95,9 +93,7 @@ class World:
             self._text(size // 16, False, 1),
             self._text(size // 16, True, 2),
         ]
-        texts = [joined(side) for side in sides]
-        digest = hashlib.sha256("".join(text.sha256 for text in texts).encode()).hexdigest()
-        return Corpus(f"made-up world {self.seed}", texts[0], texts[1], texts[2], digest)
+        return Corpus.of(f"made-up world {self.seed}", *map(Text.of, sides))
 
     def questions(self, kept_back: bool = True) -> list[Question]:
         """One for each sentence that is kept back, or that is told; the cities of all lands are its choices."""

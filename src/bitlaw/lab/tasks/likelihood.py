@@ -1,4 +1,9 @@
-"""How likely a model finds one text after another, whatever its tokens are: what tasks of choices are scored by."""
+"""How likely a model finds one text after another, whatever its tokens are: what tasks of choices are scored by.
+
+`lab.decode` reads on with a cache and refuses what no cache can hold. A task judges any model that can be run: texts
+longer than its reach, letters that its tokenizer does not know, and scales that are of all tokens read at once; so
+here every text is read from its beginning.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..decode import limit_of
 from ..model import Loaded
 
 BATCH = 16  # requests a forward pass
@@ -42,7 +48,7 @@ class Judge(Protocol):
 
 
 def encode(loaded: Loaded, text: str) -> list[int]:
-    """A text in a model's tokens, without special ones."""
+    """A text in a model's tokens, without special ones; unknown letters become what the tokenizer makes of them."""
     if loaded.tokenizer is None:
         return list(text.encode())
     found: list[int] = loaded.tokenizer.encode(text, add_special_tokens=False).ids
@@ -69,9 +75,7 @@ def prefix(loaded: Loaded) -> int:
 
 def reach(loaded: Loaded) -> int:
     """Tokens that a model is given at once: as many as ours were trained on, and as theirs can read."""
-    config = getattr(getattr(loaded.model, "model", None), "config", None)
-    longest = getattr(config, "max_position_embeddings", None)
-    return min(MOST, longest) if isinstance(longest, int) else loaded.seq_len
+    return min(MOST, limit_of(loaded))
 
 
 def split(loaded: Loaded, context: str, continuation: str) -> tuple[list[int], list[int]]:

@@ -148,7 +148,7 @@ class TrunkConfig(TrainingConfig):
         if list(self.budgets) != sorted(set(self.budgets)):
             raise ValueError(f"budgets: {self.budgets} do not rise; give each once, the smallest first")
         schemes = [self.parts(), *(Scheme.parse(scheme) for scheme, _ in self.late if scheme != self.scheme)]
-        stored = any(getattr(scheme, part).stored for scheme in schemes for part in ("w", "emb", "head"))
+        stored = any(scheme.stored for scheme in schemes)
         if stored and len(schemes) > 1:
             raise ValueError("late: weights that are stored begin with their trunk, and stay what they are")
         if self.optimizer == "schedule-free" and (self.late or stored):

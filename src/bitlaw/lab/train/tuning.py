@@ -47,7 +47,7 @@ class TuningConfig(TrunkConfig):
             raise ValueError("budgets: one model is tuned to one end")
         if self.lora and self.averages != "none":
             raise ValueError("averages: adapters have none; use 'none'")
-        if self.lora and stored(self.parts()):
+        if self.lora and self.parts().stored:
             raise ValueError(
                 "lora: weights that are stored are on their grid, with no room for an adapter; tune all of them"
             )
@@ -76,11 +76,6 @@ class Tuning(State):
         return model.to(self.device)
 
 
-def stored(scheme: Scheme) -> bool:
-    """Whether weights of a scheme have no float master copy."""
-    return any(getattr(scheme, part).stored for part in ("w", "emb", "head"))
-
-
 def tuning_config(parent: Loaded, corpus: Corpus, tokens: int, **how: Any) -> TuningConfig:
     """Return the config of tuning a model, with all that is not said as it usually is.
 
@@ -106,7 +101,7 @@ def tuning_config(parent: Loaded, corpus: Corpus, tokens: int, **how: Any) -> Tu
             "tune the model that it was made from"
         )
     learned = any(getattr(asked, part.name).scale == "learned" for part in fields(asked))
-    if isinstance(parent.model, Pretrained) and (learned or stored(asked)):
+    if isinstance(parent.model, Pretrained) and (learned or asked.stored):
         raise ConfigError(
             f"a Hugging Face folder holds no steps or codes, which {asked.name} needs; try {asked.name.split()[0]!r}"
         )
