@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import tables
 from conftest import TRUTH
 from grid import COSINE, EQUAL, METHODS, TOKENS, full_grid
 from matplotlib.figure import Figure as Canvas
@@ -169,6 +170,14 @@ def test_serving_frontiers_of_published_constants_are_those_of_the_reference():
     assert found["tokens"][:, 0] == pytest.approx([1.14e12, 1.36e13, 1.57e14], rel=0.005)
     with pytest.raises(LawError, match="no gap by bits"):
         serving_frontier("chinchilla-2024", [1e9])
+    small = gptq(full_grid()).filter(pl.col("tokens") < 4e9)
+    named = bl.fit(
+        "qid-per-format", small, draws=0
+    )  # its gap knows formats by name, and not bits between them
+    with pytest.raises(LawError, match="no gap by bits"):
+        serving_frontier(named, [1e9])
+    with pytest.raises(NothingToDraw, match="no gap by bits"):
+        figures.serving_optimal.chart(named, small)
 
 
 def test_a_gap_that_does_not_grow_with_tokens_has_no_best_ones():
@@ -371,7 +380,18 @@ def test_schedules_stand_apart_by_the_factor_that_was_planted():
         figures.gap_by_schedule.chart(fitted(), full_grid().filter(pl.col("schedule").ne_missing("cosine")))
 
 
-# ---- our own rows
+# ---- rows of others, and our own
+
+
+def test_public_runs_of_equal_size_do_best_in_four_bits(public_data):
+    """As QuEST says of its quantiser (Panferov et al. 2025, 2502.05003)."""
+    runs = tables.quest(public_data, ("w", "a"))
+    chart = figures.equal_parameters_times_bits.chart(bl.fit("kumar", runs, draws=0), runs)
+    assert chart.caption.startswith(
+        "Marks: single runs, n = 3. midrise4 with 103M params has the lowest loss"
+    )
+    [points], [line] = marks(chart, Points), marks(chart, Line)
+    assert list(points.x) == [2, 4, 8] and 3.5 < line.x[int(np.argmin(line.y))] < 5.5
 
 
 def test_our_own_rows_have_the_figures_of_gaps():

@@ -87,7 +87,8 @@ def serving_frontier(
     ([5.82, 6.86], ['1.72e+08', '1.46e+09'])
     """
     source = Source.of(law, interval)
-    if source.law.gap == 0 or "post_bits" not in source.law.columns:
+    post = {i.symbol for i in source.law.inputs if i.column == "post_bits"}
+    if not source.law.gap.free_symbols & post:
         raise LawError(f"{source.law.name} has no gap by bits after training; take a law like kumar-unified")
     if not {"params", "tokens"} <= set(source.law.columns) or source.law.loss == 0:
         raise ConfigError(f"{source.law.name} has no loss by size and tokens; take a law like kumar-unified")
@@ -121,7 +122,8 @@ def _ends(best: Best, budgets: int, source: Source, interval: float) -> dict[str
         values = getattr(best, name).reshape(budgets, -1)
         ends = np.full((budgets, 2), np.nan)
         if source.drawn:
-            known = np.isfinite(values[:, 1:]).any(axis=1)
-            ends[known] = np.nanquantile(values[known, 1:], [tail, 1 - tail], axis=1).T
+            known = np.flatnonzero(np.isfinite(values[:, 1:]).any(axis=1))
+            for at in known:  # of a few budgets
+                ends[at] = np.nanquantile(values[at, 1:], [tail, 1 - tail])
         out[name] = np.column_stack([values[:, 0], ends])
     return out

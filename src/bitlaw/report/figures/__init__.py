@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+
 from ...errors import BitlawError, DataError
 from ...files import whole
 from ...fitting import Comparison, Fit, downstream, isoflop
@@ -151,7 +153,7 @@ def _ways(view: View) -> tuple[list[str | None], str | None]:
 
 
 def _gap_errors(fit: Fit, view: View) -> Chart:
-    if view.quantized["w_bits"].n_unique() < 2:
+    if view.frame.filter(pl.col("fitted") == "gap")["w_bits"].n_unique() < 2:
         raise NothingToDraw("no models of several bits in training were quantised after it")
     return gap_residuals.chart(fit, view)
 

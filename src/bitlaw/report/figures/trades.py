@@ -216,6 +216,8 @@ def serving_optimal(fit: Fit, runs: Runs | View) -> Chart:
         best = serving_frontier(few, budgets.tolist(), fit.level)
     except (LawError, ConfigError) as error:
         raise NothingToDraw(str(error)) from error
+    if not np.isfinite(best["bits"][:, 0]).any():
+        raise NothingToDraw(f"{few.law.name} gives no loss after quantisation at any of these budgets")
     marks: list[Mark] = []
     for k, name in enumerate(("params", "tokens")):
         value, low, high = best[name].T
