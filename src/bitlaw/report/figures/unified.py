@@ -203,7 +203,7 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
     Args:
         fits: of laws with a gap; several are compared on the rows that all of them read.
         runs: the rows they were fitted to; a table, where there are several.
-        by: a column, like `post_bits`, `w_bits`, `params`, `tokens`, `method` or `trunk`.
+        by: a column, like `post_bits`, `w_bits`, `params`, `tokens` or `method`.
 
     Raises:
         NothingToDraw: no gap is clearly above zero, or no row has the column.
@@ -218,7 +218,7 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
     values = tables[0]["by"].drop_nulls().unique().sort().to_list()
     if not values:
         raise NothingToDraw(f"no row with a clear gap has {by}")
-    listed = not isinstance(values[0], float) or len(values) <= CATEGORIES
+    listed = not isinstance(values[0], int | float) or len(values) <= CATEGORIES
     marks: list[Mark] = [Rule(y=1.0)]
     told = []
     level = several[0].level
