@@ -345,6 +345,8 @@ def test_errors_of_two_laws_are_of_the_same_rows():
     assert "16-bit" in chart.x.names and "kumar-unified-n: " in chart.caption
     with pytest.raises(DataError, match="no column 'nonsense'"):
         figures.gap_residuals.chart(fitted(), rows, by="nonsense")
+    with pytest.raises(NothingToDraw, match="no row with a clear gap has seed"):
+        figures.gap_residuals.chart(fitted(), rows, by="seed")
     with pytest.raises(DataError, match="the table of runs"):
         figures.gap_residuals.chart(both, view())
 

@@ -283,10 +283,10 @@ def _ratios(view: View, by: str) -> pl.DataFrame:
         & (pl.col("expected") > 0)
     )
     rows = rows.with_columns(of, (pl.col("expected") / pl.col("gap")).alias("ratio"), pl.col(by).alias("by"))
-    rows = rows.filter(clear & pl.col("by").is_not_null())
+    rows = rows.filter(clear)
     if not rows.height:
         raise NothingToDraw("no gap is clearly above zero; quantise to fewer bits")
-    return rows
+    return rows.filter(pl.col("by").is_not_null())
 
 
 def _means(
