@@ -102,7 +102,10 @@ def test_a_sweep_with_everything_fills_every_figure_that_is_of_rows_and_a_fit():
         "plan-options",
         "compute-optimal",
         "loss-against-bits",
+        "best-bits-against-tokens",
+        "serving-optimal",
         "effective-parameters",
+        "parts-multiply",
         "loss-against-tokens",
         "loss-slices",
         "loss-surface",
@@ -112,6 +115,7 @@ def test_a_sweep_with_everything_fills_every_figure_that_is_of_rows_and_a_fit():
         "loss-against-bytes",
         "law-ranking",
         "predicted-against-measured",
+        "predicted-against-measured-gap",
         "residuals-and-influence",
         "profile-likelihoods",
         *(c.name for c in all_charts() if c.name.startswith("pair-")),
@@ -461,6 +465,7 @@ def test_public_runs_have_the_figures_of_a_law_without_bits(public_data):
     runs = tables.epoch(public_data)
     names = [c.name for c in figures.charts(runs, bl.fit("chinchilla", runs, draws=50))]
     assert names[:3] == ["compute-optimal", "loss-slices", "loss-surface"]
+    assert not {"best-bits-against-tokens", "serving-optimal", "parts-multiply"} & set(names)
     assert "effective-parameters" not in names and "gap-against-tokens-per-parameter" not in names
 
 

@@ -5,8 +5,8 @@ from .ask import plan
 from .candidates import Trunk
 from .cost import Achieved, achieved_from, bit_flops, train_seconds, train_work
 from .design import Design, Narrowed, next_runs
+from .frontiers import frontier, serving_frontier
 from .hardware import Hardware, hardware
-from .optimum import frontier
 from .record import Record, read_record
 from .recovery import Recovery, recovery
 from .serve import Cache, Serving, serve
@@ -33,6 +33,7 @@ __all__ = [
     "read_record",
     "recovery",
     "serve",
+    "serving_frontier",
     "train_seconds",
     "train_work",
 ]

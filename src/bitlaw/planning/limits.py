@@ -46,7 +46,7 @@ class Limits:
     most_params: float | None = None
     most_tokens: float | None = None
     bytes: float | None = None
-    token_flops: float | None = None
+    token_flops: ArrayLike | None = None
     cached: float = 0.0
     cache: Cache | None = None
 
@@ -67,7 +67,7 @@ class Limits:
         if self.most_params is not None:
             largest = np.minimum(largest, math.log(self.most_params))
         if self.token_flops is not None:
-            largest = np.minimum(largest, np.log(self.token_flops / (2 * serve)))
+            largest = np.minimum(largest, np.log(column(self.token_flops) / (2 * serve)))
         if self.bytes is not None:
             largest = np.minimum(largest, self._log_filling(bpw, kv_bits))
         if self.flops is not None and self.tokens is not None:

@@ -7,16 +7,13 @@ always help are what the budget leaves. Closed forms exist for some laws; they a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fitting import Fit
-from ..laws import Published
-from .choice import Choice, chosen, tied
+from .choice import Choice
 from .limits import Array, Limits, column
 from .search import FINE, QUICK, minimise
 from .source import Source
@@ -241,26 +238,3 @@ class Search:
         """What quantisation after training costs at optima (S,)."""
         places = (part[:, None] for part in (best.bits, best.params, best.tokens))
         return self.source.gap(theta, self.read(best.choice, *places))
-
-
-def frontier(
-    law: Fit | Published | str, budgets: Sequence[float], interval: float = 0.90
-) -> dict[str, Array]:
-    """The best params, tokens, bits and loss for each of many budgets, for figures.
-
-    Returns:
-        For each name an array (budgets, 3): the best value, and its interval's ends (NaN without draws).
-    """
-    source = Source.of(law, interval)
-    tail = (1 - interval) / 2
-    free = "bits" if source.reads_bits else ""
-    choices = tied(source.law, [16.0]) if free else chosen(source.law, None, None)
-    out: dict[str, list[list[float]]] = {"bits": [], "params": [], "tokens": [], "loss": []}
-    for flops in budgets:
-        search = Search(source, choices, Limits(flops=flops), free)
-        found = search.best(source.theta, np.zeros(len(source.theta), dtype=np.int64), QUICK)
-        for name, values in out.items():
-            drawn = getattr(found, name)
-            ends = np.nanquantile(drawn[1:], [tail, 1 - tail]).tolist() if source.drawn else [np.nan] * 2
-            values.append([float(drawn[0]), *ends])
-    return {name: np.array(rows) for name, rows in out.items()}

@@ -156,9 +156,14 @@ class View:
     def ends(self, draws: Array) -> tuple[Array, Array]:
         """The ends of the fit's interval from draws (S, n), NaN where none is finite."""
         tail = (1 - self.fit.level) / 2
-        known = np.isfinite(draws).any(axis=0)
+        finite = np.isfinite(draws)
+        whole, some = finite.all(axis=0), finite.any(axis=0)
         out = np.full((2, draws.shape[1]), np.nan)
-        out[:, known] = np.nanquantile(draws[:, known], [tail, 1 - tail], axis=0)
+        out[:, whole] = np.quantile(draws[:, whole], [tail, 1 - tail], axis=0)
+        part = (
+            some & ~whole
+        )  # numpy goes column by column where any may be missing, which takes ten times as long
+        out[:, part] = np.nanquantile(draws[:, part], [tail, 1 - tail], axis=0)
         return out[0], out[1]
 
     @staticmethod

@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+
 from ...errors import BitlawError, DataError
 from ...files import whole
 from ...fitting import Comparison, Fit, downstream, isoflop
@@ -17,24 +19,35 @@ from ..chart import Chart, NothingToDraw
 from ..draw import draw
 from ..style import style
 from ..view import View
-from .base import Figure
+from .base import Figure, by_count
 from .budgets import compute_optimal, isoflop_parabolas, loss_against_bits, loss_against_bytes, plan_options
 from .constants import constant_pair, correlated, profile_likelihoods
+from .formats import effective_parameters_by_format, effective_parameters_by_granularity, parts_multiply
+from .gaps import gap_against_ratio, gap_by_schedule, schedules, u_curves
 from .judged import law_ranking, predicted_against_measured, residuals_and_influence
 from .losses import isoloss, loss_against_tokens, loss_slices, loss_surface
-from .precision import effective_parameters, gap_against_ratio, u_curves
+from .precision import effective_parameters
 from .tasks import error_against_loss
+from .trades import best_bits_against_tokens, equal_parameters_times_bits, serving_optimal
 from .training import learning_curves, reliability_diagram, sweep_progress
+from .unified import gap_against_training_bits, gap_residuals, predicted_against_measured_gap
 
 __all__ = [
     "Figure",
     "NothingToDraw",
+    "best_bits_against_tokens",
     "charts",
     "compute_optimal",
     "constant_pair",
     "effective_parameters",
+    "effective_parameters_by_format",
+    "effective_parameters_by_granularity",
+    "equal_parameters_times_bits",
     "error_against_loss",
     "gap_against_ratio",
+    "gap_against_training_bits",
+    "gap_by_schedule",
+    "gap_residuals",
     "isoflop_parabolas",
     "isoloss",
     "law_ranking",
@@ -44,11 +57,14 @@ __all__ = [
     "loss_against_tokens",
     "loss_slices",
     "loss_surface",
+    "parts_multiply",
     "plan_options",
     "predicted_against_measured",
+    "predicted_against_measured_gap",
     "profile_likelihoods",
     "reliability_diagram",
     "residuals_and_influence",
+    "serving_optimal",
     "sweep_progress",
     "u_curves",
     "write_figures",
@@ -85,17 +101,26 @@ def charts(
     ['compute-optimal', 'loss-slices']
     """
     view = View.of(runs, fit)
+    methods, usual = _ways(view)
     makers: list[Callable[[], Chart]] = [
         *(partial(plan_options.chart, answer, k) for k, answer in enumerate(plans)),
         lambda: compute_optimal.chart(fit, view),
         lambda: loss_against_bits.chart(fit, view),
+        lambda: best_bits_against_tokens.chart(fit, view),
+        lambda: equal_parameters_times_bits.chart(fit, view),
+        lambda: serving_optimal.chart(fit, view),
         lambda: effective_parameters.chart(fit, view),
+        lambda: effective_parameters_by_format.chart(fit, view),
+        lambda: effective_parameters_by_granularity.chart(fit, view),
+        lambda: parts_multiply.chart(fit, view),
         lambda: loss_against_tokens.chart(fit, view),
         lambda: loss_slices.chart(fit, view),
         lambda: loss_surface.chart(fit, view),
         lambda: isoloss.chart(fit, view),
-        lambda: gap_against_ratio.chart(fit, view),
-        lambda: u_curves.chart(fit, view),
+        *(partial(gap_against_ratio.chart, fit, view, method, usual) for method in methods),
+        lambda: gap_by_schedule.chart(fit, view),
+        lambda: gap_against_training_bits.chart(fit, view),
+        lambda: u_curves.chart(fit, view, method=methods[0]),
         lambda: loss_against_bytes.chart(fit, view),
     ]
     if slow:
@@ -104,6 +129,8 @@ def charts(
         makers += [partial(law_ranking.chart, comparison, k) for k in range(len(comparison.rankings))]
     makers += [
         lambda: predicted_against_measured.chart(fit, view),
+        lambda: predicted_against_measured_gap.chart(fit, view),
+        lambda: _gap_errors(fit, view),
         lambda: residuals_and_influence.chart(fit, runs),
     ]
     if slow:
@@ -116,6 +143,19 @@ def charts(
         with suppress(NothingToDraw):
             found.append(make())
     return found
+
+
+def _ways(view: View) -> tuple[list[str | None], str | None]:
+    """Methods of quantisation, where several stand apart, the most frequent first, and the schedule of most rows."""
+    rows = view.quantized
+    methods, ways = by_count(rows, "method"), by_count(rows.with_columns(schedules(rows).alias("way")), "way")
+    return (list(methods) if len(methods) > 1 else [None]), (ways[0] if len(ways) > 1 else None)
+
+
+def _gap_errors(fit: Fit, view: View) -> Chart:
+    if view.frame.filter(pl.col("fitted") == "gap")["w_bits"].n_unique() < 2:
+        raise NothingToDraw("no models of several bits in training were quantised after it")
+    return gap_residuals.chart(fit, view)
 
 
 def _tasks(runs: Runs, fit: Fit) -> Chart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, ParamSpec
@@ -103,9 +104,9 @@ def above(count: int) -> str:
     return f" {count} rows lie above the frame." if count else ""
 
 
-def thinned(fit: Fit) -> Fit:
+def thinned(fit: Fit, most: int = DRAWN) -> Fit:
     """The fit with fewer draws, where each of them costs an optimisation: enough for what an eye can see."""
-    return replace(fit, draws=fit.draws[:DRAWN])
+    return replace(fit, draws=fit.draws[:most])
 
 
 def loss_label(view: View) -> str:
@@ -160,3 +161,34 @@ def hover(rows: pl.DataFrame) -> tuple[str, ...]:
         )
         out.append(f"{row['id']}\n{size}\n{formats}\nloss {row['loss']:.4f}")
     return tuple(out)
+
+
+def of_method(rows: pl.DataFrame, method: str | None) -> pl.DataFrame:
+    """Rows quantised by a method; all of them for None."""
+    return rows if method is None else rows.filter(pl.col("method") == method)
+
+
+def by_count(rows: pl.DataFrame, column: str) -> list[str]:
+    """What a column holds, the most frequent first."""
+    return (
+        rows[column]
+        .drop_nulls()
+        .value_counts()
+        .sort("count", column, descending=[True, False])[column]
+        .to_list()
+    )
+
+
+def bars(rows: pl.DataFrame) -> Array:
+    """Standard errors of gaps; zero where a row has none."""
+    found: Array = rows["gap_se"].fill_null(0).to_numpy()
+    return found
+
+
+def slug(*words: str | None) -> str:
+    """The end of a file's name.
+
+    >>> slug("gptq", None, "constant, cooldown 0.2")
+    '-gptq-constant-cooldown-0.2'
+    """
+    return "".join("-" + re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-") for word in words if word)
