@@ -18,11 +18,10 @@ from pathlib import Path
 import torch
 
 from bitlaw.formats import Scheme
-from bitlaw.lab.corpus import Corpus
+from bitlaw.lab.corpus import Corpus, Text
 from bitlaw.lab.model import Loaded, load_model, save_model
 from bitlaw.lab.sweep import tune_folder
 from bitlaw.lab.tasks import tagged_corpus
-from bitlaw.lab.tasks.behaviour import joined
 from bitlaw.lab.train import TrunkConfig, train_trunk
 from bitlaw.shapes import ladder_shape
 
@@ -45,7 +44,7 @@ class Pair:
 def real_text() -> Corpus:
     """Some modules of the running Python; what is held out is one of them."""
     trained, looked_at, held = (
-        joined(Path(module.__file__).read_bytes() for module in modules)
+        Text.of(Path(module.__file__).read_bytes() for module in modules)
         for modules in ((argparse, inspect, os, tarfile), (subprocess,), (typing,))
     )
     return Corpus("modules", trained, looked_at, held, trained.sha256 + held.sha256)

@@ -61,6 +61,7 @@ def test_scipy_finds_the_same_least_squares():
     assert (found.trunks, found.missed) == (30, 0)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """90 % of 300: within four standard errors of it, and not far above."""
     held = [contours(noisy(seed), [2.0], draws=300, seed=seed)[0].batch for seed in range(300)]

@@ -169,6 +169,7 @@ def test_bits_are_told_by_runs_of_low_precision():
     assert design["bits"].after < design["bits"].before
 
 
+@pytest.mark.slow
 def test_gaps_come_with_unquantised_runs():
     law = fit("kumar", synthetic_sweep(0, paired=True, post_of_low=False), draws=200)
     design = next_runs(law, 1e19, params=1e8, quantize_to="int4")

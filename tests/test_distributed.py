@@ -141,6 +141,7 @@ def test_one_trunk_is_chosen_or_asked_for(arguments, words, tmp_path):
 # ---- the same run
 
 
+@pytest.mark.slow
 def test_without_torchrun_the_rows_are_those_of_the_sweep(tmp_path):
     sweep = (
         SWEEP.format(budgets="8000, 12000").replace('"16", "w4a8"', '"16"').replace("4000, 6000]", "4000]", 1)

@@ -230,6 +230,7 @@ def test_the_choice_as_a_file_is_the_choice(client, stored, tmp_path):
     assert len(list(csv.reader(io.StringIO(answer.text)))) > 50
 
 
+@pytest.mark.slow
 def test_a_fit_is_that_of_the_command_beside_it(client, stored):
     asked = {"law": "chinchilla", "where": ["params < 400M", f"id not in {json.dumps(HOSTILE[0])}"]}
     done = job(client, "fit", **asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from functools import cache
 
 import numpy as np
@@ -521,15 +520,6 @@ def test_every_law_that_our_own_rows_carry_can_be_drawn():
                 draw(Canvas().subplots(), chart)
         drawn += len(charts)
     assert drawn > 200
-
-
-@pytest.mark.slow
-def test_charts_of_a_thousand_draws_take_no_second():
-    fit = bl.fit("kumar", rows(), hold_out=bl.largest(), draws=1000)
-    [plotly(c) for c in figures.charts(rows(), fit)]  # compiles the law
-    began = time.process_time()
-    [plotly(c) for c in figures.charts(rows(), fit)]
-    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.slow

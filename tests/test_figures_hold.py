@@ -325,6 +325,7 @@ def test_a_comparison_that_cannot_be_made_does_not_take_the_held_out_error_away(
     assert "no laws were compared: too few" in fit.notes
 
 
+@pytest.mark.slow
 def test_a_report_has_the_level_that_was_asked_for_everywhere(tmp_path):
     table, page, saved = tmp_path / "runs.csv", tmp_path / "r.md", tmp_path / "fit.json"
     unquantised = pl.all_horizontal(pl.col(f"{part}_format").is_null() for part in ("w", "a", "kv", "post"))

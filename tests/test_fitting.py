@@ -54,6 +54,7 @@ def test_a_noiseless_precision_law_is_recovered_from_any_start(seed):
         assert fit.values[name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.slow
 def test_the_default_starts_reach_the_best_known_optimum():
     """Acceptance: 465 rows, 0.3 % noise; here 6 of the 100 draws that the slow test takes."""
     assert misses(range(6)) == []

@@ -118,6 +118,7 @@ def test_a_quantised_cache_is_what_attention_sees(tmp_path):
         assert torch.allclose(found, theirs(TOKENS).logits, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_on_a_folder_of_transformers(tmp_path):
     make_theirs(tmp_path / "model")
     write_text(tmp_path)

@@ -332,6 +332,7 @@ def coverage(law, design, sweeps, noise=0.003, approach=2):
     return hits / sweeps
 
 
+@pytest.mark.slow
 def test_the_interval_covers_in_forty_sweeps():
     assert 0.8 <= coverage(EPOCH, centred(EPOCH), 40) <= 1.0
 

@@ -126,6 +126,7 @@ def cases() -> dict[str, tuple[Law, np.ndarray, dict[str, np.ndarray]]]:
     return out
 
 
+@pytest.mark.slow
 def test_every_law_is_the_same_in_javascript():
     tests = cases()
     given = [

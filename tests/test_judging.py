@@ -55,6 +55,7 @@ def test_several_splits_are_named_and_judged_by_themselves(sweep):
     json.dumps(found.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_every_law_that_the_rows_can_carry_is_compared_and_the_others_are_named():
     found = bl.compare(family(), criteria=True)
     names = {e.name for e in found.entries}
@@ -195,6 +196,7 @@ def test_files_that_are_no_forecast_are_refused(tmp_path, text):
         load_forecast(tmp_path / "x.json")
 
 
+@pytest.mark.slow
 def test_single_runs_fall_into_their_prediction_interval():
     """Nominal 90 %, 60 runs at twice the largest size: 47 to 60 inside is the 99.9 % band."""
     inside = 0

@@ -308,6 +308,7 @@ def test_what_goes_together_still_does_with_less():
                 assert not compatible(base, less)
 
 
+@pytest.mark.slow
 def test_pairs_that_go_together_know_every_letter_they_use():
     for base, form, gap in product(BASE, PRECISION, (None, *GAP)):
         if not compatible(base, {"w": form}, gap):

@@ -62,6 +62,7 @@ def test_what_is_not_identified_has_no_narrow_interval(cells, opened, method):
             assert e.high > 4 * e.low
 
 
+@pytest.mark.slow
 def test_a_floor_at_zero_can_leave_it():
     """Refits from E = 0, where its derivative by its logarithm is nothing, used to stay there all of them."""
     fits = [bl.fit("chinchilla", Runs.from_rows(rows(ONE_BUDGET, seed=s))) for s in range(8)]

@@ -243,6 +243,7 @@ def test_an_own_law_is_planned_with_compared_and_shown(fitted, workshop, tmp_pat
     assert "<mi>w</mi><mi>bits</mi>" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_file_where_a_law_is_named(workshop):
     def run(*words):
         command = [sys.executable, "-m", "bitlaw", *words]
@@ -585,6 +586,7 @@ def try_it(drawn, folder, compile_it):
 quietly = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
+@pytest.mark.slow
 @settings(quietly, max_examples=600)
 @given(drawn=anything)
 def test_any_text_gives_a_law_or_a_sentence(tmp_path_factory, drawn):

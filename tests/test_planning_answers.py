@@ -223,6 +223,7 @@ def test_named_laws_answer_beside_the_first():
     json.dumps(answer.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_laws_and_objectives_that_fit_as_well_are_asked(rows, fitted):
     answer = plan(fitted, budget=1e21, runs=rows)
     names = [o.law for o in answer.others]

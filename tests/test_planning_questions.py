@@ -103,6 +103,7 @@ def ask(law, asked):
     return answer
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 @given(questions())
 def test_every_question_is_answered_in_numbers_or_in_one_sentence(question):

@@ -95,6 +95,7 @@ def test_sizes_of_equal_memory_at_sixteen_billion_tokens():
     assert 6 < answer["bits"].value < 8
 
 
+@pytest.mark.slow
 def test_bits_at_a_given_size_rise_by_a_constant_for_every_decade_of_compute():
     """The slowest exponential, that of weights, rules: alpha gamma_w bits for every factor of e."""
     at = [plan("kumar-2024", params=1e9, budget=10.0**k, max_bits=64)["bits"].value for k in range(20, 31)]

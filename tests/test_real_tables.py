@@ -110,6 +110,7 @@ def test_quests_efficiencies(public_data):
             assert fit.values[f"eff_w[midrise{bits}]"] == pytest.approx(expected, rel=0.04)
 
 
+@pytest.mark.slow
 def test_quests_own_fit_and_its_missing_floor(public_data):
     """P1 and P2. E runs to zero, which is said, and efficiencies hardly depend on it."""
     runs = tables.quest(public_data)
@@ -311,6 +312,7 @@ def test_how_long_repeating_helps(public_data):
 # ---- quantised after training: what others measured on models of different families
 
 
+@pytest.mark.slow
 def test_pooled_over_families_no_law_of_the_gap_holds(public_data):
     """Their order is worth nothing where the middle gap at the same bits is as good."""
     laws = ["gap-kumar", "gap-qid", "gap-per-format"]

@@ -90,6 +90,7 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
+@pytest.mark.slow
 def test_truths_are_the_laws_of_the_package(benchmark):
     """Written down twice, so that a mistake cannot hide in both."""
     there = benchmark("truths").truth("unified", np.random.default_rng(0))

@@ -338,6 +338,7 @@ def test_a_hundred_thousand_draws_are_those_of_direct_sampling(settings):
             assert stats.chi2_contingency(both).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_acceptance_is_the_overlap_of_both_at_the_prefixes_that_were_visited(sources):
     large, small, tuned = sources
     for target, draft, sampling in (

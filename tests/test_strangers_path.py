@@ -204,6 +204,7 @@ def test_other_laws_are_not_asked_of_two_sizes_and_the_plan_is_made_all_the_same
     assert "cannot hold out 1 of 2 sizes" in found.notes[-1]
 
 
+@pytest.mark.slow
 def test_rows_of_another_fit_are_told_and_no_held_out_row_is_looked_for_in_them(fitted, tmp_path):
     other = Runs.from_rows(rows()[:5])
     assert fitted.held_out.index and View.of(other, fitted).held == {}

@@ -105,6 +105,7 @@ def test_rows_say_where_they_come_from(finished):
     assert 3 < post["bpw"] < 4
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_says_the_same(small, finished):
     folder, outcome = finished
     before = rows(folder)

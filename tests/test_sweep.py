@@ -70,7 +70,7 @@ def test_formats_and_methods_added_later_are_measured(tmp_path):
         assert losses[0] > 5.4 and abs(losses[-1] - row["loss"]) < 1
 
 
-@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("low", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_models_are_kept_if_asked(low, tmp_path):
     few = {"schemes": ("16", "w3a6"), "sizes": (4000,), "budgets": (8_000,)}
     frame = sweep(tmp_path, **few, keep_models=True, keep_low=low)

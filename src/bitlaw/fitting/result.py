@@ -161,7 +161,7 @@ class Fit:
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.
         count: convention by which N is counted.
-        ranges: lowest and highest params, tokens and bits among the rows; of bits, where quantised.
+        ranges: lowest and highest value of each input among the rows; of bits, where quantised.
         held_out: error on held-out rows, from a fit without them.
         provenance: where the rows came from.
     """

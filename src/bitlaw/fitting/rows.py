@@ -180,8 +180,8 @@ def select(
         name: (float(column[keep].min()), float(column[keep][column[keep] < UNQUANTIZED].max(initial=0)))
         if name.endswith("_bits")
         else (float(column[keep].min()), float(column[keep].max()))
-        for name, column in columns.items()
-        if name in data and (name in ("params", "tokens") or (column[keep] < UNQUANTIZED).any())
+        for name, column in data.items()
+        if not name.endswith("_bits") or (column[keep] < UNQUANTIZED).any()
     }
     named = frame["count"][0] if count == "as_given" else count
     return Rows(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -91,7 +92,7 @@ class _Named:
 
 def tied(law: Law, bits: Sequence[float]) -> tuple[Choice, ...]:
     """All parts that the law knows at some numbers of bits, which cost in proportion to them."""
-    (columns,) = _columns(law, [{}])
+    columns = _plain(law)
     return tuple(
         Choice(
             name=f"{b:g} bits",
@@ -278,6 +279,13 @@ def _row(law: Law, trained: _Named, after: Recipe | None) -> dict[str, Any]:
                 f"{law.name} has no constants for {column} {row[column]}; it has {', '.join(known)}"
             )
     return row
+
+
+@lru_cache(maxsize=64)
+def _plain(law: Law) -> dict[str, float]:
+    """What a law reads where no format is told; kept, as frontiers ask it at every budget."""
+    (columns,) = _columns(law, [{}])
+    return columns
 
 
 def _columns(law: Law, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
