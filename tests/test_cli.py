@@ -157,6 +157,7 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         "quantize",
         "generate",
         "emulate",
+        "allocate",
         "train",
         "tune",
         *(verb.__name__ for verb in VERBS),

@@ -34,7 +34,7 @@ NOT_RUN = {  # reason: how many blocks
     "needs a PostgreSQL server": 1,
     "needs a Ray cluster": 1,
     "needs a Slurm cluster": 1,
-    "needs a model of yours": 4,
+    "needs a model of yours": 5,
     "needs a sweep that runs": 1,
     "needs runs of your own": 3,
     "needs two machines": 1,

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bitlaw import ConfigError, DataError, LabError, Scheme
 from bitlaw.cli.main import app
+from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.decode import Decoder, Sampling, emulate, generate, log_likelihoods
 from bitlaw.lab.model import Loaded, Transformer, load_model, save_model
 from bitlaw.lab.quantize import quantize_parts
@@ -117,3 +118,33 @@ def test_what_cannot_be_done_is_said_in_a_sentence(models, arguments, kind, word
     assert isinstance(result.exception, kind), result.exception
     with pytest.raises(kind, match=words):
         raise result.exception
+
+
+def test_which_model_should_lose_bits_first(folders, tmp_path):
+    """The verb's numbers are those of `allocations` on the text's held-out side."""
+    flags = [
+        word
+        for flag, name in (("--large", "large"), ("--small-base", "base"), ("--small-tuned", "tuned"))
+        for word in (flag, str(folders / name))
+    ]
+    done = CliRunner().invoke(app, ["allocate", *flags, "--bits", "16,3", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [way["bits"] for way in found["ways"]][:2] == [[16, 16, 16], [16, 16, 3]] and len(
+        found["ways"]
+    ) == 8
+    windows = spread_windows(read_corpus().evaluation, 48 * SEQ, SEQ).inputs.tolist()
+    prompts, said = [w[: SEQ // 8] for w in windows], [w[SEQ // 8 :] for w in windows]
+    target = emulate(source(folders, "large", "w3"), source(folders, "base"), source(folders, "tuned"))
+    loss = -float(torch.cat(log_likelihoods(target, prompts, said)).mean())
+    (way,) = (way for way in found["ways"] if way["bits"] == [3, 16, 16])
+    assert way["loss"] == pytest.approx(loss, abs=1e-9)
+    prices = [step["nats_per_megabyte"] for step in found["first_to_lose"]]
+    assert prices == sorted(prices) and len(prices) == 3
+    shown = CliRunner().invoke(app, ["allocate", *flags, "--bits", "16,3"])
+    assert shown.exit_code == 0 and "First to lose bits: the" in shown.stdout
+    for wrong in ("16", "16,1", "many"):
+        refused = CliRunner().invoke(app, ["allocate", *flags, "--bits", wrong])
+        assert isinstance(refused.exception, ConfigError) and "bits are two or more of 16" in str(
+            refused.exception
+        )

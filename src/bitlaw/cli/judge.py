@@ -185,6 +185,12 @@ def downstream(
     ] = 0.01,
     sizes: Annotated[int, typer.Option(min=1, help="How many of the largest sizes are held out.")] = 1,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figure as SVG, PNG and PDF.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the law that foretold held-out rows best as JSON, for `bitlaw plan --errors`."
+        ),
+    ] = None,
     where: WhereOption = None,
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -196,6 +202,7 @@ def downstream(
 
     * `bitlaw downstream runs.csv --error error_keyword`
     * `bitlaw downstream runs.csv --where "method in gptq,none" --figures figures`
+    * `bitlaw downstream runs.csv --save errors.json`: for `bitlaw plan --fit fit.json --errors errors.json`
     """
     from ..fitting import downstream as judge
     from ..fitting import largest
@@ -209,6 +216,8 @@ def downstream(
         from ..report.figures import error_against_loss, write_figures
 
         write_figures(figures, [error_against_loss.chart(found)])
+    if save is not None:
+        found.best.save(save)
     show(found, json_)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError
 from ..shell import printable
+from .allocate import allocate
 from .common import (
     CorpusOption,
     CountOption,
@@ -205,7 +206,20 @@ def fit(
         print(f"\nSaved to {printable(str(save))}{use}")
 
 
-for verb in (*VERBS, plan, report, explore, formats, hardware, quantize, generate, emulate, train, tune):
+for verb in (
+    *VERBS,
+    plan,
+    report,
+    explore,
+    formats,
+    hardware,
+    quantize,
+    generate,
+    emulate,
+    allocate,
+    train,
+    tune,
+):
     app.command()(verb)
 
 

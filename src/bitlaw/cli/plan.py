@@ -45,9 +45,7 @@ def plan(
     ] = None,
     errors: Annotated[
         Path | None,
-        _option(
-            SURE, "A saved fit of errors on tasks (`bitlaw fit --law gadre-error`): errors are told too."
-        ),
+        _option(SURE, "What `bitlaw downstream --save` wrote: errors on tasks are told too."),
     ] = None,
     budget: Annotated[str | None, _option(SPEND, 'Training cost, like 1e22 or "1e22 flops".')] = None,
     hours: Annotated[float | None, _option(SPEND, "Budget as hours of all devices.")] = None,

@@ -104,6 +104,12 @@ class Downstream:
 
         return downstream_verdict(self)
 
+    @property
+    def best(self) -> Fit:
+        """The line where it foretells held-out rows better, else the curve."""
+        first = self.held_out.entries[0].name if self.held_out else CURVE
+        return self.line if first == LINE else self.curve
+
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
         laws = {"curve": self.curve, "line": self.line}

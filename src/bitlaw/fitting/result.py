@@ -321,7 +321,9 @@ def _check_bounds(fit: Fit) -> None:
     for k, e in enumerate(fit.estimates):
         values = np.append(fit.draws[:, k], e.value)
         free = k in linear or e.parameter.scale_of
-        low, high = (0.0, np.inf) if free else (e.parameter.low, e.parameter.high)
+        low, high = e.parameter.low, e.parameter.high
+        if free:
+            low, high = (-np.inf if low < 0 else 0.0), np.inf
         slack = 1e-9 * (abs(low) + 1)
         if values.min() < low - slack or values.max() > high * (1 + 1e-9):
             raise ValueError(f"{e.parameter.name} is out of bounds")
