@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -152,3 +153,11 @@ def test_the_package_carries_what_the_study_published():
 def test_the_thousandth_study_by_itself_is_refused():
     done = CliRunner().invoke(app, ["study", "thousandth"])
     assert done.exit_code and "--verify" in str(done.exception)
+
+
+def test_the_card_is_of_the_rows():
+    """README.md of the study is what its rows say; made by `card.py`."""
+    spec = importlib.util.spec_from_file_location("card", STUDY / "card.py")
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    assert (STUDY / "README.md").read_text(encoding="utf-8") == card.card()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from card import CSV_WITHOUT, card
 
 from bitlaw import Runs, Store, read_runs, write_runs
 from bitlaw.lab.model import load_model, save_model
@@ -93,7 +94,9 @@ def export() -> None:
     found = sorted(
         rows.values(), key=lambda r: (order[r[0]], r[1]["params"], r[1]["trunk"], r[1]["tokens"], r[1]["id"])
     )
-    write_runs(Runs.from_rows([row for _, row in found]), HERE / "rows.parquet")
+    runs = Runs.from_rows([row for _, row in found])
+    write_runs(runs, HERE / "rows.parquet")
+    write_runs(Runs(runs.frame.drop(CSV_WITHOUT, strict=False)), HERE / "rows.csv")
     stage_of = {sweep: stage for stage, sweeps in STAGES.items() for sweep in sweeps}
     trunks = {row["trunk"]: (stage_of[sweep], sweep, row["trunk"]) for sweep, row in found}
     pl.DataFrame(list(trunks.values()), schema=("stage", "sweep", "trunk"), orient="row").write_csv(
@@ -101,6 +104,7 @@ def export() -> None:
     )
     for here, there in (("rows.parquet", "thousandth.parquet"), ("trunks.csv", "thousandth.csv")):
         shutil.copy(HERE / here, BUNDLE / there)
+    (HERE / "README.md").write_text(card(), encoding="utf-8")
     print(f"{len(found)} rows of {len(trunks)} trunks")
 
 

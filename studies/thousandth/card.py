@@ -1,0 +1,106 @@
+"""The data card of the thousandth study, from its rows: what README.md says.
+
+python studies/thousandth/card.py    # writes it; run.py does so whenever it publishes rows
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from bitlaw import read_runs
+from bitlaw.runs.schema import COLUMNS
+
+HERE = Path(__file__).parent
+CSV_WITHOUT = ("config", "versions", "curve")  # columns of JSON, as long as all others together
+HASHES = (
+    "corpus_sha256",
+    "train_text_sha256",
+    "calibration_text_sha256",
+    "evaluation_text_sha256",
+    "eval_sha256",
+)
+TEXT = """\
+# The thousandth study
+
+The grid of "Scaling Laws for Precision" (Kumar et al. 2024, arXiv 2411.04330) at a thousandth of its size: byte-level
+transformers of 30,000 to 220,000 non-embedding parameters on 1.5 to 26 million tokens, trained with weights,
+activations and KV cache at 3 to 12 bits, and quantised after training to 2 to 8 bits. The paper published none of its
+rows; these are all of ours, and the study goes on: what stands here is what there is.
+
+| stage | trunks | trained ends | quantised copies | not ok |
+|---|---|---|---|---|
+{stages}
+
+`rows.parquet` has a row for each end of training and for each quantised copy; `rows.csv` is the same without
+{left_out}; `trunks.csv` says which stage and sweep (`*.toml`) each trunk is of. Rows of one `trunk` share their first
+steps, so they are no independent draws: intervals take trunks as clusters. `models/` has the ends of 16-bit trunks as
+safetensors, rounded to bf16, which the rows' losses are not.
+
+- **Made by** `python studies/thousandth/run.py`, which goes on where it was stopped; `bitlaw study thousandth
+  --verify N` makes N cells again and compares losses. {hours:.1f} CPU hours so far, with evaluation, restarts and what was
+  made again.
+- **Text**: {texts}. Tokens are bytes. Documents are split into training, calibration and evaluation by their hash; the
+  evaluation text of a row is {eval_tokens} tokens. The text is not here: `bitlaw corpus get rfc` fetches it.
+- **Losses** are in nats a token (here, a byte); `gap` is the loss of a copy less that of its parent on the same tokens,
+  and `gap_se` is over documents. Nothing is repeated in training: `unique_tokens` is `tokens`.
+- **Versions**: {versions}.
+- **Licence**: CC-BY-4.0 for the rows and models; cite the repository.
+- **Doubts**: one seed a cell but for the noise sweep; one optimiser and one batch size; learning rates by the ladder's
+  rule, checked at the smallest and the largest size alone (`docs/log.md`); bytes, so that losses compare with no other
+  table.
+
+## Hashes
+
+| what | SHA-256 |
+|---|---|
+{hashes}
+
+## Columns
+
+| column | kind | unit | meaning |
+|---|---|---|---|
+{columns}
+"""
+
+
+def card() -> str:
+    """The text of README.md."""
+    frame = read_runs(HERE / "rows.parquet").frame
+    trunks = pl.read_csv(HERE / "trunks.csv")
+    frame = frame.join(trunks, on="trunk", how="left")
+    stages = []
+    for (stage,), some in frame.group_by("stage", maintain_order=True):
+        trained = some.filter(pl.col("parent").is_null())
+        wrong = some.filter(pl.col("status") != "ok").height
+        stages.append(
+            f"| {stage} | {some['trunk'].n_unique()} | {trained.height} | {some.height - trained.height} | {wrong} |"
+        )
+    hashes = [
+        f"| `{name}` of {row['corpus']} | `{row[name]}` |"
+        for row in frame.select("corpus", *HASHES).unique().sort("corpus").iter_rows(named=True)
+        for name in HASHES
+    ]
+    there = {column.name: column for column in COLUMNS}
+    columns = [
+        f"| `{name}` | {there[name].kind} | {there[name].unit} | {there[name].meaning} |"
+        for name in frame.columns
+        if name in there and frame[name].is_not_null().any()
+    ]
+    versions = [json.loads(text) for text in frame["versions"].drop_nulls().unique().sort()]
+    return TEXT.format(
+        stages="\n".join(stages),
+        left_out=", ".join(f"`{name}`" for name in CSV_WITHOUT),
+        hours=pl.read_csv(HERE / "hours.csv")["cpu_hours"].sum(),
+        texts=", ".join(f"`{name}`" for name in frame["corpus"].unique().sort()),
+        eval_tokens=" or ".join(f"{n:,}" for n in frame["eval_tokens"].drop_nulls().unique().sort()),
+        versions="; ".join(", ".join(f"{k} {v}" for k, v in each.items()) for each in versions),
+        hashes="\n".join(hashes),
+        columns="\n".join(columns),
+    )
+
+
+if __name__ == "__main__":
+    (HERE / "README.md").write_text(card(), encoding="utf-8")
