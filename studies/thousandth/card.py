@@ -40,8 +40,8 @@ steps, so they are no independent draws: intervals take trunks as clusters. `mod
 safetensors, rounded to bf16, which the rows' losses are not.
 
 - **Made by** `python studies/thousandth/run.py`, which goes on where it was stopped; `bitlaw study thousandth
-  --verify N` makes N cells again and compares losses. {hours:.1f} CPU hours so far, with evaluation, restarts and what was
-  made again.
+  --verify N` makes N cells again and compares losses. {hours:.1f} CPU hours so far, evaluation, restarts and what was
+  made again included.
 - **Text**: {texts}. Tokens are bytes. Documents are split into training, calibration and evaluation by their hash; the
   evaluation text of a row is {eval_tokens} tokens. The text is not here: `bitlaw corpus get rfc` fetches it.
 - **Losses** are in nats a token (here, a byte); `gap` is the loss of a copy less that of its parent on the same tokens,
