@@ -56,7 +56,9 @@ def test_an_errors_interval_has_the_doubt_of_both_fits(sweep, errors):
 
 def test_errors_beyond_their_rows_and_of_other_fits(sweep, errors):
     far = bl.plan("kumar-2024", params="10M", tokens="1B", bits="bf16", errors=errors)
-    assert any("beyond its rows, whose losses are from 1.900 to 3.200" in note for note in far.notes)
+    assert any(
+        "beyond the rows of its curve, whose losses are from 1.900 to 3.200" in note for note in far.notes
+    )
     with pytest.raises(ConfigError, match="errors is a fit of errors on tasks by the loss"):
         bl.plan("kumar-2024", params="1B", tokens="1B", errors=bl.fit("kumar", sweep))
     with pytest.raises(ConfigError, match="errors plays no part in the fewest safe bits"):

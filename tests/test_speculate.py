@@ -452,7 +452,8 @@ def test_bits_of_three_models_are_what_each_way_by_itself_says(models, sources, 
     )
     prompts = [window[:8] for window in windows]
     loud = [[token - 32 if 97 <= token <= 122 else token for token in window[8:]] for window in windows]
-    table = allocations(large, small, tuned, (4_000_000, 1_000_000, 1_000_000), prompts, loud)
+    sizes = [{bits: n * bits / 8 for bits in (16, 3)} for n in (4e6, 1e6, 1e6)]
+    table = allocations(large, small, tuned, sizes, prompts, loud)
     assert [way.bits for way in table[:2]] == [(16, 16, 16), (16, 16, 3)] and len(table) == 8
     full, last = table[0], table[-1]
     assert full.extra == 0 and full.bytes == 12e6 and last.bytes == 6e6 * 3 / 8
@@ -478,7 +479,9 @@ def test_bits_of_three_models_are_what_each_way_by_itself_says(models, sources, 
     )
     for wrong in ({0: sources[0]}, {65: sources[0]}, {}):
         with pytest.raises(ConfigError, match="of 1 to 64 bits"):
-            allocations(wrong, small, tuned, (4, 1, 1), prompts, loud)
+            allocations(wrong, small, tuned, [dict.fromkeys(wrong, 1.0), *sizes[1:]], prompts, loud)
+    with pytest.raises(ConfigError, match="its bytes at each of them"):
+        allocations(large, small, tuned, [{16: 1.0}, *sizes[1:]], prompts, loud)
     with pytest.raises(ConfigError, match="no model has fewer bits"):
         first_to_lose(table[:1])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from pairs import CORPUS, LARGE, SMALL, pairs, text_of
+from pairs import CORPUS, SMALL, pairs, text_of
 from shares import interval, loss
 
 from bitlaw import Scheme
@@ -25,6 +25,7 @@ from bitlaw.lab.corpus import read_corpus, spread_windows
 from bitlaw.lab.decode import Allocation, Decoder, allocations, emulate, first_to_lose
 from bitlaw.lab.model import load_model
 from bitlaw.lab.quantize import quantize_parts
+from bitlaw.lab.quantize.settings import Setting, bytes_of
 
 HERE = Path(__file__).parent
 THREE, MENDED = (16, 6, 4, 3), (2, 3, 4, 6)
@@ -37,6 +38,12 @@ def at_bits(folder: Path, bits: int) -> Decoder:
     loaded = load_model(folder)
     low = loaded.model if bits == 16 else quantize_parts(loaded.model, Scheme.parse(f"w{bits}"))
     return Decoder(low, loaded.vocab)
+
+
+def size_of(folder: Path, bits: int) -> int:
+    """Bytes of a model with weights of so many bits."""
+    form = "bf16" if bits == 16 else f"int{bits}"
+    return bytes_of(load_model(folder).model, Setting.of("rtn", form))
 
 
 def row(seed: int, way: Allocation) -> dict[str, float]:
@@ -58,7 +65,7 @@ def main() -> None:
         sources = [{bits: at_bits(folder, bits) for bits in THREE} for folder in models]
         table = allocations(
             *sources,
-            (LARGE, SMALL, SMALL),
+            [{bits: size_of(folder, bits) for bits in THREE} for folder in models],
             [text[:PROMPT] for text in texts],
             [text[PROMPT:] for text in texts],
         )

@@ -5,13 +5,12 @@
 Bases are 16-bit ends of the thousandth study at 13M tokens, one of each size and seed (`studies/thousandth/models`).
 Behaviour is taught on 300k bytes of their own corpus, its lines tagged; knowledge is 24 facts in 4 wordings each, and
 is asked in the 2 others. All weights are tuned. Models go to bitlaw-emulation in the folder for temporary files, where
-`shares.py` and `bits.py` find them: SIZE-NUMBER/behaviour and knowledge.
+`shares.py` and `bits.py` find them: BASE-TASK-SEED.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,7 @@ TAGGED = 300_000  # bytes of text with the behaviour
 
 @dataclass(frozen=True)
 class Pair:
-    """A small base and a large one, of seeds of their own, and the seed of what both are tuned to."""
+    """A small base and a large one, and the seed of what both are tuned to."""
 
     seed: int
     small: Path
@@ -46,20 +45,24 @@ class Pair:
         return {SMALL: self.small, LARGE: self.large}
 
     def tuned(self, size: int, task: str) -> Path:
-        """Where the model is that was tuned to a task."""
-        return FOLDER / f"{size}-{self.seed}" / task
+        """Where the model is that was tuned to a task; named after its base, whichever pair that is in."""
+        return FOLDER / f"{self.folders[size].name}-{task}-{self.seed}"
 
 
-def pairs() -> Iterator[Pair]:
-    """Yield a pair for each seed of which both sizes are there."""
+def pairs() -> list[Pair]:
+    """Bases of both sizes, put together in the order of their names: seeds of theirs have nothing in common."""
     found: dict[int, list[Path]] = {SMALL: [], LARGE: []}
     for folder in sorted(MODELS.glob("*")):
         row = load_model(folder).row
         for size, some in found.items():
-            if row["tokens"] == TOKENS and abs(row["params"] / size - 1) < 0.1:
+            alike = abs(row["tokens"] / TOKENS - 1) < 0.01 and abs(row["params"] / size - 1) < 0.1
+            if alike and row["corpus"] == CORPUS and row["schedule"] == "constant":
                 some.append(folder)
-    for seed, (small, large) in enumerate(zip(found[SMALL], found[LARGE], strict=False)):
-        yield Pair(seed, small, large)
+    both = zip(found[SMALL], found[LARGE], strict=False)
+    made = [Pair(seed, small, large) for seed, (small, large) in enumerate(both)]
+    if not made:
+        raise SystemExit(f"there are no bases of both sizes in {MODELS}; make them with thousandth/run.py")
+    return made
 
 
 def text_of(task: str, seed: int, corpus: Corpus) -> Corpus:

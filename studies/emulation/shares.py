@@ -2,13 +2,13 @@
 
     python studies/emulation/shares.py    # after pairs.py; minutes of one core; writes shares.csv beside this file
 
-For each pair and task, five ways to have a tuned model:
+For each pair and task, ways to have a tuned model, beside both bases:
 
     large        the large model, tuned: what is to be recovered
     up           the large base with what tuning changed in the small one
     down         the small base with what tuning changed in the large one
     small        the small model, tuned
-    beta         up, with beta of .5 and 2
+    beta .5, 2   up, with half of what tuning changed, and twice
 
 `gain` is of log-likelihood over the base of the same size, in nats a byte on held-out text of the task; `share` is it
 in gains of `large`. `score` counts what is there in the end: the share of lines that show the behaviour, of 48 texts

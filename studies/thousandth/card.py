@@ -10,8 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
-from bitlaw import read_runs
+from bitlaw import Runs, read_runs
+from bitlaw.formats import UNQUANTIZED
+from bitlaw.laws.terms import TRAINED_PARTS
 from bitlaw.runs.schema import COLUMNS
+from bitlaw.units import format_quantity
 
 HERE = Path(__file__).parent
 CSV_WITHOUT = ("config", "versions", "curve")  # columns of JSON, as long as all others together
@@ -26,9 +29,13 @@ TEXT = """\
 # The thousandth study
 
 The grid of "Scaling Laws for Precision" (Kumar et al. 2024, arXiv 2411.04330) at a thousandth of its size: byte-level
-transformers of 30,000 to 220,000 non-embedding parameters on 1.5 to 26 million tokens, trained with weights,
-activations and KV cache at 3 to 12 bits, and quantised after training to 2 to 8 bits. The paper published none of its
-rows; these are all of ours, and the study goes on: what stands here is what there is.
+transformers, trained in few bits and quantised after training. The paper published none of its rows; these are all of
+ours, and the study goes on: what stands here is what there is.
+
+- sizes: {sizes} non-embedding parameters
+- tokens: {tokens}
+- bits in training, beside 16: {parts}
+- bits of weights after training: {post}
 
 | stage | trunks | trained ends | quantised copies | not ok |
 |---|---|---|---|---|
@@ -68,7 +75,8 @@ safetensors, rounded to bf16, which the rows' losses are not.
 
 def card() -> str:
     """The text of README.md."""
-    frame = read_runs(HERE / "rows.parquet").frame
+    runs = read_runs(HERE / "rows.parquet")
+    frame = runs.frame
     trunks = pl.read_csv(HERE / "trunks.csv")
     frame = frame.join(trunks, on="trunk", how="left")
     stages = []
@@ -80,7 +88,7 @@ def card() -> str:
         )
     hashes = [
         f"| `{name}` of {row['corpus']} | `{row[name]}` |"
-        for row in frame.select("corpus", *HASHES).unique().sort("corpus").iter_rows(named=True)
+        for row in frame.select("corpus", *HASHES).drop_nulls().unique().sort("corpus").iter_rows(named=True)
         for name in HASHES
     ]
     there = {column.name: column for column in COLUMNS}
@@ -90,16 +98,29 @@ def card() -> str:
         if name in there and frame[name].is_not_null().any()
     ]
     versions = [json.loads(text) for text in frame["versions"].drop_nulls().unique().sort()]
+    trained = {part: _bits(runs, part) for part in TRAINED_PARTS}
+    sizes, tokens = (frame[name].drop_nulls().unique().sort() for name in ("params", "tokens"))
     return TEXT.format(
+        sizes=" and ".join(format_quantity(n) for n in sizes),
+        tokens=f"{format_quantity(tokens[0])} to {format_quantity(tokens[-1])}",
+        parts=", ".join(f"{TRAINED_PARTS[part]} in {bits}" for part, bits in trained.items() if bits)
+        + " bits",
+        post=_bits(runs, "post"),
         stages="\n".join(stages),
         left_out=", ".join(f"`{name}`" for name in CSV_WITHOUT),
         hours=pl.read_csv(HERE / "hours.csv")["cpu_hours"].sum(),
-        texts=", ".join(f"`{name}`" for name in frame["corpus"].unique().sort()),
+        texts=", ".join(f"`{name}`" for name in frame["corpus"].drop_nulls().unique().sort()),
         eval_tokens=" or ".join(f"{n:,}" for n in frame["eval_tokens"].drop_nulls().unique().sort()),
         versions="; ".join(", ".join(f"{k} {v}" for k, v in each.items()) for each in versions),
         hashes="\n".join(hashes),
         columns="\n".join(columns),
     )
+
+
+def _bits(runs: Runs, part: str) -> str:
+    """The numbers of bits below 16 that a part has, in words; empty where there are none."""
+    found = runs.bits(part).unique().sort()
+    return ", ".join(f"{b:g}" for b in found.filter(found < UNQUANTIZED))
 
 
 if __name__ == "__main__":

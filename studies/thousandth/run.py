@@ -59,7 +59,8 @@ def published() -> dict[str, list[dict[str, Any]]]:
 def restore(sweep: str) -> None:
     """Put the rows that were published into a sweep's store; ids that are there are left as they are.
 
-    Trunks that should have left models which are not there are trained again, and their rows take the place of those.
+    Trunks that should have left models which are not there are left out: they are trained again, and their new rows
+    are published in place of the old.
     """
     rows = published().get(sweep, [])
     if tomllib.loads((HERE / f"{sweep}.toml").read_text())["sweep"].get("keep_models"):
@@ -88,7 +89,11 @@ def export() -> None:
     rows = {row["id"]: (sweep, row) for sweep, some in published().items() for row in some}
     for sweep in SWEEPS:
         if (folder(sweep) / "runs.sqlite").exists():
-            rows |= {row["id"]: (sweep, row) for row in read_runs(folder(sweep)).frame.to_dicts()}
+            for row in read_runs(folder(sweep)).frame.to_dicts():
+                rows[row["id"]] = (
+                    rows.get(row["id"], (sweep,))[0],
+                    row,
+                )  # a trunk stays of the sweep that it was of
             keep_models(sweep)
     order = {sweep: place for place, sweep in enumerate(SWEEPS)}
     found = sorted(
@@ -132,8 +137,8 @@ def main() -> None:
         command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", text]
         command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
         done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
-        export()
         note_hours(sweep)
+        export()
         if done.returncode:
             sys.exit(done.returncode)
 

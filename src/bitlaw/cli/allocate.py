@@ -43,6 +43,7 @@ def allocate(
     from ..lab.corpus import read_corpus, spread_windows
     from ..lab.decode import allocations, first_to_lose
     from ..lab.model import load_model
+    from ..lab.quantize.settings import Setting, bytes_of
     from ..lab.sweep.folders import encoded
     from ..lab.sweep.processes import device_named
 
@@ -50,6 +51,11 @@ def allocate(
     with working("reading the models") as tell:
         there = device_named(device)
         models = [load_model(folder, there) for folder in (large, small_base, small_tuned)]
+        for model in models:
+            if model.scheme.quantized:
+                raise ConfigError(
+                    f"{model.name} rounds {model.scheme.name} already; name the folder that it was made from"
+                )
         tell("reading the text")
         corpus, length = read_corpus(text), min(model.seq_len for model in models)
         held_out = encoded(models[2], corpus.evaluation)
@@ -67,10 +73,11 @@ def allocate(
                 }
             )
         tell("scoring")
-        base, reference, tuned = (sum(p.numel() for p in model.model.parameters()) for model in models)
+        forms = {b: Setting.of(method, "bf16" if b == 16 else f"int{b}") for b in choices}
+        sizes = [{b: bytes_of(model.model, form) for b, form in forms.items()} for model in models]
         prompt = max(1, length // 8)
         prompts, said = [w[:prompt] for w in windows], [w[prompt:] for w in windows]
-        table = allocations(*sources, (base, reference, tuned), prompts, said, beta=beta)
+        table = allocations(*sources, sizes, prompts, said, beta=beta)
     steps = first_to_lose(table)
     about = f"{len(windows)} texts of {length - prompt} tokens of {corpus.name}"
     if json_:

@@ -79,7 +79,7 @@ def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
 
         text = corpus or "package:rfc"  # or package:rust, on which some of it was trained
         runs = thousandth(None)
-        if text not in (texts := runs.frame["corpus"].unique().sort().to_list()):
+        if text not in (texts := runs.frame["corpus"].drop_nulls().unique().sort().to_list()):
             raise ConfigError(f"no row of the thousandth study is of {text!r}; use {' or '.join(texts)}")
         return runs.filter(pl.col("corpus") == text), text
     folder = Path(f"study-{source}") if source == "quick" else Path(source)

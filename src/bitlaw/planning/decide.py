@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -64,7 +64,7 @@ def decide(search: Search, asked: Question) -> Plan:
         *_left_out(search, each),
         *remarks(search, found, choice),
         *asked.notes(choice),
-        *_beyond(asked, float(best.loss[0])),
+        *_beyond(asked, [("the answer", float(best.loss[0])), *((o.formats, o.loss) for o in options)]),
         *_hedging(hedge, tolerance),
     ]
     return Plan(
@@ -82,14 +82,18 @@ def decide(search: Search, asked: Question) -> Plan:
     )
 
 
-def _beyond(asked: Question, loss: float) -> list[str]:
-    """Say when errors are read off a curve where no row of it was."""
+def _beyond(asked: Question, losses: Sequence[tuple[str, float]]) -> list[str]:
+    """Say which errors are read off a curve where no row of it was."""
     if asked.errors is None:
         return []
     low, high = asked.errors.ranges.get("loss", (-math.inf, math.inf))
-    if low <= loss <= high:
+    outside = [name for name, loss in losses if not low <= loss <= high]
+    if not outside:
         return []
-    return [f"the error is read off beyond its rows, whose losses are from {low:.3f} to {high:.3f}"]
+    return [
+        f"the error of {', '.join(dict.fromkeys(outside))} is read off beyond the rows of its curve, whose losses are "
+        f"from {low:.3f} to {high:.3f}"
+    ]
 
 
 def _hedging(hedge: Hedge | None, tolerance: float) -> list[str]:

@@ -76,7 +76,7 @@ def serving_frontier(
         interval: level of the intervals.
 
     Returns:
-        As `frontier`; tokens are NaN where more of them always help.
+        As `frontier`; tokens, or an end of their interval, are NaN where more of them always help.
 
     Raises:
         LawError: a law without a gap by bits.
@@ -105,7 +105,7 @@ def serving_frontier(
         best = search.best(np.tile(theta, (len(costs), 1)), _first(len(each)), rounds, start=begin)
         start = best.place
     endless = np.log(best.tokens / best.params) > AMOUNTS / 2 - NEAR_END
-    best = replace(best, tokens=np.where(endless, np.nan, best.tokens))
+    best = replace(best, tokens=np.where(endless, np.inf, best.tokens))
     return _ends(best, len(costs), source, interval)
 
 
@@ -122,8 +122,9 @@ def _ends(best: Best, budgets: int, source: Source, interval: float) -> dict[str
         values = getattr(best, name).reshape(budgets, -1)
         ends = np.full((budgets, 2), np.nan)
         if source.drawn:
-            known = np.flatnonzero(np.isfinite(values[:, 1:]).any(axis=1))
+            known = np.flatnonzero(~np.isnan(values[:, 1:]).all(axis=1))
             for at in known:  # of a few budgets
                 ends[at] = np.nanquantile(values[at, 1:], [tail, 1 - tail])
-        out[name] = np.column_stack([values[:, 0], ends])
+        found = np.column_stack([values[:, 0], ends])
+        out[name] = np.where(np.isfinite(found), found, np.nan)
     return out

@@ -55,7 +55,7 @@ def allocations(
     bases: Mapping[float, Source],
     references: Mapping[float, Source],
     tuned: Mapping[float, Source],
-    params: tuple[int, int, int],
+    sizes: Sequence[Mapping[float, float]],
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
@@ -68,7 +68,7 @@ def allocations(
         bases: large models by the bits of a weight, like {16: ..., 4: ...}.
         references: small ones that were not tuned.
         tuned: those that were.
-        params: of the three.
+        sizes: bytes of base, reference and tuned, by the bits of a weight.
         prompts: tokens, one or more each.
         continuations: tokens in the manner of the tuned model, as many texts.
         sampling: what is drawn from, for acceptance; the loss is of the emulated distribution itself.
@@ -89,7 +89,8 @@ def allocations(
         >>> held = [
         ...     {16: Decoder(m, 256), 4: Decoder(quantize_parts(m, Scheme.parse("w4")), 256)} for m in models
         ... ]
-        >>> table = allocations(*held, (9_000, 3_000, 6_000), [b"To be"] * 2, [b" or", b" is"])
+        >>> sizes = [{16: 2 * n, 4: n / 2} for n in (9_000, 3_000, 6_000)]
+        >>> table = allocations(*held, sizes, [b"To be"] * 2, [b" or", b" is"])
         >>> len(table), table[0].bits, table[-1].bits, table[0].bytes / table[-1].bytes
         (8, (16, 16, 16), (4, 4, 4), 4.0)
         >>> sorted(part for part, bits, price in first_to_lose(table))
@@ -99,11 +100,12 @@ def allocations(
     if (
         not all(choices)
         or not all(0 < bits <= 64 for bits in sum(choices, []))
-        or not all(n > 0 for n in params)
+        or [sorted(size, reverse=True) for size in sizes] != choices
+        or not all(held > 0 for size in sizes for held in size.values())
     ):
         raise ConfigError(
-            f"bits {choices} of models of {list(params)} parameters mean nothing; give each model a source or more, of "
-            "1 to 64 bits"
+            f"bits {choices} of models whose bytes are {[dict(size) for size in sizes]} mean nothing; give each model "
+            "a source or more, of 1 to 64 bits, and its bytes at each of them"
         )
     if not prompts:
         raise ConfigError("there is no text to score; give a prompt and its continuation, or more of them")
@@ -127,7 +129,7 @@ def allocations(
         loss_T = -log_p_TV.gather(-1, said_T1.to(log_p_TV.device))[:, 0].cpu()
         p_TV, q_TV = sampling.probabilities(log_p_TV), sampling.probabilities(held[2][t])
         overlap = min(1.0, float(torch.minimum(p_TV, q_TV).sum(-1).mean()))
-        size = [n * part / 8 for n, part in zip(params, bits, strict=True)]
+        size = [by_bits[part] for by_bits, part in zip(sizes, bits, strict=True)]
         if not found:
             first_T, most = loss_T, sum(size)
         ahead, times = Costs(sum(size), size[2], [sum(size)] * MOST).best(overlap)

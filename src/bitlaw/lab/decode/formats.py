@@ -19,7 +19,7 @@ from ..quantize.parts import running
 def in_formats(
     loaded: Loaded, scheme: Scheme, method: str, windows: Callable[[], Tensor]
 ) -> tuple[Loaded, list[Recipe]]:
-    """Return a copy of a model in a scheme, and the recipes whose scales were found on text and stay.
+    """Return a model in a scheme, and the recipes whose scales were found on text and stay; a copy where it changes.
 
     Args:
         loaded: a model that rounds nothing yet, or something; the scheme of the copy names both.

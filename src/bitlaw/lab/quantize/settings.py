@@ -139,7 +139,6 @@ def try_settings(
         losses, scores = score(model, after(), before.evaluation, before.exam, before.compile)
         divergence, variation = distances(after(), before.logits(), before.compile)
         packed, weights = packed_size(before.model, setting)
-        rest = sum(p.numel() for p in before.model.parameters()) - weights
         yield Outcome(
             setting,
             model,
@@ -147,11 +146,17 @@ def try_settings(
             clustered_mean(losses - before.losses, documents),
             clustered_mean(divergence, documents),
             clustered_mean(variation, documents),
-            packed + rest * REST_BITS // 8,
+            bytes_of(before.model, setting),
             8 * packed / weights,
             seconds,
             scores,
         )
+
+
+def bytes_of(model: nn.Module, setting: Setting) -> int:
+    """Bytes of a model whose weights are in a setting; what is not quantised takes 16 bits each."""
+    packed, weights = packed_size(model, setting)
+    return packed + (sum(p.numel() for p in model.parameters()) - weights) * REST_BITS // 8
 
 
 def packed_size(model: nn.Module, setting: Setting) -> tuple[int, int]:

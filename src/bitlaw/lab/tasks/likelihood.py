@@ -74,7 +74,7 @@ def prefix(loaded: Loaded) -> int:
 
 
 def reach(loaded: Loaded) -> int:
-    """Tokens that a model is given at once: as many as ours were trained on, and as theirs can read."""
+    """Tokens that a model is given at once: as many as it was trained on, up to `MOST`."""
     return min(MOST, limit_of(loaded))
 
 

@@ -23,7 +23,7 @@ from .base import Figure, by_count
 from .budgets import compute_optimal, isoflop_parabolas, loss_against_bits, loss_against_bytes, plan_options
 from .constants import constant_pair, correlated, profile_likelihoods
 from .formats import effective_parameters_by_format, effective_parameters_by_granularity, parts_multiply
-from .gaps import gap_against_ratio, gap_by_schedule, schedules, u_curves
+from .gaps import by_way, gap_against_ratio, gap_by_schedule, u_curves
 from .judged import law_ranking, predicted_against_measured, residuals_and_influence
 from .losses import isoloss, loss_against_tokens, loss_slices, loss_surface
 from .precision import effective_parameters
@@ -147,8 +147,8 @@ def charts(
 
 def _ways(view: View) -> tuple[list[str | None], str | None]:
     """Methods of quantisation, where several stand apart, the most frequent first, and the schedule of most rows."""
-    rows = view.quantized
-    methods, ways = by_count(rows, "method"), by_count(rows.with_columns(schedules(rows).alias("way")), "way")
+    rows = by_way(view)
+    methods, ways = by_count(rows, "method"), by_count(rows, "way")
     return (list(methods) if len(methods) > 1 else [None]), (ways[0] if len(ways) > 1 else None)
 
 

@@ -109,7 +109,6 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
     """
     view = _checked(fit, runs)
     rows = view.trained.with_columns(pl.Series("factor", measured_factors(view, view.trained)))
-    rows = rows.with_columns(pl.Series("cluster", clusters(view.frame)[rows["place"].to_numpy()]))
     low = [(pl.col(f"{part}_bits") < UNQUANTIZED) for part in PARTS]
     others = pl.all_horizontal(pl.col(f"{part}_bits") == UNQUANTIZED for part in ("emb", "grad"))
     mixed = rows.filter(others & (pl.sum_horizontal(x.cast(pl.Int64) for x in low) > 1))
@@ -151,7 +150,8 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
         label = setting if k < SETTINGS else "others"
         marks.append(Points(x, y, label, k, k, hover=hover(some), ids=some["id"].to_list(), hollow=k >= 8))
     logs = known.with_columns((pl.col("factor") / pl.col("product")).log().alias("log"))
-    middles = logs.group_by("cluster").agg(pl.col("log").mean())["log"].to_numpy()
+    # Runs of one size are compared with the same trunks of single parts, whose noise they then share.
+    middles = logs.group_by("params").agg(pl.col("log").mean())["log"].to_numpy()
     said = f"Measured over product: {np.exp(middles.mean()):.3f} in the geometric mean"
     if len(middles) > 1:
         half = (
@@ -160,7 +160,7 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
             / np.sqrt(len(middles))
         )
         first, last = np.exp([middles.mean() - half, middles.mean() + half])
-        said += f", {percent(fit.level)} confidence {first:.3f} to {last:.3f} by Student's t over {len(middles)} trunks"
+        said += f", {percent(fit.level)} confidence {first:.3f} to {last:.3f} by Student's t over {len(middles)} sizes"
     left = mixed.height - known.height
     lost = f" {left} runs have no runs of each part alone, or no loss that a size comes to." if left else ""
     return Chart(
@@ -227,24 +227,32 @@ def _compared(
             "rows have one family of formats; train some in floats, blocks, or another granularity"
         )
     marks: list[Mark] = [Rule(y=1.0)]
-    beyond, runs, highest = 0, 0, 1.0
+    beyond, runs, highest = set[str](), set[str](), 1.0
     for k, (label, rows) in enumerate(found):
         part = next((p for p in parts if label.startswith(PARTS[p])), parts[0])
-        rows = rows.with_columns(pl.Series("factor", measured_factors(view, rows)))
-        beyond += rows.filter(~(pl.col("factor") <= MOST)).height
-        runs += rows.height
-        each = rows.filter(pl.col("factor").is_not_nan() & (pl.col("factor") <= MOST))
-        each = each.group_by(f"{part}_format", f"{part}_bits").agg(
-            pl.col("factor").mean(), pl.col("factor").std().alias("sd"), pl.len()
+        rows = rows.with_columns(
+            pl.Series("factor", measured_factors(view, rows)),
+            pl.Series("cluster", clusters(view.frame)[rows["place"].to_numpy()]),
         )
-        each = each.sort(f"{part}_bits", f"{part}_format")
+        beyond |= set(rows.filter(~(pl.col("factor") <= MOST))["id"])
+        runs |= set(rows["id"])
+        kind = [f"{part}_bits", f"{part}_format"]
+        each = rows.filter(pl.col("factor").is_not_nan() & (pl.col("factor") <= MOST))
+        each = each.group_by(*kind, "cluster").agg(pl.col("factor").mean(), pl.len().alias("runs"))
+        each = each.group_by(kind).agg(
+            pl.col("factor").mean(),
+            (pl.col("factor").std() / pl.len().sqrt()).alias("se"),
+            pl.col("runs").sum(),
+            pl.len().alias("trunks"),
+        )
+        each = each.sort(kind)
         if not each.height:
             continue
         x = each[f"{part}_bits"].to_numpy() + APART * (k - len(found) / 2)
-        y, error = each["factor"].to_numpy(), (each["sd"].fill_null(0) / each["len"].sqrt()).to_numpy()
-        highest = max(highest, float((y + error).max()))
+        y, error = each["factor"].to_numpy(), each["se"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        highest = max(highest, float((y + np.nan_to_num(error)).max()))
         texts = [
-            f"{row[f'{part}_format']}\n{label}\n{row['factor']:.3f}, mean of {row['len']} runs"
+            f"{row[f'{part}_format']}\n{label}\n{row['factor']:.3f}, of {row['runs']} runs in {row['trunks']} trunks"
             for row in each.iter_rows(named=True)
         ]
         marks += [
@@ -256,13 +264,14 @@ def _compared(
             continue
         grid = np.linspace(2.0, 16.0, 2 * CURVE)
         curve, low, high = law_factor(view, part, grid)
-        marks[1:1] = [Band(grid, low, high, "", None), Line(grid, curve, "fitted law", None)]
+        text = f"fitted law, {PARTS[part]}" if len(parts) > 1 else "fitted law"
+        marks[1:1] = [Band(grid, low, high, "", None), Line(grid, curve, text, None)]
     return Chart(
         name,
         title,
-        f"Marks: means over the sizes and tokens of a format's runs, n = {runs}, against the fitted 16-bit loss; bars: "
-        f"one standard error. {said}{unseen(beyond)} Grey: the law, by bits alone, {interval(view.fit)}. "
-        f"{evidence(view)}.",
+        f"Marks: means over a format's trunks, n = {len(runs)} runs, against the fitted 16-bit loss; bars: one "
+        f"standard error over trunks, where there are two. {said}{unseen(len(beyond))} Grey: the law, by bits alone, "
+        f"{interval(view.fit)}. {evidence(view)}.",
         Axis("bits of a number, sign included", ticks=(2, 3, 4, 5, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=min(MOST, max(1.1, 1.1 * highest))),
         tuple(marks),

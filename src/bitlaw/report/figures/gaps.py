@@ -62,11 +62,11 @@ def gap_against_ratio(
         NothingToDraw: no row has a gap.
     """
     view = View.of(runs, fit)
-    rows = of_method(view.quantized, method).filter(
+    rows = of_method(by_way(view), method).filter(
         pl.col("params").is_not_null() & pl.col("tokens").is_not_null()
     )
     if schedule is not None:
-        rows = rows.filter(schedules(rows) == schedule)
+        rows = rows.filter(pl.col("way") == schedule)
     if not rows.height:
         raise NothingToDraw("no row was quantised after training; add rows with a gap")
     sizes = rows["params"].unique().sort().to_list()
@@ -115,7 +115,7 @@ def gap_against_ratio(
     )
     if schedule is not None:
         said += f"Trained with the schedule {schedule}. "
-    if known and method is not None and view.quantized["method"].n_unique() > 1:
+    if known and method is not None and view.own and view.quantized["method"].drop_nulls().n_unique() > 1:
         said += "The fit is of the rows of all methods. "
     if len(recipes) > 1:
         said += f"The gaps mix {len(recipes)} recipes: {', '.join(recipes[:FEW])}{', ...' * (len(recipes) > FEW)}. "
@@ -152,14 +152,11 @@ def gap_by_schedule(
         NothingToDraw: rows of one schedule.
     """
     view = View.of(runs, fit)
-    rows = view.quantized.filter(
-        UNQUANTISED & pl.col("params").is_not_null() & pl.col("tokens").is_not_null()
-    )
-    rows = rows.with_columns(schedules(rows).alias("way"))
+    rows = by_way(view).filter(UNQUANTISED & pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
+    method = method or next(iter(by_count(rows, "method")), None)
+    rows = of_method(rows, method)
     if rows["way"].n_unique() < 2:
         raise NothingToDraw("models of one schedule were quantised; train some with another")
-    method = method or next(iter(by_count(view.quantized, "method")), None)
-    rows = of_method(rows, method)
     shared = rows.group_by("post_bits").agg(pl.col("way").n_unique(), pl.len())
     shared = shared.with_columns(few=pl.col("post_bits") < LEAST_BITS)
     best = shared.sort("way", "few", "post_bits", descending=[True, False, False])
@@ -194,7 +191,7 @@ def gap_by_schedule(
     by = f" by {method.upper()}" if method else ""
     scale: Scale = "log" if float(rows["gap"].to_numpy().min()) > SMALL else "symlog"
     return Chart(
-        "gap-by-schedule" + slug(method if bits is None else None),
+        "gap-by-schedule" + slug(method, None if bits is None else f"{bits:g} bits"),
         f"Gap at {at:g} bits{by}, by schedule of training (one marker per size)",
         f"Marks: single rows of models trained unquantised, bars one standard error of a paired gap where rows have "
         f"one; lines: means over rows of one size, tokens and schedule. n = {rows.height} gaps of "
@@ -206,8 +203,15 @@ def gap_by_schedule(
     )
 
 
+def by_way(view: View) -> pl.DataFrame:
+    """Rows quantised after training with `way`, how they were trained; of all rows at once, as names hang on them."""
+    return view.quantized.with_columns(schedules(view.quantized).alias("way"))
+
+
 def schedules(rows: pl.DataFrame) -> pl.Series:
     """How rows were trained, "cosine" or "constant, cooldown 0.2"; with the peak rate where schedules had several.
+
+    Rates are told in units of 1 / width, by which ladders scale them, where the width is known.
 
     >>> from bitlaw import Runs
     >>> rows = [{"params": 1e6, "loss": 3.0, "schedule": "cosine"},
@@ -218,10 +222,11 @@ def schedules(rows: pl.DataFrame) -> pl.Series:
     col = pl.col
     cooled = pl.when(col("cooldown") > 0).then(pl.format(", cooldown {}", "cooldown")).otherwise(pl.lit(""))
     way = (col("schedule").fill_null("schedule not told") + cooled).alias("way")
-    rate = (col("learning_rate") * col("width").fill_null(1)).round_sig_figs(2).alias("rate")
-    told = rows.select(way, rate)
+    scaled = pl.format("rate {} / width", (col("learning_rate") * col("width")).round_sig_figs(2))
+    plain = pl.format("rate {}", col("learning_rate").round_sig_figs(2))
+    told = rows.select(way, pl.coalesce(scaled, plain, pl.lit("rate not told")).alias("rate"))
     several = told.group_by("way").agg(col("rate").n_unique()).filter(col("rate") > 1)["way"].to_list()
-    peak = pl.format("{}, rate {}", "way", "rate")
+    peak = pl.format("{}, {}", "way", "rate")
     return told.select(
         pl.when(col("way").is_in(several)).then(peak).otherwise("way").alias("way")
     ).to_series()

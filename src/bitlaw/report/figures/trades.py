@@ -33,18 +33,18 @@ ALIKE = 0.03  # share by which N x bits, and tokens, of a group may differ
 WIDTHS = 3  # of a group, at least
 GROUPS = 4  # that are drawn
 PURE = (16.0, 32.0)  # bits that an unquantised row may count as: it was trained in either, or both
-SIZES = 3  # whose best bits are drawn
 BUDGETS = 6
 FEW = 60  # of the draws, for each of several sizes, or where size, tokens and bits are all free
 
 
 @Figure
 def equal_parameters_times_bits(fit: Fit, runs: Runs | View) -> Chart:
-    """Loss against bits where parameters times bits, so memory and a token's cost, are equal, and tokens too.
+    """Loss against bits where the weights' bytes, parameters times bits, are equal, and tokens too.
 
-    (Kumar et al. 2024, figures 1 and 6.) Groups of runs whose N P and D agree within three per cent, with three bit
-    widths or more; every part that is in low precision has the same bits, and integers and floats count as theirs. A
-    run in no low precision counts as 16 bits, and as 32 where that is its place in a group.
+    (Kumar et al. 2024, figures 1 and 6.) Groups of runs of low-bit weights whose N P and D agree within three per cent,
+    with three bit widths or more; every part that is in low precision has the same bits, so that a token's cost is
+    equal too where activations are among them. Integers and floats count as their bits. A run in no low precision
+    counts as 16 bits, and as 32 where that is its place in a group.
 
     Args:
         fit: of any law of size; its prediction along equal N P is drawn where it reads the bits of these parts.
@@ -109,7 +109,7 @@ def _groups(rows: pl.DataFrame) -> list[tuple[tuple[str, ...], pl.DataFrame]]:
     widths = rows.select(f"{part}_bits" for part in TRAINED_PARTS).to_numpy()
     for place, bits in enumerate(widths):
         low = tuple(part for part, own in zip(TRAINED_PARTS, bits, strict=True) if own < UNQUANTIZED)
-        if not low or len({own for own in bits if own < UNQUANTIZED}) == 1:
+        if not low or ("w" in low and len({own for own in bits if own < UNQUANTIZED}) == 1):
             kinds.setdefault(low, []).append(place)
     pure, found = kinds.pop((), []), []
     for low, places in kinds.items():
@@ -170,7 +170,7 @@ def best_bits_against_tokens(fit: Fit, runs: Runs | View, sizes: Sequence[float]
     tokens = np.geomspace(least, 30 * most, BUDGETS)
     few = thinned(fit, FEW)
     marks: list[Mark] = [Rule(x=most, text="most tokens of the rows")]
-    for k, size in enumerate(chosen[:SIZES]):
+    for k, size in enumerate(chosen):
         try:
             best = frontier(few, (6 * size * tokens).tolist(), fit.level, params=float(size))
         except (LawError, ConfigError) as error:
@@ -228,8 +228,8 @@ def serving_optimal(fit: Fit, runs: Runs | View) -> Chart:
         Band(budgets, low, high, "bits", 2, second=True),
         Line(budgets, value, "bits", 2, marker=2, dash=True, second=True),
     ]
-    endless = int((~np.isfinite(best["tokens"][:, 0])).sum())
-    said = f" At {endless} budgets more tokens always help." if endless else ""
+    endless = int((np.isfinite(best["params"][:, 0]) & ~np.isfinite(best["tokens"][:, 0])).sum())
+    said = f" At {endless} of {BUDGETS} budgets more tokens always help." if endless else ""
     drawn = f", {len(few.draws)} draws" if fit.df else ""
     beyond = _beyond(best["tokens"][:, 0], view)
     return Chart(

@@ -66,8 +66,10 @@ def predicted_against_measured_gap(fit: Fit, runs: Runs | View) -> Chart:
     view = View.of(runs, fit)
     rows = fitted_gaps(view)
     negative = rows.filter(pl.col("gap") <= 0).height
-    shown = rows.filter((pl.col("gap") >= LEAST) & (pl.col("expected") >= LEAST))
-    tiny = rows.height - negative - shown.filter(pl.col("gap") > 0).height
+    known = pl.col("expected").is_finite()
+    outside = rows.filter((pl.col("gap") > 0) & ~known).height
+    shown = rows.filter((pl.col("gap") >= LEAST) & known & (pl.col("expected") >= LEAST))
+    tiny = rows.height - negative - outside - shown.height
     if shown.height < 2:
         raise NothingToDraw("no two gaps are above a hundred-thousandth of a nat; quantise to fewer bits")
     measured, predicted = shown["gap"].to_numpy(), shown["expected"].to_numpy()
@@ -95,6 +97,7 @@ def predicted_against_measured_gap(fit: Fit, runs: Runs | View) -> Chart:
                 )
     left = [f"{negative} gaps are zero or less"] if negative else []
     left += [f"{tiny} are below {LEAST:g} nats, measured or predicted"] if tiny else []
+    left += [f"the law says nothing of {outside}"] if outside else []
     said = f" Not shown: {', and '.join(left)}." if left else ""
     logs = r2(np.log(measured), np.log(predicted))
     return Chart(
@@ -253,7 +256,8 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
         else Axis(said, "log", "prefix")
     )
     means = (
-        f"large: geometric means with {percent(level)} confidence by Student's t over trunks. "
+        f"large: geometric means with {percent(level)} confidence by Student's t over trunks, "
+        "where there are two. "
         if listed
         else ""
     )
@@ -281,6 +285,7 @@ def _ratios(view: View, by: str) -> pl.DataFrame:
         (pl.col("gap") > CLEAR * pl.col("gap_se").fill_null(0))
         & (pl.col("gap") >= LEAST)
         & (pl.col("expected") > 0)
+        & pl.col("expected").is_finite()
     )
     rows = rows.with_columns(of, (pl.col("expected") / pl.col("gap")).alias("ratio"), pl.col(by).alias("by"))
     rows = rows.filter(clear)
@@ -299,7 +304,7 @@ def _means(
         means = some.group_by("cluster").agg(pl.col("log").mean())["log"].to_numpy()
         if not len(means):
             continue
-        middle, half = float(means.mean()), 0.0
+        middle, half = float(means.mean()), np.nan  # of one trunk, nobody knows
         if len(means) > 1:
             half = (
                 student_quantile(len(means) - 1, (1 + level) / 2)
