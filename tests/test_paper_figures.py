@@ -21,6 +21,7 @@ from bitlaw.planning import frontier, serving_frontier
 from bitlaw.report import figures
 from bitlaw.report.chart import Band, Chart, Line, NothingToDraw, Points
 from bitlaw.report.draw import draw
+from bitlaw.report.figures.gaps import schedules
 from bitlaw.report.figures.precision import measured_factors
 from bitlaw.report.interactive import plotly
 from bitlaw.report.style import style
@@ -380,6 +381,25 @@ def test_schedules_stand_apart_by_the_factor_that_was_planted():
     assert np.exp(np.mean(np.log(ratios))) == pytest.approx(COSINE, rel=0.05)
     with pytest.raises(NothingToDraw, match="one schedule"):
         figures.gap_by_schedule.chart(fitted(), full_grid().filter(pl.col("schedule").ne_missing("cosine")))
+
+
+def test_a_method_without_several_schedules_of_unquantised_models_is_passed_over():
+    """GPTQ has most rows, and here none of unquantised models; names of schedules hang on no choice of rows."""
+    low = pl.col("w_format").fill_null("bf16") != "bf16"
+    runs = full_grid().filter((pl.col("method").fill_null("") != "gptq") | low)
+    several = runs.filter((pl.col("method").fill_null("") != "rtn") | (pl.col("schedule") != "cosine"))
+    for rows, method in ((runs, "rtn"), (several, "awq")):
+        chart = figures.gap_by_schedule.chart(fitted(), rows)
+        assert chart.name == f"gap-by-schedule-{method}"
+    with pytest.raises(NothingToDraw, match="one schedule"):
+        figures.gap_by_schedule.chart(fitted(), several, method="rtn")
+
+
+def test_rates_are_told_where_there_are_several_and_none_is_lost():
+    frame = full_grid().frame.filter(pl.col("schedule") == "cosine").head(3)
+    rates = pl.Series("learning_rate", [0.01, 0.02, None], dtype=pl.Float64)
+    named = schedules(frame.with_columns(rates, width=pl.Series([48, None, 48], dtype=pl.Int64)))
+    assert named.to_list() == ["cosine, rate 0.48 / width", "cosine, rate 0.02", "cosine, rate not told"]
 
 
 # ---- rows of others, and our own

@@ -145,7 +145,7 @@ def gap_by_schedule(
     Args:
         fit: of any law.
         runs: rows with gaps, of two schedules at least.
-        method: of quantisation; None for the one of most rows.
+        method: of quantisation; None for the one of most rows that has several schedules.
         bits: after training; None for three, or the fewest above that all schedules have.
 
     Raises:
@@ -153,7 +153,8 @@ def gap_by_schedule(
     """
     view = View.of(runs, fit)
     rows = by_way(view).filter(UNQUANTISED & pl.col("params").is_not_null() & pl.col("tokens").is_not_null())
-    method = method or next(iter(by_count(rows, "method")), None)
+    several = set(rows.filter(pl.col("way").n_unique().over("method") > 1)["method"])
+    method = method or next((name for name in by_count(view.quantized, "method") if name in several), None)
     rows = of_method(rows, method)
     if rows["way"].n_unique() < 2:
         raise NothingToDraw("models of one schedule were quantised; train some with another")
