@@ -3,7 +3,7 @@
     python studies/emulation/pairs.py    # twenty minutes of one core; goes on where it was stopped
 
 Bases are 16-bit ends of the thousandth study at 13M tokens, one of each size and seed (`studies/thousandth/models`).
-Behaviour is taught on 300k bytes of their own corpus, its lines tagged; knowledge is 24 facts in 4 wordings each, and
+Behaviour is taught on 1.1 MB of their own corpus, its lines tagged; knowledge is 24 facts in 4 wordings each, and
 is asked in the 2 others. All weights are tuned. Models go to bitlaw-emulation in the folder for temporary files, where
 `shares.py` and `bits.py` find them: BASE-TASK-SEED.
 """
@@ -26,9 +26,9 @@ FOLDER = Path(tempfile.gettempdir()) / "bitlaw-emulation"
 CORPUS, TOKENS = "package:rfc", 13_000_000  # of the bases
 SMALL, LARGE = 30_000, 220_000  # parameters
 TASKS = ("behaviour", "knowledge")
-TUNING = {"behaviour": 400_000, "knowledge": 800_000}  # tokens
-SHARE = {"behaviour": 0.25, "knowledge": 0.5}  # of the peak rate of the base
-TAGGED = 300_000  # bytes of text with the behaviour
+TUNING = {"behaviour": 1_000_000, "knowledge": 800_000}  # tokens
+SHARE = {"behaviour": 0.1, "knowledge": 0.5}  # of the peak rate of the base; see docs/log.md
+TAGGED = 1_100_000  # bytes of text with the behaviour
 
 
 @dataclass(frozen=True)
