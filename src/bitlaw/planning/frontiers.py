@@ -123,8 +123,9 @@ def _ends(best: Best, budgets: int, source: Source, interval: float) -> dict[str
         ends = np.full((budgets, 2), np.nan)
         if source.drawn:
             known = np.flatnonzero(~np.isnan(values[:, 1:]).all(axis=1))
-            for at in known:  # of a few budgets
-                ends[at] = np.nanquantile(values[at, 1:], [tail, 1 - tail])
+            with np.errstate(invalid="ignore"):  # between two draws that have no end, NaN
+                for at in known:  # of a few budgets
+                    ends[at] = np.nanquantile(values[at, 1:], [tail, 1 - tail])
         found = np.column_stack([values[:, 0], ends])
         out[name] = np.where(np.isfinite(found), found, np.nan)
     return out
