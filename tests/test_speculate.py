@@ -306,7 +306,9 @@ def test_what_is_drawn_is_the_targets_own(settings, sources):
     spoken = [(p, speculate(target, tuned, p, 100, sampling, seed=k).tokens) for k, p in enumerate(prompts)]
     assert pvalue(spoken) > 1e-3
     untuned = [(text.prompt, text.tokens) for text in generate(large, prompts, 100, sampling)]
-    assert pvalue(untuned) < 1e-3  # texts of another model are seen; those of the draft are too much like the target's
+    assert (
+        pvalue(untuned) < 1e-3
+    )  # texts of another model are seen; those of the draft are too much like the target's
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def render(*parts: Table | str) -> str:
 
 def fit_title(fit: Fit) -> str:
     """What a fit is of."""
-    rows = " and ".join(f"{n} {kind} rows" for kind, n in fit.rows.items())
+    rows = " and ".join(f"{n} {_target(fit, kind)} rows" for kind, n in fit.rows.items())
     return f"{fit.law.name}: {rows}, {fit.clusters} independent clusters, N counted as {fit.count}"
 
 
@@ -66,7 +66,7 @@ def fit_lines(fit: Fit) -> list[str]:
         lines.append(f"Intervals: confidence, {method_text(fit)}{student}.")
     lines.append(objective_text(fit))
     if fit.held_out:
-        lines.append(held_out_text(fit.held_out, alone=fit.law.loss == 0))
+        lines.append(held_out_text(fit.held_out, fit.law.loss == 0, fit.law.target))
     return lines
 
 
@@ -107,13 +107,18 @@ def draws_text(fit: Fit) -> str:
     return METHOD_TEXTS.get(fit.drawn_by, fit.drawn_by)
 
 
+def _target(fit: Fit, kind: str) -> str:
+    """What rows of a kind measure: the gap, or what the law predicts, which is not always a loss."""
+    return fit.law.target if kind == "loss" else kind
+
+
 def objective_text(fit: Fit) -> str:
     """What the fit minimised, as a sentence."""
     if fit.delta is not None:
         return f"Huber loss with delta {fit.delta:g} on log residuals, as given; its sum is {fit.cost:.6g}."
     if fit.objective == "squares":
         return f"Least squares of raw losses; noise {fit.noise['loss']:.4g} nats a token."
-    noise = ", ".join(f"{value:.2%} on {kind} rows" for kind, value in fit.noise.items())
+    noise = ", ".join(f"{value:.2%} on {_target(fit, kind)} rows" for kind, value in fit.noise.items())
     how = {
         "huber": f"Huber loss with delta {HUBER} of it",
         "lad": "Least absolute deviation of log residuals",
@@ -122,9 +127,9 @@ def objective_text(fit: Fit) -> str:
     return f"Noise estimated from the residuals: {noise}. {how}."
 
 
-def held_out_text(held: HeldOut, alone: bool = False) -> str:
-    """A held-out error as a sentence; `alone` where the law predicts gaps alone."""
-    what = "gaps" if alone else "losses"
+def held_out_text(held: HeldOut, alone: bool = False, target: str = "loss") -> str:
+    """A held-out error as a sentence; `alone` where the law predicts gaps alone, else `target` is what it predicts."""
+    what = "gaps" if alone else "losses" if target == "loss" else f"{target}s"
     text = (
         f"Held out, {held.split}: {held.rows} {what} predicted with a mean absolute error of {held.error:.2%} "
         f"(bias {held.bias:+.2%})"

@@ -87,7 +87,7 @@ def _answers(fit: Fit, comparison: Comparison | None, plans: Sequence[Plan]) -> 
     elif not plans:
         yield Text("No plan was asked for.")
     if fit.held_out:
-        yield Text(held_out_text(fit.held_out, alone=fit.law.loss == 0))
+        yield Text(held_out_text(fit.held_out, fit.law.loss == 0, fit.law.target))
     for ranking in comparison.rankings if comparison else ():
         yield Text(f"Laws compared on {ranking.split}: {ranking.verdict}")
 
