@@ -15,6 +15,7 @@ import bitlaw as bl
 from bitlaw import DataError, read_runs
 from bitlaw.cli.main import app
 from bitlaw.lab.corpus import read_corpus
+from bitlaw.lab.model import load_model
 from bitlaw.lab.sweep import After, SweepConfig, draw, make_again, run_sweep, seed_noise, trunks
 from bitlaw.runs import Runs, Store, write_runs
 
@@ -161,3 +162,15 @@ def test_the_card_is_of_the_rows():
     card = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(card)
     assert (STUDY / "README.md").read_text(encoding="utf-8") == card.card()
+
+
+def test_models_of_the_study_are_small_whole_and_of_its_rows():
+    folders = sorted((STUDY / "models").iterdir())
+    assert sum(f.stat().st_size for f in (STUDY / "models").rglob("*") if f.is_file()) < 20e6
+    rows = {row["id"]: row for row in read_runs(STUDY / "rows.parquet").frame.to_dicts()}
+    assert len(folders) >= 19
+    for folder in folders:
+        loaded = load_model(folder)
+        row = rows[folder.name]
+        assert loaded.model.shape.counts().non_embedding == row["params"] and not loaded.scheme.quantized
+        assert loaded.row["loss"] == row["loss"]

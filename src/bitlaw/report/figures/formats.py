@@ -252,7 +252,8 @@ def _compared(
         y, error = each["factor"].to_numpy(), each["se"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         highest = max(highest, float((y + np.nan_to_num(error)).max()))
         texts = [
-            f"{row[f'{part}_format']}\n{label}\n{row['factor']:.3f}, mean of {row['runs']} runs, trunks: {row['trunks']}"
+            f"{row[f'{part}_format']}\n{label}\n"
+            f"{row['factor']:.3f}, mean of {row['runs']} runs, trunks: {row['trunks']}"
             for row in each.iter_rows(named=True)
         ]
         marks += [
