@@ -148,3 +148,16 @@ def test_which_model_should_lose_bits_first(folders, tmp_path):
         assert isinstance(refused.exception, ConfigError) and "bits are two or more of 16" in str(
             refused.exception
         )
+
+
+def test_bits_on_one_text_alone_have_no_standard_error(folders, tmp_path, monkeypatch):
+    """JSON has no NaN: what one text cannot tell is null."""
+    monkeypatch.setattr("bitlaw.cli.allocate.TEXTS", 1)
+    flags = [
+        word
+        for flag, name in (("--large", "large"), ("--small-base", "base"), ("--small-tuned", "tuned"))
+        for word in (flag, str(folders / name))
+    ]
+    done = CliRunner().invoke(app, ["allocate", *flags, "--bits", "16,3", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {way["loss_se"] for way in json.loads(done.stdout)["ways"]} == {None}

@@ -73,3 +73,16 @@ def test_the_command_line_reads_a_saved_curve(tmp_path, errors):
     (found,) = (a["value"] for a in json.loads(done.stdout)["answers"] if a["name"] == "error")
     given = {"params": "1B", "tokens": "100B", "bits": "bf16"}
     assert found == bl.plan("kumar-2024", **given, errors=errors)["error"].value
+
+
+def test_a_line_below_zero_is_kept_and_read_again(tmp_path):
+    """Its error at a loss of zero is negative, as a line's may be."""
+    rows = [
+        {"id": str(k), "trunk": str(k), "params": 1e8, "tokens": 1e10, "loss": 2 + k / 10,
+         "error": -0.3 + 0.3 * (2 + k / 10) + 0.002 * (-1) ** k}
+        for k in range(8)
+    ]  # fmt: skip
+    line = bl.fit("error-line", bl.Runs.from_rows(rows))
+    assert line.values["Err_0"] < -0.25
+    line.save(tmp_path / "line.json")
+    assert bl.load_fit(tmp_path / "line.json").values == line.values

@@ -30,7 +30,7 @@ from bitlaw.lab.quantize import logits, token_losses
 from bitlaw.lab.sweep import tune_folder
 from bitlaw.lab.tasks import Question, World, behaviour, knowledge, tagged, tagged_corpus
 from bitlaw.lab.tasks.likelihood import continuations
-from bitlaw.lab.train import Interrupted
+from bitlaw.lab.train import Interrupted, tuning_config
 from bitlaw.lab.train.adapters import add_adapters, merge_adapters
 
 torch.set_num_threads(1)
@@ -333,3 +333,9 @@ def test_facts_that_were_told_are_ranked_first_far_more_often_than_by_chance(pai
         return knowledge(world.questions(kept_back=False), lambda a: [p for p, _ in continuations(loaded, a)])
 
     assert score(base) < 0.3 and score(out) > 0.4
+
+
+def test_averages_would_be_a_second_end(base, text):
+    parent = load_model(base)
+    with pytest.raises(ConfigError, match="one model is tuned to one end"):
+        tuning_config(parent, text, 10 * STEP, averages="ema:0.9", learning_rate=0.01)

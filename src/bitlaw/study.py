@@ -161,7 +161,7 @@ def run_study(
     from . import laws
     from .fitting import examine
     from .lab.corpus import read_corpus, spread_windows
-    from .lab.sweep import After, alone, row_ids, run_sweep, trunks, work_left
+    from .lab.sweep import After, Tally, alone, row_ids, run_sweep, trunks, work_left
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
@@ -178,18 +178,13 @@ def run_study(
         store = Store(folder / "runs.sqlite")
         try:
             statuses = store.statuses()
-            total, done, ends = work_left(configs, after, statuses), 0.0, cells & statuses.keys()
+            total = work_left(configs, after, statuses)
 
-            def on_work(work: float) -> None:
-                nonlocal done
-                done += work
-                on_progress(Progress(done, total, f"training: {len(ends)} of {len(cells)} models"))
+            def tell(done: float, total: float, made: int) -> None:
+                on_progress(Progress(done, total, f"training: {made} of {len(cells)} models"))
 
-            def on_rows(new: list[dict[str, Any]]) -> None:
-                ends.update(cells & {row["id"] for row in new})
-                on_work(0.0)
-
-            on_work(0.0)
+            tally = Tally(total, cells, statuses, tell)
+            tally.work(0.0)
             run_sweep(
                 configs,
                 store,
@@ -198,8 +193,8 @@ def run_study(
                 workers=workers,
                 after=after,
                 name=name,
-                on_work=on_work,
-                on_rows=on_rows,
+                on_work=tally.work,
+                on_rows=tally.rows,
             )
             runs = store.runs().filter(pl.col("id").is_in(list(wanted)))
         finally:

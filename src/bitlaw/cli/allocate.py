@@ -40,6 +40,7 @@ def allocate(
     * `bitlaw allocate --large ./big --small-base ./base --small-tuned ./chat --text chats.txt`
     * `bitlaw allocate --large ./big --small-base ./base --small-tuned ./chat --bits 16,4 --method gptq --json`
     """
+    from ..fitting.result import plain
     from ..lab.corpus import read_corpus, spread_windows
     from ..lab.decode import allocations, first_to_lose
     from ..lab.model import load_model
@@ -82,7 +83,7 @@ def allocate(
     about = f"{len(windows)} texts of {length - prompt} tokens of {corpus.name}"
     if json_:
         first = [{"model": part, "bits": bits, "nats_per_megabyte": price} for part, bits, price in steps]
-        print_json({"text": about, "ways": [vars(way) for way in table], "first_to_lose": first})
+        print_json(plain({"text": about, "ways": [vars(way) for way in table], "first_to_lose": first}))
         return
     _print(table, f"After {about}")
     part, fewer, price = steps[0]

@@ -9,7 +9,7 @@ from .large import train_large
 from .mirrors import mirror
 from .on_ray import RayTeam
 from .place import alone, clear, own_place
-from .plan import Planned, measured_speed, planned, speeds, work_left
+from .plan import Planned, Tally, measured_speed, planned, speeds, work_left
 from .processes import Processes
 from .rows import row_ids
 from .team import Team
@@ -23,6 +23,7 @@ __all__ = [
     "RayTeam",
     "Repeat",
     "SweepConfig",
+    "Tally",
     "Team",
     "Tuned",
     "alone",

@@ -20,7 +20,7 @@ from ..train import Branch, TrunkConfig
 from .after import After
 from .engine import run_sweep
 from .place import alone
-from .plan import work_left
+from .plan import Tally, work_left
 from .rows import low
 
 Row = Mapping[str, Any]
@@ -178,19 +178,9 @@ def make_again(
     with alone(folder) as name:
         store = Store(folder / "runs.sqlite")
         try:
-            statuses, done = store.statuses(), 0.0
+            statuses = store.statuses()
             total = sum(work_left(configs, after, statuses) for configs, after in again.jobs)
-            made = again.rows.keys() & statuses.keys()
-
-            def on_work(work: float) -> None:
-                nonlocal done
-                done += work
-                on_progress(done, total, len(made))
-
-            def on_rows(new: list[dict[str, Any]]) -> None:
-                made.update(again.rows.keys() & {row["id"] for row in new})
-                on_work(0.0)
-
+            tally = Tally(total, again.rows, statuses, on_progress)
             for configs, after in again.jobs:
                 run_sweep(
                     configs,
@@ -200,8 +190,8 @@ def make_again(
                     workers=workers,
                     after=after,
                     name=name,
-                    on_work=on_work,
-                    on_rows=on_rows,
+                    on_work=tally.work,
+                    on_rows=tally.rows,
                 )
             losses = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -125,3 +125,34 @@ def measured_speed(config: TrunkConfig, corpus: Corpus) -> float:
         except Interrupted:
             pass
         return cost(config, tokens) / (perf_counter() - began)
+
+
+class Tally:
+    """Counts the work that `run_sweep` does and which rows are there, and tells both as they change.
+
+    Args:
+        total: all the work, in the unit of `work_left`.
+        wanted: ids of rows that are waited for.
+        there: ids of rows that are stored already.
+        tell: given the work that is done, all of it, and how many of the wanted rows there are.
+    """
+
+    def __init__(
+        self,
+        total: float,
+        wanted: Iterable[str],
+        there: Iterable[str],
+        tell: Callable[[float, float, int], None],
+    ) -> None:
+        self.total, self.wanted, self.tell, self.done = total, frozenset(wanted), tell, 0.0
+        self.made = self.wanted.intersection(there)
+
+    def work(self, work: float) -> None:
+        """Take work that was done."""
+        self.done += work
+        self.tell(self.done, self.total, len(self.made))
+
+    def rows(self, new: Iterable[Mapping[str, Any]]) -> None:
+        """Take rows that were stored."""
+        self.made |= self.wanted.intersection(row["id"] for row in new)
+        self.work(0.0)

@@ -45,8 +45,8 @@ class TuningConfig(TrunkConfig):
     def _can_be_tuned(self) -> TuningConfig:
         if len(self.budgets) != 1 or self.late:
             raise ValueError("budgets: one model is tuned to one end")
-        if self.lora and self.averages != "none":
-            raise ValueError("averages: adapters have none; use 'none'")
+        if self.averages != "none":
+            raise ValueError("averages: one model is tuned to one end; use 'none'")
         if self.lora and self.parts().stored:
             raise ValueError(
                 "lora: weights that are stored are on their grid, with no room for an adapter; tune all of them"
