@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,19 @@ from servers import Server, programs
 from bitlaw.laws import kumar_unified, published
 from bitlaw.runs import Runs
 
+BEGAN = time.monotonic()
 collect_ignore = ["fuzz_law_text.py"]  # started by hand; its engine is not a dependency
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip the tests that would begin after this many minutes")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"not begun in {minutes:g} minutes")
+
 
 #: The robustness rates are unpublished; these stand in for them wherever a test needs some.
 ASSUMED = {"C_w": 0.6, "C_a": 0.8, "C_kv": 0.7}
