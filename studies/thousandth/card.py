@@ -50,14 +50,15 @@ safetensors, rounded to bf16: of seven that were scored again, none lost more th
   --verify N` makes N cells again and compares losses. {hours:.1f} CPU hours so far, evaluation, restarts and what was
   made again included.
 - **Text**: {texts}. Tokens are bytes. Documents are split into training, calibration and evaluation by their hash; the
-  evaluation text of a row is {eval_tokens} tokens. The text is not here: `bitlaw corpus get rfc` fetches it.
+  evaluation text of a row is {eval_tokens} tokens. The text is not here: `bitlaw corpus get rfc` (or `rust`) fetches
+  it.
 - **Losses** are in nats a token (here, a byte); `gap` is the loss of a copy less that of its parent on the same tokens,
   and `gap_se` is over documents. Nothing is repeated in training: `unique_tokens` is `tokens`.
 - **Versions**: {versions}.
 - **Licence**: CC-BY-4.0 for the rows and models; cite the repository.
-- **Doubts**: one seed a cell but for the noise sweep; one optimiser and one batch size; learning rates by the ladder's
-  rule, checked at the smallest and the largest size alone (`docs/log.md`); bytes, so that losses compare with no other
-  table.
+- **Doubts**: one seed a cell but for the sweeps of noise and schedules; one optimiser and one batch size; learning
+  rates by the ladder's rule, checked at the smallest and the largest size alone (`docs/log.md`); bytes, so that losses
+  compare with no other table.
 
 ## Hashes
 

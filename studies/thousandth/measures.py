@@ -1,60 +1,155 @@
-"""Statistics that the tables of the thousandth study are made of; intervals are of 90 %, over trunks."""
+"""Statistics that the tables of the thousandth study are made of; intervals are of 90 %.
+
+What a seed moves is known from cells of several seeds. Of most schemes there is one trunk a size, so what is claimed of
+all sizes is a mean over sizes with Student's interval, in which the differences between sizes count as noise.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 import bitlaw as bl
 from bitlaw.fitting.objective import student_quantile
-from bitlaw.lab.train import TrunkConfig, savings
 from bitlaw.runs import Runs
+from bitlaw.runs.schema import COLUMN
 
 LEVEL = 0.9
 PARTS = {"w": "weights", "a": "activations", "kv": "KV"}
+GRANULARITY = {"w": "channel", "a": "tensor", "kv": "tensor"}  # of the core
 TRAINED = pl.col("parent").is_null()
-PLAIN = pl.all_horizontal(pl.col(f"{part}_format") == "bf16" for part in PARTS)
+HAS_LOSS = pl.col("loss").is_not_null()
+LOW = {
+    column.removesuffix("_format"): pl.col(column).fill_null("bf16") != "bf16"
+    for column in COLUMN
+    if column.endswith("_format") and not column.startswith("post")
+}
+PLAIN = ~pl.any_horizontal(*LOW.values())
+ONE_PART = pl.sum_horizontal(low.cast(pl.Int64) for low in LOW.values()) <= 1
 UNSTABLE = (pl.col("a_format") == "int3") | (pl.col("kv_format") == "int3")
-ONE_PART = pl.sum_horizontal((pl.col(f"{part}_format") != "bf16").cast(pl.Int64) for part in PARTS) <= 1
-#: What was trained in low precision, like "wint4 aint8".
+
+
+def _spelled(part: str) -> pl.Expr:
+    spelled = pl.lit(part + "=") + pl.col(f"{part}_format")
+    if usual := GRANULARITY.get(part):
+        unusual = pl.col(f"{part}_granularity").fill_null(usual)
+        return pl.when(unusual == usual).then(spelled).otherwise(pl.concat_str(spelled, pl.lit(" "), unusual))
+    return spelled
+
+
+#: What was trained in low precision, like "w=int4, a=int8"; nothing for 16 bits.
 SCHEME = pl.concat_str(
-    [
-        pl.when(pl.col(f"{part}_format") != "bf16").then(pl.lit(part) + pl.col(f"{part}_format"))
-        for part in PARTS
-    ],
-    separator=" ",
-    ignore_nulls=True,
+    [pl.when(low).then(_spelled(part)) for part, low in LOW.items()], separator=", ", ignore_nulls=True
 )
 
 
-def interval(low: float, high: float) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table of Markdown; numbers with four significant digits, what is not known as a dash."""
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(_cell(x) for x in row) + " |")
+    print()
+
+
+def _cell(x: object) -> str:
+    if isinstance(x, float):
+        return f"{x:.4g}" if math.isfinite(x) else "-"
+    return str(x)
+
+
+def section(title: str, *said: str) -> None:
+    """Print a heading, and what the tables under it are of."""
+    print(f"## {title}\n")
+    if said:
+        print(" ".join(said) + "\n")
+
+
+def interval(low: float, high: float, unit: str = "") -> str:
     """An interval in words."""
-    return f"{low:.3g} to {high:.3g}"
+    return f"{low:.3g} to {high:.3g}{unit}" if math.isfinite(low) and math.isfinite(high) else "-"
 
 
-def mean_of(frame: pl.DataFrame, column: str) -> tuple[float, str, int]:
-    """The mean of a column over trunks, each of which counts once, and Student's interval of it."""
-    means = frame.group_by("trunk").agg(pl.col(column).mean())[column].to_numpy()
-    if len(means) < 2:
-        return (
-            float(means.mean()) if len(means) else math.nan,
-            "one trunk" if len(means) else "none",
-            len(means),
+def student(values: Sequence[float]) -> tuple[float, str, int]:
+    """The mean of independent values, Student's interval of it, and how many there are."""
+    n = len(values)
+    if n < 2:
+        return (float(np.mean(values)) if n else math.nan), "-", n
+    mean, half = float(np.mean(values)), half_width(values)
+    return mean, interval(mean - half, mean + half), n
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of Student's interval of a mean."""
+    n = len(values)
+    return float(student_quantile(n - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(n))
+
+
+def over_sizes(frame: pl.DataFrame, column: str) -> tuple[float, str, int]:
+    """The mean over sizes of means over trunks, with Student's interval and the number of sizes."""
+    trunks = frame.group_by("params", "trunk").agg(pl.col(column).mean())
+    return student(trunks.group_by("params").agg(pl.col(column).mean())[column].to_list())
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much a seed moves a loss: a standard deviation, and the degrees of freedom behind it."""
+
+    sd: float
+    df: int
+
+    @classmethod
+    def of(cls, ends: pl.DataFrame) -> Noise:
+        """Pool the cells of several seeds; ends of one trunk are no independent evidence, so trunks are counted."""
+        cells = ends.group_by("params", "tokens").agg(
+            pl.len(), pl.col("loss").var().alias("variance"), pl.col("trunk")
         )
-    half = student_quantile(len(means) - 1, (1 + LEVEL) / 2) * means.std(ddof=1) / math.sqrt(len(means))
-    return float(means.mean()), interval(means.mean() - half, means.mean() + half), len(means)
+        several = cells.filter(pl.col("len") > 1)
+        sd = math.sqrt((several["variance"] * (several["len"] - 1)).sum() / (several["len"] - 1).sum())
+        trunks = several.explode("trunk").select("params", "trunk").unique()
+        return cls(sd, trunks.height - trunks["params"].n_unique())
+
+    def between(self, n: int, others: int) -> float:
+        """Half the interval of a difference between means over so many seeds."""
+        return student_quantile(self.df, (1 + LEVEL) / 2) * self.sd * math.sqrt(1 / n + 1 / others)
+
+
+def fit_of(law: str, frame: pl.DataFrame, **how: object) -> bl.Fit | None:
+    """A fit, or None and the reason in the table's place."""
+    try:
+        return bl.fit(law, Runs(frame), **how)
+    except bl.BitlawError as error:
+        print(f"{law}: {error}\n")
+        return None
+
+
+def evidence(fit: bl.Fit) -> str:
+    """What the intervals of a fit rest on."""
+    rows = " and ".join(f"{n} {kind} rows" for kind, n in fit.rows.items() if n)
+    return f"{rows}, {fit.clusters} trunks, {fit.df} degrees of freedom, {fit.method} bootstrap"
 
 
 def constants(fit: bl.Fit, names: Sequence[str] = ()) -> list[tuple[object, ...]]:
-    """Constants of a fit with their intervals."""
+    """Constants of a fit with their intervals; those that are held are left out."""
     return [
         (e.parameter.name, e.value, interval(e.low, e.high), e.status)
         for e in fit.estimates
-        if not names or e.parameter.name in names
+        if e.status != "fixed" and (not names or e.parameter.name in names)
     ]
+
+
+def drawn(fit: bl.Fit, name: str) -> np.ndarray:
+    """The draws of one constant."""
+    return fit.draws[:, [e.parameter.name for e in fit.estimates].index(name)]
+
+
+def quantiles(draws: np.ndarray) -> tuple[float, float]:
+    """The interval of what was computed from draws."""
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def r2(measured: np.ndarray, predicted: np.ndarray) -> float:
@@ -63,44 +158,24 @@ def r2(measured: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def inputs_of(fit: bl.Fit, frame: pl.DataFrame) -> dict[str, np.ndarray]:
-    """The columns of rows that a law reads."""
-    runs = Runs(frame)
-    known = {"params": frame["params"].to_numpy(), "tokens": frame["tokens"].to_numpy()}
-    known |= {f"{part}_bits": runs.bits(part).to_numpy() for part in (*PARTS, "post")}
-    return {i.column: known[i.column] for i in fit.law.inputs}
+    """The columns that a law reads of rows; formats by name, which a law refuses that was fitted to none such."""
+    runs, found = Runs(frame), {}
+    for i in fit.law.inputs:
+        if i.label is None:
+            found[i.column] = runs.quantity(i.column).to_numpy()
+        else:
+            part = i.column.partition("=")[0]
+            found[part] = frame[part].fill_null("bf16").to_numpy()
+    return found
 
 
-def trunk_slopes(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The slope of a logarithm against log tokens within each trunk."""
-    out = []
-    for (trunk,), some in frame.group_by("trunk"):
-        if some["tokens"].n_unique() > 2:
-            x, y = np.log(some["tokens"].to_numpy()), np.log(some[column].to_numpy())
-            out.append({"trunk": trunk, "slope": float(np.polyfit(x, y, 1)[0])})
-    return pl.DataFrame(out, schema={"trunk": pl.String, "slope": pl.Float64})
-
-
-def penalties(core: pl.DataFrame) -> pl.DataFrame:
-    """Loss of ends of low precision less that of the 16-bit end of their size and tokens."""
-    ends = core.filter(TRAINED & pl.col("loss").is_not_null())
-    base = ends.filter(PLAIN).group_by("params", "tokens").agg(pl.col("loss").mean().alias("base"))
+def penalties(core: pl.DataFrame, base: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Loss of ends of low precision less the mean of 16-bit ends of their size and tokens."""
+    ends = core.filter(TRAINED & HAS_LOSS)
+    base = (ends if base is None else base).filter(TRAINED & HAS_LOSS & PLAIN)
+    base = base.group_by("params", "tokens").agg(pl.col("loss").mean().alias("base"))
     return (
         ends.filter(~PLAIN)
         .join(base, on=["params", "tokens"])
-        .with_columns(penalty=pl.col("loss") - pl.col("base"))
+        .with_columns(penalty=pl.col("loss") - pl.col("base"), scheme=SCHEME)
     )
-
-
-def training_flops(rows: pl.DataFrame) -> tuple[float, float]:
-    """FLOPs of the training behind some ends, and of separate runs to the same ends."""
-    shared = separate = 0.0
-    ends = rows.filter(TRAINED).group_by("trunk", "config").agg(pl.col("tokens"))
-    for trunk in ends.iter_rows(named=True):
-        config = TrunkConfig.model_validate_json(trunk["config"])
-        had = {round(tokens) for tokens in trunk["tokens"]}
-        step = config.batch_size * config.seq_len
-        budgets = tuple(budget for budget in config.budgets if config.steps(budget) * step in had)
-        spent = savings(config.model_copy(update={"budgets": budgets}))
-        rate = config.shape.flops_per_token(config.seq_len)
-        shared, separate = shared + rate * spent.trained, separate + rate * spent.separate
-    return shared, separate

@@ -34,7 +34,7 @@ BUNDLE = HERE.parents[1] / "src" / "bitlaw" / "datasets"  # what the package car
 STAGES = {
     "core": ("small", "large", "noise"),
     "held-out": ("equal-32", "equal-16", "equal-fp8", "equal-fp6", "equal-fp4", "larger-1m", "larger-3m"),
-    "schedule": ("cosine-high", "cosine-low", "flat-high", "flat-low"),
+    "schedule": ("cosine-high", "cosine-low", "flat-high", "flat-low", "cooled"),
     "formats": ("formats", "backward"),
     "code": ("code-small", "code-large"),
 }

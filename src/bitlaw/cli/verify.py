@@ -32,9 +32,8 @@ def verify_study(
     from ..study import Progress
     from .progress import Reporter
 
-    runs, corpus = _rows(source, corpus)
-    rows = runs.frame.to_dicts()
-    again = draw(rows, count, seed)
+    runs, corpus, every = _rows(source, corpus)
+    again = draw(runs.frame.to_dicts(), count, seed)
     folder = out or Path(f"verify-{Path(source).stem}-{count}-{seed}")
     with Reporter() as reporter:
 
@@ -47,29 +46,39 @@ def verify_study(
             reporter.close()
             print(f"Stopped. Finished rows are in {folder}; run the same command to go on.", file=sys.stderr)
             raise typer.Exit(130) from None
+    rows = every.frame.to_dicts()
     noise = seed_noise(rows)
-    limit = TOLERANCE * noise[0] if noise else 0.0
-    wrong = [one for one in found if one.difference > limit]
+    of_copies = seed_noise(rows, quantized=True) or noise
+    limits = {False: noise, True: of_copies}
+    wrong = [one for one in found if one.difference > TOLERANCE * (limits[one.quantized] or (0.0, 0))[0]]
     if json_:
         print_json(
             {
                 "rows": [_told(one) for one in found],
-                "seed_noise": noise and {"sd": noise[0], "degrees_of_freedom": noise[1]},
+                "seed_noise": _noise(noise),
+                "seed_noise_of_copies": _noise(of_copies),
                 "same": not wrong,
             }
         )
     else:
         print(*_summary(found), sep="\n")
-        if noise:
-            print(f"Losses of other seeds differ by sd {noise[0]:.4f} ({noise[1]} degrees of freedom).")
+        if noise and of_copies:
+            print(
+                f"Losses of other seeds differ by sd {noise[0]:.4f} ({noise[1]} degrees of freedom), those of copies "
+                f"by {of_copies[0]:.4f}."
+            )
         for one in wrong:
             print(f"Not the same: row {one.id} had {one.before}, and has {one.now}.")
     if wrong:
         raise typer.Exit(1)
 
 
-def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
-    """The rows of a study, and the text that they were trained on."""
+def _noise(found: tuple[float, int] | None) -> dict[str, float] | None:
+    return found and {"sd": found[0], "degrees_of_freedom": found[1]}
+
+
+def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None, Runs]:
+    """The rows of a study that were trained on one text, that text, and all rows of the study."""
     from ..runs import read_runs
 
     if source == "thousandth":
@@ -81,10 +90,11 @@ def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None]:
         runs = thousandth(None)
         if text not in (texts := runs.frame["corpus"].drop_nulls().unique().sort().to_list()):
             raise ConfigError(f"no row of the thousandth study is of {text!r}; use {' or '.join(texts)}")
-        return runs.filter(pl.col("corpus") == text), text
+        return runs.filter(pl.col("corpus") == text), text, runs
     folder = Path(f"study-{source}") if source == "quick" else Path(source)
     try:
-        return read_runs(folder), corpus
+        runs = read_runs(folder)
+        return runs, corpus, runs
     except DataError as error:
         raise ConfigError(
             f"--verify takes thousandth, a study that was run here, or its folder or table of rows: {error}"

@@ -199,18 +199,27 @@ def make_again(
     return [Repeat(i, row["parent"] is not None, row["loss"], losses.get(i)) for i, row in again.rows.items()]
 
 
-def seed_noise(rows: Iterable[Row]) -> tuple[float, int] | None:
-    """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom."""
-    cells: dict[str, list[float]] = {}
+def seed_noise(rows: Iterable[Row], quantized: bool = False) -> tuple[float, int] | None:
+    """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom.
+
+    Args:
+        rows: of sweeps.
+        quantized: take copies quantised in the same way, instead of the trained ends.
+    """
+    rows = [row for row in rows if row["loss"] is not None]
+    cell_of = {}
     for row in rows:
-        if row["parent"] is not None or row["loss"] is None:
-            continue
-        try:
-            config, branch, place = origin(row)
-        except DataError:  # not of a sweep, or scored anew on another text
-            continue
-        cell = config.model_copy(update={"seed": 0}).end_ids(branch)[place]
-        cells.setdefault(cell, []).append(row["loss"])
+        if row["parent"] is None:
+            try:
+                config, branch, place = origin(row)
+            except DataError:  # not of a sweep, or scored anew on another text
+                continue
+            cell_of[row["id"]] = config.model_copy(update={"seed": 0}).end_ids(branch)[place]
+    cells: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        cell = cell_of.get(row["parent"] or row["id"])
+        if cell is not None and (row["parent"] is not None) == quantized:
+            cells.setdefault((cell, row["method"], row["post_recipe"]), []).append(row["loss"])
     groups = [losses for losses in cells.values() if len(losses) > 1]
     freedom = sum(len(losses) - 1 for losses in groups)
     squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in groups for x in losses)
