@@ -126,6 +126,7 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
     """A third node joins, the second is killed, the third takes its place; actors are killed all the while."""
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
+    began = time.monotonic()
     process = sweep(tmp_path, *where, "--workers", "2")
     request.addfinalizer(process.kill)
     kills, rng = 0, random.Random(0)
@@ -144,6 +145,7 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
             time.sleep(0.1)
 
     until(1, *nodes)
+    pace = max(8, time.monotonic() - began)  # an actor needs five seconds to begin, and more where others work
     kill_an_actor()
     nodes.append(RayNode(nodes[0]))
     until(3, *nodes[:2])
@@ -153,7 +155,7 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
     while process.poll() is None:
         kill_an_actor()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(8, 14))  # an actor needs five to begin
+            process.wait(rng.uniform(pace, 1.75 * pace))
     ends_well(process, tmp_path, calm)
     assert kills >= 4
     print(f"{kills} kills")

@@ -1,6 +1,6 @@
 """Bases of two sizes, each tuned to a behaviour and to facts of a made-up world: what emulated fine-tuning needs.
 
-    python studies/emulation/pairs.py    # twenty minutes of one core; goes on where it was stopped
+    python studies/emulation/pairs.py    # half an hour of one core; goes on where it was stopped
 
 Bases are 16-bit ends of the thousandth study at 13M tokens, one of each size and seed (`studies/thousandth/models`).
 Behaviour is taught on 1.1 MB of their own corpus, its lines tagged; knowledge is 24 facts in 4 wordings each, and
