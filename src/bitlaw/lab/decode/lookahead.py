@@ -143,8 +143,9 @@ def rehearse(
 ) -> Rehearsal:
     """Measure acceptance and costs on text of the target's own, and choose how far a draft should go ahead.
 
-    Rounds of 1 to `most` tokens take turns, so that a slow moment of the machine falls on all of them, and their middle
-    times are put on a line: the best of several noisy numbers would be one that is too good by chance.
+    Rounds of 1 to `most` tokens and plain tokens take turns, so that a slow moment of the machine falls on all of them.
+    Middle times of verifying are put on a line: the best of several noisy numbers would be one that is too good by
+    chance.
 
     Args:
         target: whose text it is.
@@ -184,6 +185,8 @@ def rehearse(
     turn = 0
     for number, prompt in enumerate(prompts):
         spoken = Speculation(target, draft, prompt, sampling, chance_of(seed, number))
+        alone = stream(target, [prompt], tokens, sampling, seed=seed)
+        next(alone)  # reads the prompt
         while len(spoken.text) < len(prompt) + tokens:
             ahead = turn % most + 1
             times = [clock()]
@@ -193,9 +196,9 @@ def rehearse(
             times.append(clock())
             drafting.append((times[1] - times[0]) / ahead)
             verifying[ahead - 1].append(times[2] - times[1])
+            if next(alone, None) is not None:
+                plain.append(clock() - times[2])
             turn += 1
-        times = [clock() for _ in stream(target, [prompt], tokens, sampling, seed=seed)]
-        plain += [after - before for before, after in zip(times, times[1:], strict=False)]
     if not all(verifying) or not plain:
         raise ConfigError(
             f"{tokens} tokens of {len(prompts)} prompts are too few to try 1 to {most} tokens ahead; ask for more"
