@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     minutes = item.config.getoption("--minutes")
     if minutes is not None and time.monotonic() - BEGAN > 60 * minutes:
-        pytest.skip(f"not begun in {minutes:g} minutes")
+        pytest.skip(f"{item.nodeid}: not begun in {minutes:g} minutes")
 
 
 #: The robustness rates are unpublished; these stand in for them wherever a test needs some.

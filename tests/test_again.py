@@ -16,7 +16,7 @@ from bitlaw import DataError, read_runs
 from bitlaw.cli.main import app
 from bitlaw.lab.corpus import read_corpus
 from bitlaw.lab.model import load_model
-from bitlaw.lab.sweep import After, SweepConfig, draw, make_again, run_sweep, seed_noise, trunks
+from bitlaw.lab.sweep import TRAINED, After, SweepConfig, draw, make_again, run_sweep, seed_noise, trunks
 from bitlaw.runs import Runs, Store, write_runs
 
 STUDY = Path(__file__).parents[1] / "studies" / "thousandth"
@@ -87,10 +87,25 @@ def test_late_schemes_are_cells_of_their_own(tmp_path):
     run_sweep(trunks(config, read_corpus(None)), Store(tmp_path / "runs.sqlite"), tmp_path / "c")
     rows = read_runs(tmp_path / "runs.sqlite").frame.to_dicts()
     assert len(rows) == 6
-    noise, freedom = seed_noise(rows)
+    noise, freedom = seed_noise(rows)[TRAINED]
     assert freedom == 3 and noise == pytest.approx(
         math.sqrt(pl.DataFrame(rows).group_by("w_format").agg(pl.col("loss").var())["loss"].mean())
     )
+
+
+def test_copies_scatter_by_how_they_were_quantised():
+    """As a data frame has it: sizes, tokens and seeds of the study's 16-bit trunks make the cells."""
+    frame = bl.datasets.thousandth().frame
+    plain = frame.filter(pl.all_horizontal(pl.col(f"{part}_format") == "bf16" for part in ("w", "a", "kv")))
+    cells = plain.group_by("method", "post_recipe", "params", "tokens").agg(pl.col("loss").var(), pl.len())
+    several = cells.filter(pl.col("len") > 1)
+    found = seed_noise(frame.to_dicts())
+    assert found.keys() == set(several.select("method", "post_recipe").iter_rows())
+    for (method, recipe), (noise, freedom) in found.items():
+        some = several.filter(pl.col("method").eq_missing(method), pl.col("post_recipe").eq_missing(recipe))
+        assert freedom == (some["len"] - 1).sum()
+        assert noise == pytest.approx(math.sqrt((some["loss"] * (some["len"] - 1)).sum() / freedom))
+    assert found["rtn", "int3 channel"][0] > 2 * found["gptq", "int4 channel"][0]
 
 
 @pytest.mark.slow
@@ -113,7 +128,7 @@ def test_what_cannot_be_made_again_is_said(store, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_compares_with_the_noise_of_seeds(store, tmp_path):
-    noise, freedom = seed_noise(read_runs(store).frame.to_dicts())
+    noise, freedom = seed_noise(read_runs(store).frame.to_dicts())[TRAINED]
     assert freedom == 4 and 0.001 < noise < 0.3  # three seeds of two budgets
     losses = (
         read_runs(store)
@@ -125,7 +140,7 @@ def test_the_command_compares_with_the_noise_of_seeds(store, tmp_path):
     command = ["study", str(store), "--verify", "4", "--out", str(tmp_path / "again"), "--json"]
     done = CliRunner().invoke(app, command)
     told = json.loads(done.stdout)
-    assert done.exit_code == 0 and told["same"] and told["seed_noise"]["sd"] == noise
+    assert done.exit_code == 0 and told["same"] and told["seed_noise"][0]["sd"] == noise
     assert sum(not row["quantized"] for row in told["rows"]) == 4
     copy = next(row["id"] for row in told["rows"] if row["quantized"])
 

@@ -7,7 +7,6 @@ import polars as pl
 from copies import copies
 from ends import exponent, steady
 from measures import (
-    HAS_LOSS,
     LOW,
     ONE_PART,
     PARTS,
@@ -37,7 +36,7 @@ def formats(core: pl.DataFrame, other: pl.DataFrame, seeds: Noise) -> None:
     section(
         "What formats cost",
         "Nats above 16 bits, mean over 1.5M to 13M tokens; one trunk each, so that the interval is of the seed alone.",
-        "g: of penalty = k tokens^g, where the penalty is more than three sd of seeds. Bits: with scales.",
+        "g: of penalty = k tokens^g, where the penalty is more than three sd of seeds. Bits: nominal, without scales.",
     )
     if other.is_empty():
         print("Not trained yet.\n")
@@ -98,16 +97,17 @@ def second_text(core: pl.DataFrame, code: pl.DataFrame) -> None:
 
 
 def borrowed(lender: bl.Fit, code: pl.DataFrame) -> None:
-    """The error on code of a law of which only E, A and B are of code."""
+    """The error on the largest models of code of a law of which only E, A and B are of code, of smaller models."""
+    largest = pl.col("params") == code["params"].max()
+    small, some = code.filter(~largest), code.filter(largest)
+    fits = {
+        "all": fit_of("kumar", small, draws=0),
+        "E, A, B": fit_of("kumar", small, draws=0, borrow=lender, free=("E", "A", "B")),
+        "nothing": lender,
+    }
     rows = []
-    for name, how in (
-        ("all", {}),
-        ("E, A, B", {"borrow": lender, "free": ("E", "A", "B")}),
-        ("nothing", None),
-    ):
-        fit = lender if how is None else fit_of("kumar", code, draws=0, **how)
+    for name, fit in fits.items():
         if fit is not None:
-            some = code.filter(HAS_LOSS)
             error = np.abs(np.log(fit.predict(**inputs_of(fit, some)) / some["loss"].to_numpy())).mean()
-            rows.append((name, f"{error:.2%}"))
-    table(("fitted to code", "mean error of its losses"), rows)
+            rows.append((name, some.height, f"{error:.2%}"))
+    table(("fitted to smaller models of code", "losses of the largest", "mean error"), rows)

@@ -53,7 +53,7 @@ def steady(core: pl.DataFrame) -> pl.DataFrame:
     return core.filter(TRAINED & HAS_LOSS & ~UNSTABLE)
 
 
-def noise(core: pl.DataFrame) -> Noise:
+def noise(core: pl.DataFrame) -> dict[str, Noise]:
     """How much a seed moves a loss."""
     section("Noise of seeds (16 bits)")
     ends = core.filter(TRAINED & PLAIN & HAS_LOSS)
@@ -64,8 +64,20 @@ def noise(core: pl.DataFrame) -> Noise:
         ("parameters", "tokens", "seeds", "mean loss", "sd"),
         cells.filter(pl.col("len") > 2).sort("params", "tokens").iter_rows(),
     )
-    found = Noise.of(ends)
-    print(f"Pooled: {found.sd:.4f}, {found.df} degrees of freedom (trunks less sizes).\n")
+    long, short = pl.col("tokens") > 12e6, (pl.col("tokens") / 1.5e6 - 1).abs() < 0.01
+    found = {
+        "all": Noise.of(ends),
+        "13M tokens and more": Noise.of(ends.filter(long)),
+        "mean of 1.5M and 13M": Noise.of(
+            ends.filter((short | long) & (pl.col("tokens") < 14e6))
+            .group_by("params", "trunk")
+            .agg(pl.col("loss").mean(), pl.lit(0.0).alias("tokens"))
+        ),
+    }
+    table(
+        ("pooled", "sd", "degrees of freedom (trunks less sizes)"),
+        [(what, n.sd, n.df) for what, n in found.items()],
+    )
     return found
 
 
@@ -111,7 +123,9 @@ def penalty_growth(core: pl.DataFrame, cosine: pl.DataFrame, seeds: Noise) -> No
     )
     rows: list[tuple[object, ...]] = []
     for name, ends in (("cooldown", core), ("cosine", cosine)):
-        cost = penalties(ends).filter(ONE_PART, pl.col("tokens").n_unique().over("params", "scheme") > 1)
+        cost = penalties(ends.filter(~UNSTABLE)).filter(
+            ONE_PART, pl.col("tokens").n_unique().over("params", "scheme") > 1
+        )
         cost = cost.filter(pl.col("penalty").mean().over("params", "scheme") > 3 * seeds.sd)
         for part, what in PARTS.items():
             some = cost.filter(LOW[part])
@@ -149,16 +163,22 @@ def parts_multiply(core: pl.DataFrame) -> None:
         mixed = mixed.join(means, on=of, how="left")
     known = pl.all_horizontal(~LOW[p] | pl.col(f"{p}_penalty").is_not_null() for p in PARTS)
     mixed = mixed.filter(known).with_columns(
-        sum=pl.col("penalty") / pl.sum_horizontal(f"{p}_penalty" for p in PARTS),
+        parts=pl.sum_horizontal(f"{p}_penalty" for p in PARTS),
         product=pl.col("share") - pl.sum_horizontal(f"{p}_share" for p in PARTS),
     )
     rows = [
-        (name, *over_sizes(some, "sum")[:2], *over_sizes(some, "product"), float(some["penalty"].mean()))
+        (name, *student(shares(some)), *over_sizes(some, "product"), float(some["penalty"].mean()))
         for (name,), some in (*sorted(mixed.group_by("scheme")), (("all",), mixed))
         if some.height
     ]
-    table(("trained", "sum", "90 %", "product", "90 %", "sizes", "mean penalty"), rows)
+    table(("trained", "sum", "90 %", "sizes", "product", "90 %", "sizes", "mean penalty"), rows)
     marginal_fits(core)
+
+
+def shares(mixed: pl.DataFrame) -> list[float]:
+    """Of each size, the mean penalty over the mean of the parts' sums: single sums come near nothing."""
+    means = mixed.group_by("params").agg(pl.col("penalty").mean(), pl.col("parts").mean())
+    return (means["penalty"] / means["parts"]).to_list()
 
 
 def marginal_fits(core: pl.DataFrame) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from copies import GAP_LAWS, METHODS, copies
 from ends import show, steady
-from measures import HAS_LOSS, PLAIN, TRAINED, fit_of, inputs_of, over_sizes, section, table
+from measures import HAS_LOSS, PLAIN, TRAINED, UNSTABLE, fit_of, inputs_of, over_sizes, section, table
 
 import bitlaw as bl
 from bitlaw.fitting import all_for
@@ -79,30 +79,31 @@ def scored(name: str, fitted: pl.DataFrame, ends: pl.DataFrame) -> tuple[object,
 def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
     """Gaps of the larger models, by laws of the gap fitted to those of the core, each method by itself."""
     section(
-        "Gaps foretold", "Mean |ln(predicted / measured)| of gaps at 3 and 4 bits, and bias of the logarithm."
+        "Gaps foretold",
+        "Mean |ln(predicted / measured)| of gaps at 3 and 4 bits, and bias of the logarithm, of those that are more",
+        "than nothing as measured and as foretold, so many of all.",
     )
     rows = []
     for method in METHODS[:2]:
-        some = copies(core).filter(pl.col("method") == method)
-        for law in (*GAP_LAWS, FORETOLD):
-            whole = law == FORETOLD
-            fit = fit_of(law, pl.concat([steady(core), some]) if whole else some.filter(PLAIN))
-            after = copies(larger).filter(pl.col("method") == method, pl.col("gap") > 0)
-            after = (after if whole else after.filter(PLAIN)).with_columns(q_format=pl.lit("bf16"))
-            if fit is None or after.is_empty():
-                continue
-            try:
+        some = copies(core).filter(~UNSTABLE, pl.col("method") == method)
+        every = copies(larger).filter(pl.col("method") == method).with_columns(q_format=pl.lit("bf16"))
+        if every.is_empty():
+            continue
+        for law, fitted in (
+            *((law, some.filter(PLAIN)) for law in GAP_LAWS),
+            (FORETOLD, pl.concat([steady(core), some])),
+        ):
+            fit = fit_of(law, fitted)
+            for what, after in (("16 bits", every.filter(PLAIN)), ("low precision", every.filter(~PLAIN))):
+                if fit is None or after.is_empty() or (law in GAP_LAWS and what != "16 bits"):
+                    continue
                 data = fit.law.arrange(inputs_of(fit, after))
-            except bl.BitlawError as error:
-                print(f"{law}: {error}\n")
-                continue
-            gap = fit.law.compiled.gap(np.array([list(fit.values.values())]), data)[0]
-            fine = gap > 0
-            off = after.filter(pl.Series(fine)).with_columns(
-                off=pl.Series(np.log(gap[fine] / after["gap"].to_numpy()[fine]))
-            )
-            mean, between, sizes = over_sizes(off.with_columns(pl.col("off").abs()), "off")
-            rows.append(
-                (method, law, f"{off.height} of {after.height}", mean, between, sizes, off["off"].mean())
-            )
-    table(("method", "law", "gaps", "mean error", "90 %", "sizes", "bias"), rows)
+                gap = fit.law.compiled.gap(np.array([list(fit.values.values())]), data)[0]
+                fine = (gap > 0) & (after["gap"].to_numpy() > 0)
+                off = after.filter(pl.Series(fine)).with_columns(
+                    off=pl.Series(np.log(gap[fine] / after["gap"].to_numpy()[fine]))
+                )
+                mean, between, sizes = over_sizes(off.with_columns(pl.col("off").abs()), "off")
+                counted = f"{off.height} of {after.height}"
+                rows.append((method, law, what, counted, mean, between, sizes, off["off"].mean()))
+    table(("method", "law", "trained in", "gaps", "mean error", "90 %", "sizes", "bias"), rows)

@@ -28,7 +28,7 @@ def verify_study(
     json_: bool,
 ) -> None:
     """Train cells of a study's rows again, and end with code 1 if a loss is not what it was."""
-    from ..lab.sweep import draw, make_again, seed_noise
+    from ..lab.sweep import TRAINED, draw, made_by, make_again, seed_noise
     from ..study import Progress
     from .progress import Reporter
 
@@ -46,35 +46,30 @@ def verify_study(
             reporter.close()
             print(f"Stopped. Finished rows are in {folder}; run the same command to go on.", file=sys.stderr)
             raise typer.Exit(130) from None
-    rows = every.frame.to_dicts()
-    noise = seed_noise(rows)
-    of_copies = seed_noise(rows, quantized=True) or noise
-    limits = {False: noise, True: of_copies}
-    wrong = [one for one in found if one.difference > TOLERANCE * (limits[one.quantized] or (0.0, 0))[0]]
+    noise = seed_noise(every.frame.to_dicts())
+    ends = noise.get(TRAINED, (0.0, 0))
+    limits = {id_: TOLERANCE * noise.get(made_by(row), ends)[0] for id_, row in again.rows.items()}
+    wrong = [one for one in found if one.difference > limits[one.id]]
     if json_:
         print_json(
             {
                 "rows": [_told(one) for one in found],
-                "seed_noise": _noise(noise),
-                "seed_noise_of_copies": _noise(of_copies),
+                "seed_noise": [
+                    {"method": method, "recipe": recipe, "sd": sd, "degrees_of_freedom": freedom}
+                    for (method, recipe), (sd, freedom) in noise.items()
+                ],
                 "same": not wrong,
             }
         )
     else:
         print(*_summary(found), sep="\n")
-        if noise and of_copies:
-            print(
-                f"Losses of other seeds differ by sd {noise[0]:.4f} ({noise[1]} degrees of freedom), those of copies "
-                f"by {of_copies[0]:.4f}."
-            )
+        for (method, recipe), (sd, freedom) in noise.items():
+            what = f"Copies by {method} to {recipe}" if method else "Losses"
+            print(f"{what} of other seeds differ by sd {sd:.4f} ({freedom} degrees of freedom).")
         for one in wrong:
             print(f"Not the same: row {one.id} had {one.before}, and has {one.now}.")
     if wrong:
         raise typer.Exit(1)
-
-
-def _noise(found: tuple[float, int] | None) -> dict[str, float] | None:
-    return found and {"sd": found[0], "degrees_of_freedom": found[1]}
 
 
 def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None, Runs]:

@@ -196,8 +196,10 @@ def rehearse(
             times.append(clock())
             drafting.append((times[1] - times[0]) / ahead)
             verifying[ahead - 1].append(times[2] - times[1])
-            if next(alone, None) is not None:
-                plain.append(clock() - times[2])
+            for _ in rounds[-1].tokens:
+                begun = clock()
+                if next(alone, None) is not None:
+                    plain.append(clock() - begun)
             turn += 1
     if not all(verifying) or not plain:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """From a ladder to cells to rows: which runs there are, and workers that make them."""
 
 from .after import After
-from .again import Again, Repeat, draw, make_again, seed_noise
+from .again import TRAINED, Again, Repeat, draw, made_by, make_again, seed_noise
 from .engine import run_sweep
 from .folders import quantize_folder
 from .ladder import SweepConfig, trunks
@@ -16,6 +16,7 @@ from .team import Team
 from .tuned import Tuned, tune_folder
 
 __all__ = [
+    "TRAINED",
     "After",
     "Again",
     "Planned",
@@ -29,6 +30,7 @@ __all__ = [
     "alone",
     "clear",
     "draw",
+    "made_by",
     "make_again",
     "measured_speed",
     "mirror",

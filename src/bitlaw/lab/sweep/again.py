@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -24,6 +24,8 @@ from .plan import Tally, work_left
 from .rows import low
 
 Row = Mapping[str, Any]
+Kind: TypeAlias = tuple[str | None, str | None]  # method and recipe of a copy
+TRAINED: Kind = (None, None)
 MADE = ("ok", "diverged")  # rows that come out so again
 
 
@@ -199,12 +201,15 @@ def make_again(
     return [Repeat(i, row["parent"] is not None, row["loss"], losses.get(i)) for i, row in again.rows.items()]
 
 
-def seed_noise(rows: Iterable[Row], quantized: bool = False) -> tuple[float, int] | None:
+def made_by(row: Row) -> Kind:
+    """How a row was quantised after training: method and recipe; `TRAINED` of a trained end."""
+    return (row["method"], row["post_recipe"]) if row["post_format"] is not None else TRAINED
+
+
+def seed_noise(rows: Iterable[Row]) -> dict[Kind, tuple[float, int]]:
     """Standard deviation of losses of cells that differ in their seed alone, pooled, and its degrees of freedom.
 
-    Args:
-        rows: of sweeps.
-        quantized: take copies quantised in the same way, instead of the trained ends.
+    Trained ends, and copies by how they were quantised, each by themselves: rounding to few bits adds noise of its own.
     """
     rows = [row for row in rows if row["loss"] is not None]
     cell_of = {}
@@ -215,12 +220,15 @@ def seed_noise(rows: Iterable[Row], quantized: bool = False) -> tuple[float, int
             except DataError:  # not of a sweep, or scored anew on another text
                 continue
             cell_of[row["id"]] = config.model_copy(update={"seed": 0}).end_ids(branch)[place]
-    cells: dict[tuple[str, ...], list[float]] = {}
+    cells: dict[Kind, dict[str, list[float]]] = {}
     for row in rows:
         cell = cell_of.get(row["parent"] or row["id"])
-        if cell is not None and (row["parent"] is not None) == quantized:
-            cells.setdefault((cell, row["method"], row["post_recipe"]), []).append(row["loss"])
-    groups = [losses for losses in cells.values() if len(losses) > 1]
-    freedom = sum(len(losses) - 1 for losses in groups)
-    squares = sum((x - sum(losses) / len(losses)) ** 2 for losses in groups for x in losses)
-    return (math.sqrt(squares / freedom), freedom) if freedom else None
+        if cell is not None and (row["parent"] is None or row["post_format"] is not None):
+            cells.setdefault(made_by(row), {}).setdefault(cell, []).append(row["loss"])
+    found = {}
+    for kind, losses in cells.items():
+        groups = [some for some in losses.values() if len(some) > 1]
+        if freedom := sum(len(some) - 1 for some in groups):
+            squares = sum((x - sum(some) / len(some)) ** 2 for some in groups for x in some)
+            found[kind] = (math.sqrt(squares / freedom), freedom)
+    return found
