@@ -33,7 +33,7 @@ def parquet(path, **columns):
     return path
 
 
-def refused(source, words, seconds=10.0, **how):
+def refused(source, words, seconds=5.0, **how):
     began = time.process_time()  # of this process alone: a busy machine is no fault
     with pytest.raises(BitlawError, match=words):
         import_runs(source, **how)

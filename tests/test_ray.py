@@ -145,9 +145,8 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
             time.sleep(0.1)
 
     until(1, *nodes)
-    pace = max(
-        8, time.monotonic() - began
-    )  # an actor needs five seconds to begin, and more where others work
+    # An actor needs five seconds to begin, and more where others work.
+    pace = max(8, time.monotonic() - began)
     kill_an_actor()
     nodes.append(RayNode(nodes[0]))
     until(3, *nodes[:2])

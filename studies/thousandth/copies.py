@@ -20,6 +20,7 @@ from measures import (
     drawn,
     evidence,
     fit_of,
+    gaps_of,
     inputs_of,
     interval,
     over_sizes,
@@ -59,10 +60,8 @@ def gap_laws(core: pl.DataFrame) -> None:
                 continue
             print(f"{method}, {bits} bits: {evidence(fit)}.\n")
             rows += [(method, bits, *c) for c in constants(fit)]
-            ratio, excess = (
-                np.exp(1 / drawn(fit, "gamma_post")),
-                drawn(fit, "gamma_D") - drawn(fit, "gamma_N"),
-            )
+            ratio = np.exp(1 / drawn(fit, "gamma_post"))
+            excess = drawn(fit, "gamma_D") - drawn(fit, "gamma_N")
             v = fit.values
             rows.append(
                 (method, bits, "a bit", math.exp(1 / v["gamma_post"]), interval(*quantiles(ratio)), "")
@@ -199,8 +198,7 @@ def unified(core: pl.DataFrame) -> None:
             return
         ends, after = some.filter(TRAINED), copies(some)
         loss = r2(ends["loss"].to_numpy(), fit.predict(**inputs_of(fit, ends)))
-        data = fit.law.arrange(inputs_of(fit, after))
-        gap = fit.law.compiled.gap(np.array([list(fit.values.values())]), data)[0]
+        gap = gaps_of(fit, after)
         measured, scale = after["gap"].to_numpy(), 2 * after["gap_se"].to_numpy()
         on_scale = np.arcsinh(measured / scale), np.arcsinh(gap / scale)
         errors.append(after.with_columns(error=pl.Series(np.abs(on_scale[0] - on_scale[1]))))

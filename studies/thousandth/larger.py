@@ -8,7 +8,18 @@ import numpy as np
 import polars as pl
 from copies import GAP_LAWS, METHODS, copies
 from ends import show, steady
-from measures import HAS_LOSS, PLAIN, TRAINED, UNSTABLE, fit_of, inputs_of, over_sizes, section, table
+from measures import (
+    HAS_LOSS,
+    PLAIN,
+    TRAINED,
+    UNSTABLE,
+    fit_of,
+    gaps_of,
+    inputs_of,
+    over_sizes,
+    section,
+    table,
+)
 
 import bitlaw as bl
 from bitlaw.fitting import all_for
@@ -97,8 +108,7 @@ def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
             for what, after in (("16 bits", every.filter(PLAIN)), ("low precision", every.filter(~PLAIN))):
                 if fit is None or after.is_empty() or (law in GAP_LAWS and what != "16 bits"):
                     continue
-                data = fit.law.arrange(inputs_of(fit, after))
-                gap = fit.law.compiled.gap(np.array([list(fit.values.values())]), data)[0]
+                gap = gaps_of(fit, after)
                 fine = (gap > 0) & (after["gap"].to_numpy() > 0)
                 off = after.filter(pl.Series(fine)).with_columns(
                     off=pl.Series(np.log(gap[fine] / after["gap"].to_numpy()[fine]))

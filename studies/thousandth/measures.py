@@ -169,6 +169,12 @@ def inputs_of(fit: bl.Fit, frame: pl.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
+def gaps_of(fit: bl.Fit, frame: pl.DataFrame) -> np.ndarray:
+    """The gaps that a fit foretells of rows."""
+    values = np.array([list(fit.values.values())])
+    return fit.law.compiled.gap(values, fit.law.arrange(inputs_of(fit, frame)))[0]
+
+
 def penalties(core: pl.DataFrame, base: pl.DataFrame | None = None) -> pl.DataFrame:
     """Loss of ends of low precision less the mean of 16-bit ends of their size and tokens."""
     ends = core.filter(TRAINED & HAS_LOSS)
