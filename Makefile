@@ -1,6 +1,6 @@
 # make demo   set up .venv with the lab and run the quick study
 # make test   the same environment with the test extras, then the fast suite
-# make slow   the long tests; MINUTES=45 begins none after 45 minutes, and names those that it left
+# make slow   the long tests; MINUTES=38 begins none after 38 minutes, and names those that it left
 # make check  format, lint, types
 # make docs   the documentation as a site, in site/
 PYTHON ?= python3

@@ -36,6 +36,7 @@ from bitlaw.lab.sweep import (
     work_left,
     workers,
 )
+from bitlaw.lab.sweep.engine import LOST_ENGINES
 from bitlaw.lab.sweep.plan import undone
 from bitlaw.lab.sweep.processes import Processes
 from bitlaw.lab.sweep.rows import failed_row, failed_rows
@@ -480,7 +481,9 @@ def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
             server.start()
             restarted = True
         victim = rng.randrange(3)
-        if team[victim].poll() is None:
+        # On a slow machine an engine may need longer than it is given to live: after ten its work is given up for lost.
+        spared = any(lease.attempts > LOST_ENGINES / 2 for lease in running(Store(where)))
+        if not spared and team[victim].poll() is None:
             whole = rng.random() < 0.5  # the engine alone, or its workers too
             (os.killpg if whole else os.kill)(team[victim].pid, signal.SIGKILL)
             team[victim].wait()
