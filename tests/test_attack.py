@@ -171,11 +171,11 @@ def test_a_strange_fit_is_refused_in_a_few_words(saved, tmp_path, place, value, 
     if place == ("law", "labels"):
         data["law"]["precision"] = {"w": "efficiency"}
     (tmp_path / "fit.json").write_text(json.dumps(data))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(DataError, match=words) as refused:
         load_fit(tmp_path / "fit.json")
     assert len(str(refused.value)) < 600 and str(refused.value).isprintable()
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 # ---- folders

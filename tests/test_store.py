@@ -262,7 +262,7 @@ def test_a_server_that_stays_away_is_given_up(server, where):
         began = time.monotonic()
         with pytest.raises(StoreError, match="is the server running"):
             Store(where)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # it does not wait, as it does for a server that it has met
     finally:
         server.start()
 

@@ -132,10 +132,10 @@ def test_no_text_takes_long():
         'id in "' + "\\" * 65_000,
         "a" * 65_000,
     ):
-        began = time.perf_counter()
+        began = time.process_time()
         with contextlib.suppress(ConfigError):
             parse_where(text)
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 1
 
 
 def test_orders_are_signs_and_expressions_are_never_null():
