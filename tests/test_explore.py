@@ -192,6 +192,13 @@ def test_rows_are_filtered_sorted_and_paged(client, stored):
     assert get(client, "selection", where="id not in " + json.dumps(HOSTILE[0])).json()["chosen"] == 299
 
 
+def test_commands_ask_for_what_is_on_the_screen(client):
+    said = get(client, "selection", law="chinchilla", interval="0.95", what="gap").json()["commands"]
+    assert all("--law chinchilla --interval 0.95" in said[name] for name in ("fit", "report"))
+    assert said["compare"].endswith("--gaps")
+    assert "--gaps" not in get(client, "selection").json()["commands"]["compare"]
+
+
 @pytest.mark.parametrize(
     ("path", "values", "words"),
     [

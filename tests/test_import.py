@@ -426,6 +426,17 @@ def test_a_column_of_anything_but_formats_is_refused_in_time():
     assert len(flaws) == 5000 and "more than 1,000 different" in flaws[-1].reason
 
 
+@pytest.mark.parametrize("columns", ["status,params,tokens,loss", "params,tokens,loss,status"])
+def test_a_loss_that_is_lost_overrules_a_status(tmp_path, columns):
+    values = {"params": "1e6", "tokens": "2e7"}
+    lines = [
+        ",".join({**values, "loss": loss, "status": "ok"}[name] for name in columns.split(","))
+        for loss in ("nan", "3")
+    ]
+    came = import_runs(put(tmp_path, "\n".join([columns, *lines])), diverged=True)
+    assert came.runs.frame["status"].to_list() == ["diverged", "ok"] and came.diverged == 1
+
+
 def test_a_diverged_run_is_one_only_when_that_is_said(tmp_path):
     path = put(tmp_path, f"{HEAD}\n1e6,2e7,nan\n1e6,2e7,3\n1e6,2e7,n/a\n")
     with pytest.raises(DataError, match="line 2, column loss: nan is not finite"):

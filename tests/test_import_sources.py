@@ -125,6 +125,15 @@ def test_results_of_lm_eval(tmp_path):
     )
 
 
+def test_a_group_of_lm_eval_is_counted_by_its_tasks(tmp_path):
+    tasks = {"mmlu_a": 0.4, "mmlu_b": 0.4, "mmlu_c": 0.9, "boolq": 0.7, "alone": 0.6}
+    results = {task: {"acc,none": value} for task, value in {"mmlu": 0.5, **tasks}.items()}
+    parts = {"mmlu": ["mmlu_a", "mmlu_b", "mmlu_c"], "alone": ["not_written"], "boolq": []}
+    path = put(tmp_path / "results.json", {**RESULTS, "results": results, "group_subtasks": parts})
+    (row,) = rows(import_runs(path, constants={"tokens": "1T", "loss": "2"}, accept_guesses=True))
+    assert row["error"] == pytest.approx(0.4)
+
+
 def test_formats_of_lm_eval_that_are_none_of_ours_are_asked_about(tmp_path):
     arguments = {"pretrained": "me/m", "dtype": "auto", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     path = put(tmp_path / "results.json", {**RESULTS, "config": {"model_args": arguments}})
@@ -163,6 +172,9 @@ def test_the_export_of_a_wandb_chart(tmp_path):
         ("b", None, "diverged"),
     ]
     assert any("export of a chart" in note for note in came.notes)
+    put(tmp_path / "cut.csv", text + '"3","3.0"\n')  # the last step's losses would not be the ends
+    with pytest.raises(DataError, match="line 4"):
+        import_runs(tmp_path / "cut.csv", constants={"params": "1B", "tokens": "1B"}, accept_guesses=True)
 
 
 def test_json_of_runs_and_of_steps(tmp_path):
@@ -255,11 +267,13 @@ for k in range(2):
 """,
     "trackio": """
 import trackio
-for k in range(2):
-    run = trackio.init(project="p", name=f"run {k}", config={"n_params": 10**6 * (k + 1)}, embed=False)
-    for step in range(3):
-        run.log({"eval/loss": 3.3 - step / 10 - k, "train_tokens": 1e5 * (step + 1)})
-    run.finish()
+for project, name in (("p", "run {}"), ("q", "base")):
+    for k in range(2):
+        config = {"n_params": 10**6 * (k + 1)}
+        run = trackio.init(project=project, name=name.format(k), config=config, embed=False)
+        for step in range(3):
+            run.log({"eval/loss": 3.3 - step / 10 - k, "train_tokens": 1e5 * (step + 1)})
+        run.finish()
 """,
     "transformers": """
 from transformers.trainer_callback import TrainerState
@@ -367,8 +381,12 @@ def test_runs_that_tensorboard_wrote(tmp_path):
 @pytest.mark.slow
 def test_runs_that_trackio_wrote(tmp_path):
     make("trackio", tmp_path)
-    assert {row["id"] for row in same(import_runs(tmp_path, accept_guesses=True))} == {"run 0", "run 1"}
-    same(import_runs(f"trackio:{tmp_path}/p.db", accept_guesses=True))
+    one = f"trackio:{tmp_path}/p.db"
+    assert {row["id"] for row in same(import_runs(one, accept_guesses=True))} == {"run 0", "run 1"}
+    assert (
+        len({row["id"] for row in same(import_runs(tmp_path / "q.db", accept_guesses=True))}) == 2
+    )  # one name
+    assert len(import_runs(tmp_path, accept_guesses=True).runs) == 4
 
 
 @pytest.mark.slow

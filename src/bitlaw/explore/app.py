@@ -111,11 +111,11 @@ class _Pages:
 
     def selection(self, request: Request) -> Response:
         """How many rows are chosen, and the commands that choose them."""
-        asked = read(request, "law")
+        asked = read(request, "law", "interval", "what")
         runs = matching(self.live.look().runs, asked.conditions)
-        law = asked.text("law", "kumar")
-        known(law)
-        return _json({"chosen": len(runs), "commands": self._commands(asked.conditions, law)})
+        law, interval = known(asked.text("law", "kumar")), asked.share("interval", 0.9)
+        commands = self._commands(asked.conditions, law, interval, asked.one_of("what", "loss", "gap"))
+        return _json({"chosen": len(runs), "commands": commands})
 
     def facets(self, request: Request) -> Response:
         read(request)
@@ -151,13 +151,13 @@ class _Pages:
 
     def compare(self, request: Request) -> Response:
         asked = read(request, "what")
-        gaps = asked.one_of("what", "loss", "gap") == "gap"
+        what = asked.one_of("what", "loss", "gap")
+        gaps, commands = what == "gap", self._commands(asked.conditions, what=what)
         runs, key = self._chosen(asked)
-        said = command("compare", self.live.name, asked.conditions, *(["--gaps"] if gaps else []))
         return self._begun(
             "compare",
             f"compare {gaps} {key}",
-            lambda report: answers.ranked(runs, gaps, {"compare": said}, report),
+            lambda report: answers.ranked(runs, gaps, commands, report),
         )
 
     def job(self, request: Request) -> Response:
@@ -185,12 +185,15 @@ class _Pages:
         job: Job = self.jobs.begin(lane, hashlib.sha256(name.encode()).hexdigest()[:24], work)
         return _json(job.as_json())
 
-    def _commands(self, conditions: list[Condition], law: str, interval: float = 0.9) -> dict[str, str]:
+    def _commands(
+        self, conditions: list[Condition], law: str = "kumar", interval: float = 0.9, what: str = "loss"
+    ) -> dict[str, str]:
         level = [] if interval == 0.9 else ["--interval", f"{interval:g}"]
+        gaps = ["--gaps"] if what == "gap" else []
         source = self.live.name
         return {
             "fit": command("fit", source, conditions, "--law", law, *level, "--save", answers.SAVED),
-            "compare": command("compare", source, conditions),
+            "compare": command("compare", source, conditions, *gaps),
             "report": command("report", source, conditions, "--law", law, *level),
         }
 

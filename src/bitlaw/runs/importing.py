@@ -152,6 +152,7 @@ def carry_out(
     check_whole(raw, proposal)
     columns: dict[str, pl.Series] = {}
     flaws: list[Flaw] = []
+    lost = None
     for place, rule in enumerate(proposal.rules):
         tell("converting", place / len(proposal.rules))
         if not rule.theirs:
@@ -161,10 +162,11 @@ def carry_out(
         if diverged and rule.ours == "loss":
             lost = _not_finite(series)
             series = series.set(lost, None)
-            columns.setdefault("status", pl.Series([None] * len(series), dtype=pl.String))
-            columns["status"] = columns["status"].set(lost, "diverged")
         columns[rule.ours], found = convert(series, rule.ours, rule.unit, rule.values)
         flaws += found
+    if lost is not None:
+        status = columns.get("status", pl.Series([None] * raw.frame.height, dtype=pl.String))
+        columns["status"] = status.set(lost, "diverged")
     frame = pl.DataFrame([series.alias(name) for name, series in columns.items()])
     checked, more = check(frame, lambda share: tell("checking", share))
     seen = {

@@ -8,7 +8,7 @@ const WHAT = { fit: "Fit the chosen runs, and keep the fit", compare: "Compare l
 async function renew() {
   const place = find("view-export"), where = chosen();
   try {
-    const { commands } = await ask("selection", { where, law: state.law });
+    const { commands } = await ask("selection", { where, law: state.law, interval: find("level").value, what: find("what").value });
     place.replaceChildren(
       ...Object.entries(WHAT).flatMap(([name, what]) => [el("h3", {}, what), commandLine(commands[name])]),
       el("h3", {}, "The chosen runs as a file"),

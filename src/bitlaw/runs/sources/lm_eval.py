@@ -61,14 +61,18 @@ def _record(content: dict[str, Any]) -> dict[str, Any]:
     record |= {"method": loaded[1]} if loaded[1] else {}
     record |= {f"args.{key}": value for key, value in arguments.items() if (key, value) != ("dtype", "auto")}
     accuracies = []
-    for task, metrics in content["results"].items():
+    results, groups = content["results"], records.mapping(content.get("group_subtasks"))
+    for task, metrics in results.items():
         by: dict[str, Any] = {}
         for key, value in records.mapping(metrics).items():
             metric, _, kind = key.partition(",")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 by.setdefault(metric, value)
                 record[f"{task}/{metric}" if kind in ("", "none") else f"{task}/{metric},{kind}"] = value
-        accuracies += [by[m] for m in ("acc", "acc_norm") if m in by][:1]
+        if not any(
+            part in results for part in groups.get(task) or ()
+        ):  # a group's accuracy is that of its tasks
+            accuracies += [by[m] for m in ("acc", "acc_norm") if m in by][:1]
     if accuracies:
         record["error"] = 1 - sum(accuracies) / len(accuracies)
         record["tasks_in_error"] = len(accuracies)

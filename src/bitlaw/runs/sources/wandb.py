@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def from_chart(raw: Raw) -> Raw:
             run[x] = filled[x][-1]
     note = "this is the export of a chart: each run's last point counts as its end; the runs table tells more"
     places = ((f"run {name!r}", record) for name, record in runs.items())
-    return from_records(places, raw.name, "W&B", [*raw.notes, note])
+    return replace(from_records(places, raw.name, "W&B", [*raw.notes, note]), problems=raw.problems)
 
 
 def _history(path: Path) -> Raw:
