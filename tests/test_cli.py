@@ -275,7 +275,7 @@ def table(tmp_path_factory):
     [
         (("compare", "runs.csv", "--law", "chinchilla", "--law", "kaplan"), "mean abs. error"),
         (("compare", "runs.csv", "--hold-out", "longest", "--criteria"), "BIC"),
-        (("protocol", "runs.csv"), "foretells the largest model"),
+        (("protocol", "runs.csv"), "predicts the largest model"),
         (("backtest", "runs.csv", "--share", "0.5"), "extrapolated"),
         (("shift", "runs.csv", "runs.csv"), "No shift is seen"),
         (("isoflop", "runs.csv"), "Approach 2"),

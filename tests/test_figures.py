@@ -317,7 +317,7 @@ def test_profiles_cross_the_limit_where_profile_intervals_end():
         profiles(fit, grid(), ["gamma"])
 
 
-def test_influence_foretells_what_leaving_a_row_out_does():
+def test_influence_predicts_what_leaving_a_row_out_does():
     """By least squares Cook's distance is |prediction without the row - with it|^2 / (p s^2), to first order."""
     fit = bl.fit("chinchilla", grid(), objective="log-squares", draws=0)
     found = influence(fit, grid())

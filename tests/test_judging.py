@@ -108,7 +108,7 @@ def test_the_procedure_beats_the_guesses_and_says_how_few_runs_do():
     assert found.error < 0.01
     assert found.error < min(error for _, error in found.guesses)
     assert dict(found.enough)[0.05].flops < found.cells[-1].flops
-    assert "foretells the largest model" in str(found)
+    assert "predicts the largest model" in str(found)
     json.dumps(found.as_json(), allow_nan=False)
 
 

@@ -223,7 +223,7 @@ def test_sixteen_bits_change_nothing_and_every_part_changes_something():
     base = logits("16")
     for scheme in ("w3", "a3", "kv3"):
         assert not torch.allclose(logits(scheme), base, atol=1e-3)
-    assert torch.allclose(logits("w16a16kv16"), base, atol=1e-2)
+    assert torch.allclose(logits("w=int16, a=int16, kv=int16"), base, atol=1e-2)
 
 
 # ---- corpus

@@ -63,15 +63,15 @@ def test_gadres_link_from_its_own_runs(public_data, dataset):
         ("rpj", 1.4e9, 640, 3.64),
     ],
 )
-def test_gadres_errors_foretold_from_size_and_tokens(public_data, dataset, params, multiplier, percent):
+def test_gadres_errors_predicted_from_size_and_tokens(public_data, dataset, params, multiplier, percent):
     """As printed, up to the rounding of the constants."""
     link, law = (published(f"gadre-2024-{GADRE[dataset]}{end}") for end in ("-error", ""))
     both = chain(link.law, law.law)
     ((n, _, d, _, error),) = [
         r for r in gadre_rows(public_data, dataset) if abs(r[0] / params - 1) < 0.05 and r[1] == multiplier
     ]
-    foretold = float(both.predict({**law.values, **link.values}, params=n, tokens=d))
-    assert 100 * abs(foretold / error - 1) == pytest.approx(percent, abs=0.1)
+    predicted = float(both.predict({**law.values, **link.values}, params=n, tokens=d))
+    assert 100 * abs(predicted / error - 1) == pytest.approx(percent, abs=0.1)
 
 
 def test_a_chain_is_the_link_of_the_loss():

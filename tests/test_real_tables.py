@@ -45,7 +45,7 @@ GADRE = {
     "rpj": ("redpajama", (1.837, 212.2, 366.7, 0.1364), "7.42", (0.8570, 2.2065, 0.7146), "0.70"),
     "rw_original": ("refinedweb", (1.734, 157.1, 246.2, 0.1272), "5.85", (0.8653, 2.2148, 0.7070), "0.88"),
 }
-#: Relative errors of the loss, and of the error foretold from (N, D), percent as printed.
+#: Relative errors of the loss, and of the error predicted from (N, D), percent as printed.
 PRINTED = {
     ("c4_original", 6889410560, 20): ("4.30", "0.14"),
     ("rpj", 1439795200, 640): ("0.71", "3.64"),
@@ -88,7 +88,7 @@ def test_gadres_printed_errors(public_data, dataset, params, multiplier):
 
 
 def test_gadres_link_needs_its_sixth_model(public_data):
-    """Without 1.4B the error of 6.9B on RedPajama is foretold 10.64 % off instead of 0.05 %, as printed."""
+    """Without 1.4B the error of 6.9B on RedPajama is predicted 10.64 % off instead of 0.05 %, as printed."""
     runs = tables.gadre(public_data, "rpj")
     law, link = gadre_fits(runs, FIVE)
     (row,) = runs.filter(size > 6e9).frame.to_dicts()
@@ -166,7 +166,7 @@ def test_quests_forms_on_held_out_sizes(public_data, parts):
     assert result.rankings[1].entries[-1].behind_low > 0
 
 
-def test_two_bits_foretold_from_three_and_more(public_data):
+def test_two_bits_predicted_from_three_and_more(public_data):
     """The curve over effective bits of their own grid is 0.9 % off; efficiencies are silent on new formats."""
     runs = tables.quest(public_data, ("w", "a"), one_bit=False)
     (ranking,) = bl.compare(runs, forms(("w", "a")), hold_out=bl.lowest_bits()).rankings
@@ -292,7 +292,7 @@ def test_plain_laws_on_data_hardly_repeated(public_data):
     ("keep", "splits"), [(epochs <= 10, (bl.largest(2), cheapest(0.7))), (~OVERFITTED, (cheapest(0.7),))]
 )
 def test_repeated_tokens_count_for_less(public_data, keep, splits):
-    """The law of repeated data predicts dearer runs better than one that takes every token for new."""
+    """The law of repeated data predicts costlier runs better than one that takes every token for new."""
     runs = tables.datablations(public_data).filter(keep)
     for ranking in bl.compare(runs, ["chinchilla", "data-constrained"], hold_out=splits).rankings:
         assert [e.name for e in ranking.entries] == ["data-constrained", "chinchilla"]

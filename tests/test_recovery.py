@@ -1,4 +1,4 @@
-"""Training time foretold: exact where the model is a straight line, refused where it is none."""
+"""Training time predicted: exact where the model is a straight line, refused where it is none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def kept(tmp_path, found, name="record"):
     return read_record(tmp_path / name)
 
 
-def foretold(record, steps, **how):
+def predicted(record, steps, **how):
     """The whole curve: the target is out of reach."""
     answer = recovery(record, target=-1.0, steps=steps, draws=0, lazy=math.inf, **how)
     return np.array(answer.curve)
@@ -75,12 +75,12 @@ def test_of_a_linear_model_the_curve_is_the_real_one(tmp_path, loss, momentum):
     assert record.progress == pytest.approx(1, abs=1e-12)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum)
     real = real_curve(model, x[:30], y[:30], loss, 60, optimizer, measured=(x[30:], y[30:]))
-    found = foretold(record, 60, learning_rate=0.05, momentum=momentum)
+    found = predicted(record, 60, learning_rate=0.05, momentum=momentum)
     assert np.abs(found / real - 1).max() < 1e-9
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_training_the_last_layer_alone_is_foretold_exactly_through_rounded_layers_too(tmp_path, loss):
+def test_training_the_last_layer_alone_is_predicted_exactly_through_rounded_layers_too(tmp_path, loss):
     torch.manual_seed(0)
     shape = Shape(width=16, depth=2, heads=2, ffn=32, vocab=11)
     model = apply_scheme(Transformer(shape), Scheme.parse("w3a8")).double()
@@ -101,7 +101,7 @@ def test_training_the_last_layer_alone_is_foretold_exactly_through_rounded_layer
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    assert np.abs(foretold(record, 30, learning_rate=0.5) / losses - 1).max() < 1e-6
+    assert np.abs(predicted(record, 30, learning_rate=0.5) / losses - 1).max() < 1e-6
 
 
 def test_few_directions_hold_the_way_of_gradient_descent(tmp_path):
@@ -110,7 +110,7 @@ def test_few_directions_hold_the_way_of_gradient_descent(tmp_path):
     found = linearise(model, x, y, directions=24)
     assert not found.exact and found.factor.shape[-1] == 24
     real = real_curve(model, x, y, "cross-entropy", 100, torch.optim.SGD(model.parameters(), 0.3))
-    assert np.abs(foretold(kept(tmp_path, found), 100, learning_rate=0.3) / real - 1).max() < 5e-3
+    assert np.abs(predicted(kept(tmp_path, found), 100, learning_rate=0.3) / real - 1).max() < 5e-3
 
 
 def test_outputs_fewer_than_directions_lose_nothing(tmp_path):
@@ -118,7 +118,7 @@ def test_outputs_fewer_than_directions_lose_nothing(tmp_path):
     record = kept(tmp_path, linearise(model, x, y, directions=12))
     assert record.exact and record.factor.shape == (4, 1, 3, 12)
     real = real_curve(model, x, y, "cross-entropy", 40, torch.optim.SGD(model.parameters(), 0.05))
-    assert np.abs(foretold(record, 40, learning_rate=0.05) / real - 1).max() < 1e-9
+    assert np.abs(predicted(record, 40, learning_rate=0.05) / real - 1).max() < 1e-9
 
 
 def test_classes_that_are_joined_change_neither_the_loss_nor_its_slope(tmp_path):
@@ -126,7 +126,7 @@ def test_classes_that_are_joined_change_neither_the_loss_nor_its_slope(tmp_path)
     whole = kept(tmp_path, linearise(model, x, y, directions=140), "whole")
     joined = kept(tmp_path, linearise(model, x, y, directions=140, classes=8), "joined")
     assert joined.outputs.shape == (50, 1, 8)
-    curves = [foretold(record, 200, learning_rate=0.01) for record in (whole, joined)]
+    curves = [predicted(record, 200, learning_rate=0.01) for record in (whole, joined)]
     assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-12)
     assert curves[0][0] - curves[0][1] == pytest.approx(curves[1][0] - curves[1][1], rel=1e-3)
     assert np.abs(curves[1] / curves[0] - 1).max() < 0.02  # the spread among the joined is lost
@@ -141,13 +141,13 @@ def test_mini_batches_are_within_their_noise(tmp_path):
         model.load_state_dict(state)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         ends.append(real_curve(model, x, y, "cross-entropy", 30, optimizer, batch=8, seed=seed)[-1])
-    drawn = [foretold(record, 30, learning_rate=0.1, batch=8, seed=seed)[-1] for seed in range(40)]
+    drawn = [predicted(record, 30, learning_rate=0.1, batch=8, seed=seed)[-1] for seed in range(40)]
     apart = np.mean(drawn) - np.mean(ends)
     assert abs(apart) < 3 * math.hypot(np.std(drawn), np.std(ends)) / 40**0.5
     assert 0.6 < np.std(drawn) / np.std(ends) < 1.6
 
 
-def test_adam_with_a_frozen_scale_is_foretold_exactly(tmp_path):
+def test_adam_with_a_frozen_scale_is_predicted_exactly(tmp_path):
     """Of gradient descent on D^(-1/2) w, which is what Adam is once its second moments have settled."""
     model, x, y = problem("cross-entropy")
     moments = second_moments(model, x, y, batch=8)
@@ -161,7 +161,7 @@ def test_adam_with_a_frozen_scale_is_foretold_exactly(tmp_path):
             for (name, p), g in zip(model.named_parameters(), gradients, strict=True):
                 means[name] += 0.1 * (g - means[name])
                 p -= 0.01 * means[name] / (1 - 0.9**step) / (moments[name].sqrt() + 1e-8)
-    found = foretold(record, 40, learning_rate=0.01, optimizer="adam")
+    found = predicted(record, 40, learning_rate=0.01, optimizer="adam")
     assert np.abs(found / losses - 1).max() < 1e-9
     with pytest.raises(LawError, match="says nothing of sgd"):
         recovery(record, learning_rate=0.01, target=0.1)
@@ -170,7 +170,7 @@ def test_adam_with_a_frozen_scale_is_foretold_exactly(tmp_path):
 def test_the_closed_form_is_what_small_steps_do(tmp_path):
     model, x, y = problem("mse")
     record = kept(tmp_path, linearise(model, x, y, loss="mse", trained=25))
-    small = foretold(record, 2000, learning_rate=1e-4)
+    small = predicted(record, 2000, learning_rate=1e-4)
     assert np.abs(small / flow(record, 1e-4 * np.arange(2001)) - 1).max() < 1e-3
     with pytest.raises(LawError, match="squared errors"):
         flow(kept(tmp_path, linearise(*problem("cross-entropy")), "other"), np.zeros(1))
@@ -179,7 +179,7 @@ def test_the_closed_form_is_what_small_steps_do(tmp_path):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_half_the_rate_takes_twice_the_steps(tmp_path, loss):
     record = kept(tmp_path, linearise(*problem(loss), loss=loss))
-    begin = foretold(record, 1, learning_rate=1e-3)[0]
+    begin = predicted(record, 1, learning_rate=1e-3)[0]
     slow, fast = (
         recovery(record, learning_rate=rate, target=0.6 * begin, steps=5000, draws=0).steps
         for rate in (1e-3, 2e-3)
@@ -206,7 +206,7 @@ def test_a_rate_beyond_the_limit_is_refused_and_one_below_it_is_stable(tmp_path)
         limit = 2 * (1 + momentum) / curvature
         with pytest.raises(LawError, match="unstable"):
             recovery(record, learning_rate=1.001 * limit, momentum=momentum, target=0.1)
-        curve = foretold(record, 3000, learning_rate=0.98 * limit, momentum=momentum)
+        curve = predicted(record, 3000, learning_rate=0.98 * limit, momentum=momentum)
         assert np.isfinite(curve).all() and curve[-1] < 0.6 * curve[0]
 
 
@@ -248,7 +248,7 @@ def moving(width=8, seed=0):
 def test_features_that_move_are_refused(tmp_path):
     record = kept(tmp_path, linearise(*moving(), directions=200))
     assert record.drift > 0.05 and record.exact
-    near = recovery(record, learning_rate=0.1, target=0.98 * foretold(record, 1, learning_rate=0.1)[0])
+    near = recovery(record, learning_rate=0.1, target=0.98 * predicted(record, 1, learning_rate=0.1)[0])
     assert near.reached and 0 < near.drift < 0.4
     with pytest.raises(LawError, match="features move"):
         recovery(record, learning_rate=0.1, target=0.3)
@@ -268,7 +268,7 @@ def test_what_is_not_reached_is_censored(tmp_path):
 
 def test_draws_are_said_to_be_followed_no_further_than_they_were(tmp_path):
     record = kept(tmp_path, linearise(*problem("mse"), loss="mse"))
-    curve = foretold(record, 5, learning_rate=0.01)
+    curve = predicted(record, 5, learning_rate=0.01)
     found = recovery(record, learning_rate=0.01, target=(curve[4] + curve[5]) / 2, steps=1000)
     assert found.steps == 5
     assert "to more than 30)" in str(replace(found, high=math.inf))
@@ -277,7 +277,7 @@ def test_draws_are_said_to_be_followed_no_further_than_they_were(tmp_path):
 def test_a_record_without_real_steps_does_not_say_that_features_stay(tmp_path):
     record = replace(kept(tmp_path, linearise(*problem("mse"), loss="mse")), drift=0.0, moved=0.0)
     answer = recovery(
-        record, learning_rate=0.01, target=0.99 * foretold(record, 1, learning_rate=0.01)[0], draws=0
+        record, learning_rate=0.01, target=0.99 * predicted(record, 1, learning_rate=0.01)[0], draws=0
     )
     assert any("nothing tells whether features move" in note for note in answer.notes)
 
@@ -402,7 +402,7 @@ def test_a_record_of_wrong_numbers_is_refused(what):
 
 
 def error_at(width, seed):
-    """|log(foretold / real)| of steps to 0.5 of the first loss, of a network as torch draws it."""
+    """|log(predicted / real)| of steps to 0.5 of the first loss, of a network as torch draws it."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 5)
@@ -416,11 +416,11 @@ def error_at(width, seed):
     curvature = Part(record, slice(0, 60), 300).curvature()
     rate = 0.5 / float(np.linalg.eigvalsh(curvature)[-1])
     target = 0.5 * F.cross_entropy(model(x), y).item()
-    foretold = recovery(record, learning_rate=rate, target=target, draws=0, steps=3000).steps
+    predicted = recovery(record, learning_rate=rate, target=target, draws=0, steps=3000).steps
     optimizer = torch.optim.SGD(model.parameters(), rate)
     real = np.argmax(real_curve(model, x, y, "cross-entropy", 400, optimizer) <= target)
     assert real > 0
-    return abs(math.log(foretold / real))
+    return abs(math.log(predicted / real))
 
 
 @pytest.mark.slow

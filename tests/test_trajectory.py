@@ -1,4 +1,4 @@
-"""The trajectory law: its root to rounding, its planner's answers, and a large model foretold from small ones."""
+"""The trajectory law: its root to rounding, its planner's answers, and a large model predicted from small ones."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_law_with_a_parameter_called_l_is_not_an_equation():
     assert law.names[-1] == "L"
 
 
-# ---- a large model foretold from small ones
+# ---- a large model predicted from small ones
 
 
 def curves(seed):
@@ -207,7 +207,7 @@ def curves(seed):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_models_of_a_million_to_sixty_million_foretell_thirty_three_billion(seed):
+def test_models_of_a_million_to_sixty_million_predict_thirty_three_billion(seed):
     fit = bl.fit("trajectory", curves(seed), draws=0, seed=seed)
     steps = np.geomspace(3e3, 3e5, 60)
     for batch in (0.25e6, 4e6):

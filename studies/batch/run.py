@@ -1,4 +1,4 @@
-"""What the curves of `train.py` say: the critical batch in 16 and in 3 bits, and the largest size foretold.
+"""What the curves of `train.py` say: the critical batch in 16 and in 3 bits, and the largest size predicted.
 
 python studies/batch/train.py && python studies/batch/run.py
 """
@@ -84,7 +84,7 @@ def noise(curves: pl.DataFrame) -> None:
         print(f"  loss {level}: B_simple {middle:,.0f} ({low:,.0f} to {high:,.0f}), n = {len(first)}")
 
 
-def foretold(frame: pl.DataFrame) -> None:
+def predicted(frame: pl.DataFrame) -> None:
     """The largest size's curves by the trajectory law, fitted to the smaller ones and to the batches of one size."""
     largest = frame.filter(stage="size")["params"].max()
     for after in (20, 40, 80):
@@ -151,7 +151,7 @@ def main() -> None:
     """Print all of it."""
     frame = pl.read_csv(HERE / "curves.csv", schema_overrides={"scheme": pl.String}, infer_schema_length=None)
     critical(frame)
-    foretold(frame)
+    predicted(frame)
     stepwise(frame)
 
 

@@ -1,4 +1,4 @@
-"""What rows.csv and repeats.csv say: foretold against real steps, and whether the laziness check tells which are right.
+"""What rows.csv and repeats.csv say: predicted and real steps, and whether the check of laziness tells them apart.
 
 A prediction is right if it is within 20 % of the real steps (50 % beside it), or within two steps, or if neither
 reaches the target. Thresholds are chosen on the models of one seed and judged on those of the other.
@@ -19,7 +19,7 @@ DRAWS = 2000
 
 
 def right(frame: pl.DataFrame, factor: float) -> np.ndarray:
-    f, r = frame["foretold"].to_numpy(), frame["real"].to_numpy()
+    f, r = frame["predicted"].to_numpy(), frame["real"].to_numpy()
     with np.errstate(invalid="ignore"):
         near = (np.abs(np.log(f / r)) <= math.log(factor)) | (np.abs(f - r) <= 2)
     out: np.ndarray = np.where(np.isfinite(f) & np.isfinite(r), near, np.isinf(f) & np.isinf(r))
@@ -45,19 +45,21 @@ def clustered(frame: pl.DataFrame, statistic: object, draws: int = DRAWS) -> tup
 
 
 def median(frame: pl.DataFrame) -> float:
-    """Median of foretold over real steps, where both are reached and not at once."""
-    some = frame.filter(pl.col("foretold").is_finite() & pl.col("real").is_finite() & (pl.col("real") > 0))
-    return float(np.median(some["foretold"].to_numpy() / some["real"].to_numpy())) if len(some) else math.nan
+    """Median of predicted over real steps, where both are reached and not at once."""
+    some = frame.filter(pl.col("predicted").is_finite() & pl.col("real").is_finite() & (pl.col("real") > 0))
+    return float(np.median(some["predicted"].to_numpy() / some["real"].to_numpy())) if len(some) else math.nan
 
 
 def ways(frame: pl.DataFrame) -> None:
     """A line for each way back and share of the gap."""
     for key, some in frame.group_by(["way", "share", "data", "windows", "back"], maintain_order=True):
-        both = some.filter(pl.col("foretold").is_finite() & pl.col("real").is_finite() & (pl.col("real") > 0))
-        ratio = both["foretold"].to_numpy() / both["real"].to_numpy()
+        both = some.filter(
+            pl.col("predicted").is_finite() & pl.col("real").is_finite() & (pl.col("real") > 0)
+        )
+        ratio = both["predicted"].to_numpy() / both["real"].to_numpy()
         only = [
             int((some[a].is_finite() & some[b].is_infinite()).sum())
-            for a, b in (("foretold", "real"), ("real", "foretold"))
+            for a, b in (("predicted", "real"), ("real", "predicted"))
         ]
         neither = len(some) - len(both) - sum(only)
         low, high = clustered(some, median, 500)
@@ -67,7 +69,7 @@ def ways(frame: pl.DataFrame) -> None:
             *key,
             f"n = {len(some)}: median {median(some):.2f} ({low:.2f} to {high:.2f}), quartiles {quart[0]:.2f} "
             f"{quart[1]:.2f}, range {ratio.min(initial=math.inf):.2f} {ratio.max(initial=0):.2f} of {len(both)}; "
-            f"only foretold {only[0]}, only real {only[1]}, neither {neither}; {shares}",
+            f"only predicted {only[0]}, only real {only[1]}, neither {neither}; {shares}",
         )
 
 
@@ -146,8 +148,8 @@ def main() -> None:
     print(
         f"seconds of prediction over those of the real steps: median {ratio.median():.1f}; of 100 steps or more "
         f"{deep_ratio.median():.1f} (n = {len(deep)}); linearising takes as long as "
-        f"{(frame['linearise_s'] / frame['step_s']).median():.0f} steps, a foretold step "
-        f"{(cost['simulate_s'] / cost['foretold'].clip(1, 300) / cost['step_s']).median():.2f} real ones"
+        f"{(frame['linearise_s'] / frame['step_s']).median():.0f} steps, a predicted step "
+        f"{(cost['simulate_s'] / cost['predicted'].clip(1, 300) / cost['step_s']).median():.2f} real ones"
     )
     if (HERE / "repeats.csv").exists():
         repeats(frame)
@@ -157,7 +159,7 @@ def repeats(frame: pl.DataFrame) -> None:
     """How far two real runs that differ in their windows alone lie apart."""
     again = pl.read_csv(HERE / "repeats.csv", infer_schema_length=None)
     for back, some in again.group_by("back", maintain_order=True):
-        pair = some.select(pl.col("first").alias("foretold"), pl.col("second").alias("real"))
+        pair = some.select(pl.col("first").alias("predicted"), pl.col("second").alias("real"))
         shares = ", ".join(f"{right(pair, w).mean():.0%} within {w - 1:.0%}" for w in WITHIN)
         print(f"two real runs, {back[0]} back, n = {len(some)}: {shares}")
 

@@ -1,4 +1,4 @@
-"""Quantised models brought back by training, and the steps that this takes foretold before it begins.
+"""Quantised models brought back by training, and the steps that this takes predicted before it begins.
 
     python studies/recovery/run.py          # trains the models first; goes on where it was stopped
     python studies/recovery/read.py         # what the rows say
@@ -196,7 +196,7 @@ def rows(
                     "windows": way.windows,
                 }
                 | {"back": back, "rate": rate, "reference": reference, "start": start}
-                | {"foretold": answer.steps, "low": answer.low, "high": answer.high, "half": answer.half}
+                | {"predicted": answer.steps, "low": answer.low, "high": answer.high, "half": answer.half}
                 | {
                     "real": count,
                     "drift": answer.drift,
@@ -258,7 +258,7 @@ def main() -> None:
             found = rows(corpus, about, model, scheme, missing)
             done += found
             keep(TABLE, done)
-            shown = [f"{row['foretold']:.0f}/{row['real']:.0f}" for row in found]
+            shown = [f"{row['predicted']:.0f}/{row['real']:.0f}" for row in found]
             print(*key.values(), f"{time.perf_counter() - began:.0f} s", *shown, flush=True)
     if not REPEATS.exists():
         repeats(corpus, done)

@@ -1,4 +1,4 @@
-"""The error of foretold steps against width, of networks as they are first drawn and of trained ones with a new head.
+"""The error of predicted steps against width, of networks as they are first drawn and of trained ones with a new head.
 
     python studies/recovery/width.py        # about ten minutes of one core; rows go to width.csv beside this file
 
@@ -82,7 +82,7 @@ def network(corpus: Corpus, begin: str, width: int, seed: int, draw: torch.Gener
 
 
 def rows(corpus: Corpus, begin: str, width: int, seed: int) -> list[dict[str, object]]:
-    """Foretold and real steps of one network."""
+    """Predicted and real steps of one network."""
     draw = torch.Generator().manual_seed(seed)
     model = network(corpus, begin, width, seed, draw)
     x, _, y = examples(corpus, EXAMPLES, draw)
@@ -123,7 +123,7 @@ def rows(corpus: Corpus, begin: str, width: int, seed: int) -> list[dict[str, ob
                 "left": left,
             }
             out.append(
-                how | {"foretold": answer.steps, "real": float(real[left]), "drift": round(answer.drift, 4)}
+                how | {"predicted": answer.steps, "real": float(real[left]), "drift": round(answer.drift, 4)}
             )
     return out
 
@@ -141,8 +141,8 @@ def main() -> None:
     frame = pl.read_csv(TABLE)
     for begin, left, width in product(BEGIN, LEFT, WIDTHS):
         some = frame.filter(begin=begin, left=left, width=width)
-        both = some.filter(pl.col("foretold").is_finite() & pl.col("real").is_finite())
-        logs = np.log(both["foretold"].to_numpy() / both["real"].to_numpy())
+        both = some.filter(pl.col("predicted").is_finite() & pl.col("real").is_finite())
+        logs = np.log(both["predicted"].to_numpy() / both["real"].to_numpy())
         if both["seed"].n_unique() < 2:
             print(f"{begin}, {left} L0, width {width}: reached by both in {len(both)} of {len(some)}")
             continue
@@ -151,7 +151,7 @@ def main() -> None:
         )
         half = student.ppf(0.95, len(seeds) - 1) * seeds.std(ddof=1) / len(seeds) ** 0.5
         print(
-            f"{begin}, {left} L0, width {width}: |log(foretold / real)| {seeds.mean():.3f} +- {half:.3f} (90 %, "
+            f"{begin}, {left} L0, width {width}: |log(predicted / real)| {seeds.mean():.3f} +- {half:.3f} (90 %, "
             f"{len(seeds)} networks), median ratio {np.exp(np.median(logs)):.3f}, {len(both)} of {len(some)} reached "
             f"by both, drift {some['drift'].median():.2f}"
         )

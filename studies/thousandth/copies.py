@@ -44,7 +44,7 @@ def copies(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def gap_laws(core: pl.DataFrame) -> None:
-    """Finding 1: the gap against tokens, size and bits; which form of it foretells the largest size."""
+    """Finding 1: the gap against tokens, size and bits; which form of it predicts the largest size."""
     section(
         "The gap of 16-bit models",
         "A bit: by how much one bit less multiplies the gap. Gaps of 2 bits are of another order: with and without.",

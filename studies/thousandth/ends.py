@@ -182,7 +182,7 @@ def shares(mixed: pl.DataFrame) -> list[float]:
 
 
 def marginal_fits(core: pl.DataFrame) -> None:
-    """Do constants of one part at a time foretell mixed settings as well as constants of all do?"""
+    """Do constants of one part at a time predict mixed settings as well as constants of all do?"""
     ends = steady(core).with_columns(scheme=SCHEME)
     mixed = ends.filter(~ONE_PART)
     alone = fit_of("kumar", ends.filter(ONE_PART), draws=0)
@@ -194,7 +194,7 @@ def marginal_fits(core: pl.DataFrame) -> None:
         for name, fit in zip(errors, (alone, rest), strict=True):
             if fit is not None:
                 errors[name].append(some.with_columns(predicted=fit.predict(**inputs_of(fit, some))))
-    section("Marginal fits: losses of mixed settings foretold, each setting by a fit without it")
+    section("Marginal fits: losses of mixed settings predicted, each setting by a fit without it")
     rows = []
     for name, parts in errors.items():
         found = pl.concat(parts)

@@ -1,4 +1,4 @@
-"""How laws fitted to the core foretell the larger models, judged as docs/log.md said before any was trained."""
+"""How laws fitted to the core predict the larger models, judged as docs/log.md said before any was trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bitlaw.fitting.split import Facts, Split
 from bitlaw.runs import Runs
 
 PLANNED = 21  # rows
-FORETOLD = "kumar-unified"  # of gaps of models trained in low precision
+PREDICTED = "kumar-unified"  # of gaps of models trained in low precision
 
 
 def beyond(facts: Facts) -> np.ndarray:
@@ -48,9 +48,9 @@ def held_out(core: pl.DataFrame, larger: pl.DataFrame) -> None:
         ("", steady(core)),
         (", activations and KV of 3 bits fitted too", core.filter(TRAINED & HAS_LOSS)),
     ):
-        section(f"Losses foretold{what}")
+        section(f"Losses predicted{what}")
         rows = [scored(law.name, fitted, ends) for law in all_for(Runs(fitted))[0]]
-        # Who foretells all of them first: on fewer rows an error may be smaller because they are the easier ones.
+        # Who predicts all of them first: on fewer rows an error may be smaller because they are the easier ones.
         table(
             ("law", "rows", "mean error", "bias", "in 90 % prediction intervals", "error of integer weights"),
             sorted((row for row in rows if row), key=lambda row: (-row[1], row[2])),
@@ -61,7 +61,7 @@ def held_out(core: pl.DataFrame, larger: pl.DataFrame) -> None:
 
 
 def scored(name: str, fitted: pl.DataFrame, ends: pl.DataFrame) -> tuple[object, ...] | None:
-    """How a law fitted to the core foretells each of some ends; what it has no constants for, it does not foretell."""
+    """How a law fitted to the core predicts each of some ends; what it has no constants for, it does not predict."""
     fit = fit_of(name, fitted)
     if fit is None:
         return None
@@ -90,9 +90,9 @@ def scored(name: str, fitted: pl.DataFrame, ends: pl.DataFrame) -> tuple[object,
 def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
     """Gaps of the larger models, by laws of the gap fitted to those of the core, each method by itself."""
     section(
-        "Gaps foretold",
+        "Gaps predicted",
         "Mean |ln(predicted / measured)| of gaps at 3 and 4 bits, and bias of the logarithm, of those that are more",
-        "than nothing as measured and as foretold, so many of all.",
+        "than nothing as measured and as predicted, so many of all.",
     )
     rows = []
     for method in METHODS[:2]:
@@ -102,7 +102,7 @@ def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
             continue
         for law, fitted in (
             *((law, some.filter(PLAIN)) for law in GAP_LAWS),
-            (FORETOLD, pl.concat([steady(core), some])),
+            (PREDICTED, pl.concat([steady(core), some])),
         ):
             fit = fit_of(law, fitted)
             for what, after in (("16 bits", every.filter(PLAIN)), ("low precision", every.filter(~PLAIN))):

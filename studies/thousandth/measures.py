@@ -170,7 +170,7 @@ def inputs_of(fit: bl.Fit, frame: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def gaps_of(fit: bl.Fit, frame: pl.DataFrame) -> np.ndarray:
-    """The gaps that a fit foretells of rows."""
+    """The gaps that a fit predicts of rows."""
     values = np.array([list(fit.values.values())])
     return fit.law.compiled.gap(values, fit.law.arrange(inputs_of(fit, frame)))[0]
 

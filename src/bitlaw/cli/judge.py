@@ -85,7 +85,7 @@ def backtest(
     count: CountOption = "as_given",
     json_: JsonFlag = False,
 ) -> None:
-    """Foretell the dearer runs from the cheaper ones, as if they had not been trained.
+    """Predict the costlier runs from the cheaper ones, as if they had not been trained.
 
     Example: `bitlaw backtest runs.csv --law kumar --share 0.5`
     """
@@ -188,7 +188,7 @@ def downstream(
     save: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the law that foretold held-out rows best as JSON, for `bitlaw plan --errors`."
+            help="Keep the law that predicted held-out rows best as JSON, for `bitlaw plan --errors`."
         ),
     ] = None,
     where: WhereOption = None,

@@ -20,7 +20,7 @@ def recovery(
         ),
     ] = "w3",
     windows: Annotated[int, typer.Option(min=2, help="Of training text that is linearised.")] = 256,
-    measured: Annotated[int, typer.Option(min=1, help="Held-out windows whose loss is foretold.")] = 32,
+    measured: Annotated[int, typer.Option(min=1, help="Held-out windows whose loss is predicted.")] = 32,
     directions: Annotated[int, typer.Option(min=1, help="Of weight space that are kept.")] = 24,
     classes: Annotated[int, typer.Option(min=2, help="Likeliest tokens kept of each prediction.")] = 64,
     adam: Annotated[bool, typer.Option(help="For Adam, whose scales are taken from these windows.")] = False,
@@ -31,7 +31,7 @@ def recovery(
     """Linearise a quantised model where it stands: `bitlaw plan --record` then says how many steps bring it back.
 
     Nothing is trained but for ten steps that tell whether the straight line holds. For models of 12k to 48k parameters
-    this takes longer than the training that it foretells (docs/log.md); larger ones were not tried.
+    this takes longer than the training that it predicts (docs/log.md); larger ones were not tried.
 
     * `bitlaw task recovery sweep-mine/models/ID --scheme w3 -o record`
     * `bitlaw plan --record record --learning-rate 0.05 --within 0.01 --batch 8`

@@ -106,7 +106,7 @@ class Downstream:
 
     @property
     def best(self) -> Fit:
-        """The line where it foretells held-out rows better, else the curve."""
+        """The line where it predicts held-out rows better, else the curve."""
         first = self.held_out.entries[0].name if self.held_out else CURVE
         return self.line if first == LINE else self.curve
 

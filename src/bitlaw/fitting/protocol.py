@@ -27,7 +27,7 @@ from .split import cheapest, largest
 CUTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 SHARES = (0.25, 0.5, 0.75, 1.0)
 LEVELS = (0.15, 0.10, 0.05)
-STEADY = 0.75  # of the dearer cells must reach a level too, for a cell to count
+STEADY = 0.75  # of the costlier cells must reach a level too, for a cell to count
 MOST = "the loss of the run with most compute"
 
 
@@ -82,10 +82,10 @@ class Protocol:
         best = min(self.guesses, key=lambda g: g[1])
         if self.error >= best[1]:
             return (
-                f"{self.law} foretells the largest model to {self.error:.1%}, no better than {best[0]} "
+                f"{self.law} predicts the largest model to {self.error:.1%}, no better than {best[0]} "
                 f"({best[1]:.1%}): it has earned no trust here."
             )
-        return f"{self.law} foretells the largest model to {self.error:.1%}; {best[0]} is {best[1]:.1%} off."
+        return f"{self.law} predicts the largest model to {self.error:.1%}; {best[0]} is {best[1]:.1%} off."
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; what is infinite becomes None."""
@@ -173,16 +173,16 @@ def protocol(
 
 @dataclass(frozen=True)
 class Forecasted:
-    """Errors on all dearer runs of a fit to the cheapest ones.
+    """Errors on all costlier runs of a fit to the cheapest ones.
 
     Attributes:
         share: of the runs that was fitted.
         fitted: number of rows fitted.
-        beyond: compute of the dearest run over that of the dearest fitted one.
+        beyond: compute of the costliest run over that of the costliest fitted one.
         rows: number of rows predicted.
         error, bias: mean absolute and mean signed relative error over them.
-        dearest: signed relative error on the dearest run.
-        guess: mean absolute relative error of the loss of the dearest fitted run.
+        costliest: signed relative error on the costliest run.
+        guess: mean absolute relative error of the loss of the costliest fitted run.
     """
 
     share: float
@@ -191,7 +191,7 @@ class Forecasted:
     rows: int
     error: float
     bias: float
-    dearest: float
+    costliest: float
     guess: float
 
 
@@ -221,7 +221,7 @@ def backtest(
     count: Count = "as_given",
     seed: int = 0,
 ) -> Backtest:
-    """Forecast the dearer runs from the cheaper ones, as if they had not been trained yet.
+    """Forecast the costlier runs from the cheaper ones, as if they had not been trained yet.
 
     Args:
         law: a law, or the name of one.
@@ -254,7 +254,7 @@ def backtest(
         used = np.concatenate([b.row for b in train.blocks()])
         ahead = np.concatenate([b.row for b in test.blocks()])
         if not held.errors:
-            skipped.append(f"{share:.0%}: all dearer runs lie outside the law's domain")
+            skipped.append(f"{share:.0%}: all costlier runs lie outside the law's domain")
             continue
         steps.append(
             Forecasted(
@@ -264,7 +264,7 @@ def backtest(
                 rows=held.rows,
                 error=held.error,
                 bias=held.bias,
-                dearest=float(held.errors[int(np.argmax(compute[list(held.index)]))]),
+                costliest=float(held.errors[int(np.argmax(compute[list(held.index)]))]),
                 guess=dict(guesses).get(MOST, math.nan),
             )
         )
@@ -347,11 +347,11 @@ def _cost(rows: Rows, sizes: NDArray[np.float64], share: float) -> float:
 
 
 def _enough(cells: Sequence[Cell], level: float) -> Cell | None:
-    """The cheapest cell within a level, if most of the dearer ones with as many sizes are within it too."""
+    """The cheapest cell within a level, if most of the costlier ones with as many sizes are within it too."""
     steady = []
     for cell in cells:
-        dearer = [c for c in cells if c.sizes == cell.sizes and c.share > cell.share]
-        share = np.mean([c.error <= level for c in dearer]) if dearer else 1.0
+        costlier = [c for c in cells if c.sizes == cell.sizes and c.share > cell.share]
+        share = np.mean([c.error <= level for c in costlier]) if costlier else 1.0
         if cell.error <= level and share >= STEADY:
             steady.append(cell)
     return min(steady, key=lambda c: c.flops, default=None)

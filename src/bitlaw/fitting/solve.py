@@ -87,9 +87,9 @@ class _Points:
         return _Points.at(problem, self.place, self.u + step, self.targets, self.weight)
 
     def unforeseen(self, there: _Points) -> Array:
-        """Of the residuals at other points, what derivatives did not foretell (S, n)."""
-        foretold = self.residual + ((there.u - self.u)[:, None] @ self.slopes)[:, 0]
-        return there.residual - foretold
+        """Of the residuals at other points, what derivatives did not predict (S, n)."""
+        predicted = self.residual + ((there.u - self.u)[:, None] @ self.slopes)[:, 0]
+        return there.residual - predicted
 
 
 def polish(

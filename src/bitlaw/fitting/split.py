@@ -47,7 +47,7 @@ def longest(budgets: int = 1) -> Split:
 
 
 def lowest_bits(widths: int = 1) -> Split:
-    """Hold out every row of the lowest bits: does the law foretell a format it has not seen?
+    """Hold out every row of the lowest bits: does the law predict a format it has not seen?
 
     >>> lowest_bits().name
     'the lowest bits'
@@ -76,7 +76,7 @@ def cheapest(share: float) -> Split:
         marked = compute > np.quantile(compute, share)
         if not marked.any():
             raise FitError(
-                f"no run is dearer than the cheapest {share:.0%}; the rows share one compute budget"
+                f"no run is costlier than the cheapest {share:.0%}; the rows share one compute budget"
             )
         return np.asarray(marked)
 

@@ -279,7 +279,7 @@ def protocol_text(found: Protocol) -> str:
 
 def backtest_text(found: Backtest) -> str:
     """Forecasts of the past as text."""
-    table = Table(title=f"{found.law}: dearer runs foretold from cheaper ones", title_justify="left")
+    table = Table(title=f"{found.law}: costlier runs predicted from cheaper ones", title_justify="left")
     for name in (
         "fitted",
         "rows",
@@ -287,7 +287,7 @@ def backtest_text(found: Backtest) -> str:
         "predicted",
         "mean abs. error",
         "bias",
-        "dearest run",
+        "costliest run",
         "a guess",
     ):
         table.add_column(name, justify="right")
@@ -299,8 +299,8 @@ def backtest_text(found: Backtest) -> str:
             str(s.rows),
             f"{s.error:.2%}",
             f"{s.bias:+.2%}",
-            f"{s.dearest:+.2%}",
+            f"{s.costliest:+.2%}",
             f"{s.guess:.2%}",
         )
-    notes = ["A guess: the loss of the dearest fitted run, without a law."]
+    notes = ["A guess: the loss of the costliest fitted run, without a law."]
     return render(table, *notes, *(f"Not possible: {reason}." for reason in found.skipped))

@@ -75,7 +75,8 @@ class Scheme:
         """Read parts with bits, or with recipes; parts that are not named stay unquantised.
 
         Args:
-            text: like "w4", "w4a8kv6" (symmetric integers), "w=int3 group64 mse, kv=e4m3", or "16" for none.
+            text: like "w4", "w4a8kv6" (symmetric integers), "w=int3 group64 mse, kv=e4m3", or "16" for none. As
+                the field writes it, 16 bits are none: "w4a16" is "w4"; a grid of 16 bits is "a=int16".
 
         Raises:
             ConfigError: an unknown part, a part named twice, or an impossible recipe.
@@ -84,7 +85,7 @@ class Scheme:
             return cls()
         short = _SHORT.findall(text)
         if "".join(p + b for p, b in short) == text and short:
-            pairs = [(part, f"int{bits}") for part, bits in short]
+            pairs = [(part, "bf16" if bits == "16" else f"int{bits}") for part, bits in short]
         else:
             pairs = [(p.strip(), r) for p, _, r in (item.partition("=") for item in text.split(","))]
         if len({part for part, _ in pairs}) < len(pairs) or not all(r.strip() for _, r in pairs):

@@ -1,4 +1,4 @@
-"""How many steps until a quantised model is back: training time foretold without training.
+"""How many steps until a quantised model is back: training time predicted without training.
 
 The model is taken as a straight line in its weights, as `bitlaw.lab.dynamics.linearise` recorded it (Zancato et al.
 2020, 2010.12478), and is trained in function space, one step of NumPy per step of the optimiser. This holds while
@@ -26,7 +26,7 @@ BY_HEART = 0.05  # of what was gained, lost again by the end
 
 @dataclass(frozen=True)
 class Recovery:
-    """Steps to a loss, as foretold.
+    """Steps to a loss, as predicted.
 
     Attributes:
         steps: first step after which the measured loss is at most the target; infinite where it never was.
@@ -110,7 +110,7 @@ def recovery(
     lazy: float = LAZY,
     seed: int = 0,
 ) -> Recovery:
-    """Foretell how many steps of training bring a model to a loss.
+    """Predict how many steps of training bring a model to a loss.
 
         f <- f - eta Theta dL/df, one for each step;  v <- m v + dL/da with momentum
 

@@ -41,7 +41,7 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
         if entry.name == fitted.law.name and entry.behind_low > 0:
             best = ranked[0]
             errors = f"{best.held_out.error:.2%} against {entry.held_out.error:.2%}"
-            notes.append(f"{best.name} foretells the largest size clearly better ({errors}); ask it first")
+            notes.append(f"{best.name} predicts the largest size clearly better ({errors}); ask it first")
     for entry in ranked:
         as_well = not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
         if as_well and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):

@@ -87,7 +87,7 @@ class View:
         return self.trained.filter(but("w"))
 
     def largest_cost(self) -> float:
-        """Cost of the dearest trained run at 16 bits."""
+        """Cost of the costliest trained run at 16 bits."""
         self.need("params", "tokens")
         params, tokens = (self.trained[name].to_numpy() for name in ("params", "tokens"))
         if not len(params):

@@ -1,4 +1,4 @@
-"""A model near where it stands, as a straight line in its weights: what foretells how long fine-tuning takes.
+"""A model near where it stands, as a straight line in its weights: what predicts how long fine-tuning takes.
 
     f_w = f_0 + J (w - w_0),   Theta = J J^T
 

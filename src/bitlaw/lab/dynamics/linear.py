@@ -116,7 +116,7 @@ def second_moments(
         model: from inputs to outputs.
         inputs: examples that train.
         targets: theirs.
-        batch: examples in a batch of the training that is foretold.
+        batch: examples in a batch of the training that is predicted.
         loss: as in `linearise`.
 
     >>> model = nn.Linear(3, 2)

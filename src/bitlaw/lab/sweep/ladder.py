@@ -233,7 +233,7 @@ class SweepConfig(TrainingConfig):
 
 
 def trunks(config: SweepConfig, corpus: Corpus) -> list[TrunkConfig]:
-    """Return the trunks of a sweep, the dearest first, so that workers end together.
+    """Return the trunks of a sweep, the costliest first, so that workers end together.
 
     Every size and scheme has a seed of its own, derived from the study's: rows that a law is fitted to share
     neither initialisation nor data order, but for the budgets of one trunk (cosine runs of one size and

@@ -2,7 +2,7 @@
 
     E |G_B|^2 = |G|^2 + tr(Sigma) / B,   B_simple = tr(Sigma) / |G|^2
 
-B_simple foretells the critical batch of plain gradient descent up to a factor of order one; Adam divides the gradient
+B_simple predicts the critical batch of plain gradient descent up to a factor of order one; Adam divides the gradient
 by its size, so its critical batch may lie elsewhere (McCandlish et al. 2018, 1812.06162, appendix A).
 """
 

@@ -44,7 +44,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
 
     Args:
         fit: of a law of size and tokens.
-        runs: the rows it was fitted to; budgets reach from a tenth of the dearest to ten times it.
+        runs: the rows it was fitted to; budgets reach from a tenth of the costliest to ten times it.
 
     Raises:
         NothingToDraw: a law without a size and tokens.
@@ -56,7 +56,7 @@ def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
         best = frontier(thinned(fit), budgets.tolist(), fit.level)
     except (LawError, ConfigError) as error:  # a law of one's own may read what no budget tells
         raise NothingToDraw(str(error)) from error
-    marks: list[Mark] = [Rule(x=largest, text="dearest run")]
+    marks: list[Mark] = [Rule(x=largest, text="costliest run")]
     for k, name in enumerate(("params", "tokens")):
         value, low, high = best[name].T
         marks += [
@@ -91,7 +91,7 @@ def loss_against_bits(fit: Fit, runs: Runs | View, budget: float | None = None) 
     Args:
         fit: of a law of bits in training.
         runs: the rows it was fitted to.
-        budget: in 16-bit FLOPs; None for the cost of the dearest row.
+        budget: in 16-bit FLOPs; None for the cost of the costliest row.
 
     Raises:
         NothingToDraw: a law without bits.
