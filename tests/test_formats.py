@@ -80,6 +80,12 @@ def test_schemes_survive_their_name(name):
     assert Scheme.parse(name).name == name
 
 
+def test_sixteen_bits_of_a_part_are_none_as_the_field_writes_them():
+    assert Scheme.parse("w4a16") == Scheme.parse("w4a16kv16") == Scheme.parse("w4")
+    assert Scheme.parse("w16a16") == Scheme.parse("16")
+    assert Scheme.parse("a=int16").name == "a=int16" and Scheme.parse("a=int16").quantized
+
+
 @pytest.mark.parametrize("name", ["", "w", "w4w3", "x4", "w4 a8", "w99", "w0", "4", "kv"])
 def test_impossible_schemes_are_refused(name):
     with pytest.raises(ConfigError):
