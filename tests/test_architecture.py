@@ -27,7 +27,7 @@ LAW_HALF = {
     "runs": {"errors", "files", "html", "shell", "units", "formats", "shapes"},
     "datasets": {"errors", "runs"},
     "laws": {"errors", "files", "html", "units", "formats", "shapes"},
-    "fitting": {"errors", "files", "html", "terminal", "units", "formats", "shapes", "runs", "laws"},
+    "fitting": {"errors", "files", "html", "shell", "terminal", "units", "formats", "shapes", "runs", "laws"},
     "planning": {
         "errors",
         "files",

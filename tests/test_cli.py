@@ -310,7 +310,7 @@ def test_a_forecast_is_pinned_before_and_scored_after_the_run(table, monkeypatch
         (("fit", "runs.csv", "--delta", "-1"), "delta must be positive"),
         (
             ("forecast", "fit.json", "--params", "1B", "--tokens", "1B", "--w", "int4"),
-            "says nothing of the format",
+            "does not read the format of w",
         ),
         (("score", "runs.csv", "2.9"), "not a pinned forecast"),
     ],

@@ -162,9 +162,12 @@ def run_study(
     from .fitting import examine
     from .lab.corpus import read_corpus, spread_windows
     from .lab.sweep import After, Tally, alone, row_ids, run_sweep, trunks, work_left
+    from .planning.source import why_not_plannable
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
+    if study.plan.budget is not None and (why := why_not_plannable(law)):
+        raise ConfigError(f"{law.name} cannot plan the budget of [plan]: {why}; leave the budget out")
     text = read_corpus(corpus, study.sweep.tokenizer)
     sweep = study.sweep
     spread_windows(text.evaluation, sweep.eval_tokens, sweep.seq_len)
@@ -208,7 +211,8 @@ def run_study(
             temporary.write_text(json.dumps([p.as_json() for p in plans], indent=1) + "\n", encoding="utf-8")
         on_progress(Progress(total, total, "writing the report"))
         report = folder / "report.html"
-        smallest, largest = (format_quantity(n) for n in fitted.ranges["params"])
+        sizes = runs.frame["params"]
+        smallest, largest = (format_quantity(float(n)) for n in (sizes.min(), sizes.max()))  # type: ignore[arg-type]
         write_report(
             report,
             runs,
@@ -229,7 +233,8 @@ def _plans(study: Study, fitted: Fit) -> Iterator[Plan]:
 
     if study.plan.budget is not None:
         yield plan(fitted, budget=study.plan.budget, interval=study.fit.interval)
-    for name in study.plan.quantize_to if fitted.law.gap != 0 else ():
+    asked = study.plan.quantize_to if fitted.law.gap != 0 and "params" in fitted.ranges else ()
+    for name in asked:
         largest = fitted.ranges["params"][1]
         yield plan(fitted, params=largest, quantize_to=name, interval=study.fit.interval)
 

@@ -63,7 +63,7 @@ def command_line(verb: str, argument: str | list[str], *flags: tuple[str, Any]) 
 
 def print_json(value: Any) -> None:
     """Print JSON."""
-    print(json.dumps(value, indent=1, allow_nan=False))
+    print(json.dumps(value, indent=1, allow_nan=False), flush=True)  # whoever reads a pipe may wait for it
 
 
 def show(value: Any, as_json: bool) -> None:

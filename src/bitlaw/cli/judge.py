@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -137,7 +137,9 @@ def forecast(
     fit: Annotated[Path, typer.Argument(help="A fit that `bitlaw fit --save` wrote.")],
     params: Annotated[str | None, typer.Option(help="Model size, like 8B.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens, like 200B.")] = None,
-    w: Annotated[str | None, typer.Option(help="Format of the weights in training, like int4.")] = None,
+    w: Annotated[
+        str | None, typer.Option(help='Format of the weights in training, like int4 or "int4 group128".')
+    ] = None,
     a: Annotated[str | None, typer.Option(help="Format of the activations.")] = None,
     kv: Annotated[str | None, typer.Option(help="Format of keys and values.")] = None,
     quantize_to: Annotated[str | None, typer.Option(help="Weights after training, like int4.")] = None,
@@ -150,10 +152,18 @@ def forecast(
     """
     from ..fitting import forecast as predict
     from ..fitting import load_fit
+    from ..planning.choice import read_by
+    from ..units import parse_quantity
 
     source = load_fit(fit)
+    sizes = {"params": params, "tokens": tokens}
+    missing = [name for name, text in sizes.items() if text is None and name in source.law.columns]
+    if missing:
+        raise ConfigError(f"{source.law.name} reads {missing[0]} too; add --{missing[0]}")
     formats = {"w": w, "a": a, "kv": kv, "post": quantize_to}
-    found = predict(source, **_inputs(source.law, params, tokens, formats))
+    inputs = {name: parse_quantity(text, name) for name, text in sizes.items() if text is not None}
+    named = {part: text for part, text in formats.items() if text is not None}
+    found = predict(source, **inputs, **read_by(source.law, named))
     if pin is not None:
         found.save(pin)
     show(found, json_)
@@ -219,31 +229,6 @@ def downstream(
     if save is not None:
         found.best.save(save)
     show(found, json_)
-
-
-def _inputs(
-    law: Any, params: str | None, tokens: str | None, formats: dict[str, str | None]
-) -> dict[str, Any]:
-    """What the law reads of a run."""
-    from ..formats import law_bits, parse_format
-    from ..formats.gaussian import effective_bits
-    from ..units import parse_quantity
-
-    sizes = (("params", params), ("tokens", tokens))
-    inputs: dict[str, Any] = {name: parse_quantity(text, name) for name, text in sizes if text is not None}
-    read = {column.partition("=")[0] for column in law.columns}
-    for part, name in formats.items():
-        if name is None:
-            continue
-        fmt = parse_format(name)
-        kinds = {"bits": law_bits(fmt), "capacity": effective_bits(fmt), "format": fmt.name}
-        known = {f"{part}_{kind}": value for kind, value in kinds.items() if f"{part}_{kind}" in read}
-        if not known:
-            raise ConfigError(
-                f"{law.name} says nothing of the format of {part}; it reads {', '.join(sorted(read))}"
-            )
-        inputs |= known
-    return inputs
 
 
 VERBS = (compare, protocol, backtest, shift, isoflop, downstream, forecast, score)

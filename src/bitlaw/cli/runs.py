@@ -24,6 +24,7 @@ runs_app = typer.Typer(
 )
 #: How much of the time of an import each part takes, about.
 _PARTS = {"reading": (0.0, 0.3), "converting": (0.3, 0.1), "checking": (0.4, 0.3), "storing": (0.7, 0.3)}
+WRITTEN = (".csv", ".parquet", ".sqlite")  # by an import
 _QUIET_SECONDS = 1.0  # what is over sooner needs no progress
 
 
@@ -162,13 +163,15 @@ def runs_import(
     empty right side, `--map loss=`, leaves a column empty. A mapping file has tables [columns] and [constants];
     --save-map writes one.
     """
-    from ..runs import as_toml, propose, read_mapping, read_raw, write_problems
+    from ..runs import as_toml, is_address, propose, read_mapping, read_raw, write_problems
     from ..runs.importing import BadRows, carry_out, check_whole
     from .progress import Reporter
 
     said = read_mapping(map_ or (), set_ or (), ignore or ())
     if out in sources:
         raise ConfigError(f"{out} is what is read; name another file with -o")
+    if not is_address(out) and not out.lower().endswith(WRITTEN):
+        raise ConfigError(f"cannot write {out}; name a file that ends in {', '.join(WRITTEN)}")
     with Reporter() as reporter:
         raw = read_raw(list(map(_home, sources)), separator, decimal_comma, _telling(reporter))
     proposal = propose(raw, said, guess)
@@ -283,14 +286,12 @@ def _store(came: Imported, out: str, tell: Tell) -> int:
     """Write rows to a file or a store; return how many are new there."""
     from ..runs import Store, is_address, write_runs
 
-    if is_address(out) or out.endswith(".sqlite"):
+    if is_address(out) or out.lower().endswith(".sqlite"):
         store = Store(out)
         try:
             return store.take(came.runs, lambda share: tell("storing", share))
         finally:
             store.close()
-    if Path(out).suffix not in (".csv", ".parquet"):
-        raise DataError(f"cannot write {out}; name a file that ends in .csv, .parquet or .sqlite")
     write_runs(came.runs, out)
     return len(came.runs)
 

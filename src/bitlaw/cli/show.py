@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..runs import Runs
 
 LEVEL = 0.9  # of intervals
-KINDS = (".json",)  # of saved fits
 
 
 def report(
@@ -90,7 +89,7 @@ def report(
         ("--figures", figures),
         ("--thorough", thorough),
     ]
-    if runs.endswith(KINDS):
+    if runs.endswith(".json"):
         if interval is not None:
             raise ConfigError("a saved fit has its intervals already; drop --interval, or fit again with it")
         with working("reading the fit"):
@@ -121,23 +120,30 @@ def _fitted(
     runs: str, named: list[str], every: bool, conditions: list[str], interval: float
 ) -> tuple[Runs, Fit, Comparison | None]:
     from .. import laws
-    from ..fitting import compare, examine
+    from ..fitting import examine
     from ..runs import read_runs, where
 
     table = where(read_runs(runs), conditions)
     fitted, comparison = examine(laws.get(named[0]), table, interval=interval)
     if every or len(named) > 1:
-        try:
-            comparison = compare(table, None if every else named, interval=interval)
-        except FitError as error:  # the fit has an answer all the same
-            fitted = replace(fitted, notes=(*fitted.notes, f"no laws were compared: {error}"))
+        return table, *_compared(table, fitted, None if every else named)
     return table, fitted, comparison
+
+
+def _compared(table: Runs, fitted: Fit, named: list[str] | None) -> tuple[Fit, Comparison | None]:
+    """Laws on the rows of a fit, or a note why they cannot be compared: the fit has an answer all the same."""
+    from ..fitting import compare
+
+    try:
+        return fitted, compare(table, named, count=fitted.counting, interval=fitted.level)
+    except FitError as error:
+        return replace(fitted, notes=(*fitted.notes, f"no laws were compared: {error}")), None
 
 
 def _saved(
     path: str, rows: str | None, law: list[str] | None, every: bool, conditions: list[str]
 ) -> tuple[Runs | None, Fit, Comparison | None]:
-    from ..fitting import compare, load_fit
+    from ..fitting import load_fit
     from ..runs import read_runs, where
 
     if law:
@@ -147,7 +153,9 @@ def _saved(
     if conditions and rows is None:
         raise ConfigError("--where chooses among rows; give those of the fit with --runs, or leave it out")
     fitted, table = load_fit(path), None if rows is None else where(read_runs(rows), conditions)
-    return table, fitted, compare(table, interval=fitted.level) if every else None
+    if table is not None and every:
+        return table, *_compared(table, fitted, None)
+    return table, fitted, None
 
 
 def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan]:
@@ -166,5 +174,9 @@ def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan
             found.append(replace(answer, notes=(said, *answer.notes)))
         except BitlawError:  # nobody asked
             pass
+    if quantize_to and (why := why_not_plannable(fitted.law)):
+        raise ConfigError(
+            f"--quantize-to: {fitted.law.name} says nothing of a size quantised after training: {why}"
+        )
     largest = fitted.ranges["params"][1] if quantize_to else None
     return found + [plan(fitted, params=largest, quantize_to=name, interval=level) for name in quantize_to]

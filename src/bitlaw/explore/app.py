@@ -20,6 +20,7 @@ from ..errors import BitlawError, ConfigError
 from ..laws import LAWS
 from ..laws.javascript import runtime
 from ..runs import Runs
+from ..runs.export import used
 from ..runs.where import Condition, matching, parse_where
 from . import answers, table, watch
 from .command import command
@@ -128,9 +129,8 @@ class _Pages:
     def csv(self, request: Request) -> Response:
         """The chosen rows as a file; `bitlaw runs convert` writes the same."""
         runs = matching(self.live.look().runs, read(request).conditions)
-        used = [s.name for s in runs.frame if s.null_count() < len(s)]
         out = io.BytesIO()
-        runs.frame.select(used).write_csv(out)
+        used(runs).write_csv(out)
         headers = {"content-disposition": 'attachment; filename="runs.csv"', "cache-control": "no-store"}
         return Response(out.getvalue(), media_type="text/csv", headers=headers)
 

@@ -36,8 +36,7 @@ def again(fit: Fit, runs: Any) -> tuple[Problem, Optimum, list[str]]:
     if not fit.is_of(table):
         raise DataError("these are not the rows that the fit was made from; give those, or fit again")
     fixed = {e.parameter.name: e.value for e in fit.estimates if e.status == "fixed"}
-    count: Any = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"
-    rows = replace(select(fit.law, table, count), law=fit.law)  # the same, but compiled already
+    rows = replace(select(fit.law, table, fit.counting), law=fit.law)  # the same, but compiled already
     objective: Any = fit.objective
     problem = pose(rows, Aim(objective, fit.delta, fixed, spare=1))
     theta = rescaled(fit.law, fit.law.vector(fit.values), problem.centre, -1)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import BitlawError, ConfigError, FitError
-from ..laws import LAWS, Law, from_spec, get
+from ..laws import LAWS, Law, get, reduced
 from ..runs import Count, Runs, read_runs
 from .baseline import Baseline, baselines
 from .estimate import divide
@@ -27,8 +27,7 @@ NONE = 1e-9  # relative errors below this are none
 
 def without_precision(law: Law) -> Law:
     """Return the same law with neither precision terms nor gap."""
-    spec = law.spec.as_json() | {"precision": {}, "gap": None}
-    return from_spec(spec).named(f"{law.name} without precision", law.source)
+    return reduced(law, (), gap=False).named(f"{law.name} without precision", law.source)
 
 
 def all_for(runs: Any, count: Count = "as_given", what: What = "loss") -> tuple[list[Law], dict[str, str]]:

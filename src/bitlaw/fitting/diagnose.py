@@ -55,10 +55,10 @@ def _cure(problem: Problem, u: Array, direction: Array) -> str:
         for d in ends.get("tokens", (1.0,))
         for setting in settings
     ]
-    data = {
-        i.column: np.array([c.get(i.column, i.default or float(rows[i.column].mean())) for c in candidates])
-        for i in problem.law.inputs
+    usual = {
+        i.column: float(rows[i.column].mean()) if i.default is None else i.default for i in problem.law.inputs
     }
+    data = {column: np.array([c.get(column, value) for c in candidates]) for column, value in usual.items()}
     theta = problem.theta(u)
     with np.errstate(all="ignore"):
         value, slopes = problem.law.compiled.total.slopes(theta, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -165,9 +166,12 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
         return np.asarray(fit.noise.get(kind, 0.0) * stretch * rng.standard_normal(stretch.shape))
 
     trained = losses - gaps if "gap" in fit.noise else losses
-    single = trained + noise("loss") if fit.objective == "squares" else trained * np.exp(noise("loss"))
-    if "gap" in fit.noise:
-        single = single + gaps * np.exp(noise("gap"))
+    if fit.objective == "squares":  # noise is in nats
+        single = losses + noise("loss") + noise("gap")
+    else:
+        single = trained * np.exp(noise("loss"))
+        if "gap" in fit.noise:
+            single = single + gaps * np.exp(noise("gap"))
     tail = (1 - fit.level) / 2
     low, high = np.quantile(single, [tail, 1 - tail])
     law_low, law_high = np.quantile(losses, [tail, 1 - tail])
@@ -240,7 +244,11 @@ def _beyond(column: str, value: float | str, ranges: Mapping[str, tuple[float, f
     if isinstance(value, str) or column not in ranges or (column.endswith("_bits") and value >= UNQUANTIZED):
         return 1.0
     low, high = ranges[column]
-    return max(1.0, float(value) / high, low / float(value))
+    if low <= float(value) <= high:
+        return 1.0
+    if not value:  # none of what a column counts, like sparsity: no ratio says how far that is
+        return 1.0
+    return max(float(value) / high if high else math.inf, low / float(value))
 
 
 def _digest(data: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Allocation:
             for name, r in (("params", self.params), ("tokens", self.tokens))
         ]
         tail = "" if self.inside else "; extrapolated"
-        return f"{format_quantity(self.flops, 'flops')}: {', '.join(parts)}, {percent(self.level)} interval{tail}"
+        return f"{format_quantity(self.flops, 'flops')}: {', '.join(parts)}, {percent(self.level)} confidence{tail}"
 
 
 @dataclass(frozen=True)

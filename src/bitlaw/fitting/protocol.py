@@ -274,8 +274,10 @@ def backtest(
 
 
 def _sizes(rows: Rows) -> NDArray[np.float64]:
-    if rows.loss is None or "params" not in rows.loss.data:
-        raise FitError(f"{rows.law.name} predicts no loss by size; the procedure needs a law of size")
+    if rows.loss is None or not {"params", "tokens"} <= set(rows.loss.data):
+        raise FitError(
+            f"{rows.law.name} predicts no loss by size and tokens; the procedure needs a law that does"
+        )
     return np.unique(rows.loss.data["params"])
 
 

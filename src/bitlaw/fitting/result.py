@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from ..errors import BitlawError, DataError
 from ..files import whole
 from ..laws import Law, Parameter, from_spec
-from ..runs import Runs
+from ..runs import Count, Runs
 from . import reading
 from .intervals import METHODS
 from .objective import OBJECTIVES, Array, Block
@@ -190,6 +190,12 @@ class Fit:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
 
+    @property
+    def counting(self) -> Count:
+        """How to count N of other rows as those of the fit were counted."""
+        named: Count = self.count if self.count in get_args(Count) else "as_given"  # type: ignore[assignment]
+        return named
+
     def is_of(self, runs: Runs) -> bool:
         """Whether the fit was made from these very rows."""
         return Provenance.of(runs).rows_sha256 == self.provenance.rows_sha256
@@ -206,10 +212,12 @@ class Fit:
         return self.law.predict(self.values, **inputs)
 
     def band(self, what: str = "total", **inputs: ArrayLike) -> tuple[Array, Array]:
-        """Return the confidence interval of a prediction: of the law's `total` loss or of its `gap`."""
+        """Return the confidence interval of a prediction, NaN without draws: of the `total` loss or of its `gap`."""
         data = self.law.arrange(inputs)
         function = self.law.compiled.total if what == "total" else self.law.compiled.gap
         shape = next(iter(data.values())).shape
+        if not self.df:
+            return np.full(shape, np.nan), np.full(shape, np.nan)
         flat = {name: column.reshape(-1) for name, column in data.items()}
         tail = (1 - self.level) / 2
         low, high = np.nanquantile(function(self.draws, flat), [tail, 1 - tail], axis=0)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FitError
 from ..formats import UNQUANTIZED, parse_format
-from ..laws import Law, from_spec
+from ..laws import Law, reduced
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Count, Runs
 from .apart import no_law_reads
@@ -174,15 +174,16 @@ def select(
         )
         return whole.take(chosen)
 
-    one_unit(frame, is_loss | is_gap)
+    used = is_loss | is_gap
+    one_unit(frame, used)
     one_evaluation_set(frame, is_loss)
-    ranges = {
-        name: (float(column[keep].min()), float(column[keep][column[keep] < UNQUANTIZED].max(initial=0)))
-        if name.endswith("_bits")
-        else (float(column[keep].min()), float(column[keep].max()))
-        for name, column in data.items()
-        if not name.endswith("_bits") or (column[keep] < UNQUANTIZED).any()
-    }
+    ranges = {}
+    for name, column in data.items():
+        inside = column[used]
+        if name.endswith("_bits"):  # of those in low precision
+            inside = inside[inside < UNQUANTIZED]
+        if len(inside):
+            ranges[name] = float(inside.min()), float(inside.max())
     named = frame["count"][0] if count == "as_given" else count
     return Rows(
         law=law,
@@ -249,17 +250,17 @@ def _labels(frame: pl.DataFrame, column: str, low: NDArray[np.bool_]) -> tuple[s
 
 def _restrict(law: Law, varies: dict[str, bool]) -> tuple[Law, list[str]]:
     """Drop the terms of a law that no row could tell anything about."""
-    spec = law.spec.as_json()
     missing = [part for part in dict(law.spec.precision) if not varies[part]]
     notes = [
         f"no row has {TRAINED_PARTS[part]} of low precision; their factor is left out of the law"
         for part in missing
     ]
-    spec["precision"] = {part: form for part, form in spec["precision"].items() if part not in missing}
-    if law.spec.gap and not varies["post"]:
-        spec["gap"] = None
+    gap = bool(law.spec.gap) and not varies["post"]
+    if gap:
         notes.append("no row was quantised after training; the gap is left out of the law")
-    return (from_spec(spec).named(law.name, law.source), notes) if notes else (law, [])
+    return (
+        (reduced(law, set(dict(law.spec.precision)) - set(missing), not gap), notes) if notes else (law, [])
+    )
 
 
 def _in_domain(

@@ -153,6 +153,12 @@ def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
     points |= {
         f"the far end, {words}": {**points["the far end"], **setting} for words, setting in _settings(a, b)
     }
+    if a.law.loss == 0:  # without quantisation after training there is no gap
+        points = {name: p for name, p in points.items() if any(c.startswith("post_") for c in p)}
+        if not points:
+            raise FitError(
+                "the arms have no bits after training in common; gaps are compared where both have some"
+            )
     tail = (1 - level) / 2 / len(points)
     out = []
     for name, point in points.items():

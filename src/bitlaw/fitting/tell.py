@@ -92,7 +92,7 @@ METHOD_TEXTS = {
     "residual": "residual bootstrap",
     "wild": "wild cluster bootstrap",
     "cluster": "cluster bootstrap",
-    "student": "curvature",
+    "student": "sandwich covariance, by cluster where rows share one",
     "profile": "profile of the objective",
 }
 
@@ -117,7 +117,8 @@ def objective_text(fit: Fit) -> str:
     if fit.delta is not None:
         return f"Huber loss with delta {fit.delta:g} on log residuals, as given; its sum is {fit.cost:.6g}."
     if fit.objective == "squares":
-        return f"Least squares of raw losses; noise {fit.noise['loss']:.4g} nats a token."
+        noise = ", ".join(f"{value:.4g} on {_target(fit, kind)} rows" for kind, value in fit.noise.items())
+        return f"Least squares as measured, not of logarithms; noise {noise}."
     noise = ", ".join(f"{value:.2%} on {_target(fit, kind)} rows" for kind, value in fit.noise.items())
     how = {
         "huber": f"Huber loss with delta {HUBER} of it",
@@ -160,10 +161,10 @@ def ranking_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     return header + (["BIC"] if criteria else []), rows
 
 
-def intervals_of(comparison: Comparison) -> str:
-    """How the intervals of a comparison were made."""
+def intervals_of(ranking: Ranking) -> str:
+    """How the intervals of a ranking were made."""
     return (
-        f"Intervals: {percent(comparison.rankings[0].level)} confidence, Student's t over clusters; those of how much "
+        f"Intervals: {percent(ranking.level)} confidence, Student's t over clusters; those of how much "
         "laws are worse than the best hold for all laws of a ranking at once."
     )
 
@@ -180,7 +181,7 @@ def comparison_text(comparison: Comparison) -> str:
             table.add_row(*row)
         parts += [table, ranking.verdict]
     if comparison.rankings:
-        parts.append(intervals_of(comparison))
+        parts.append(intervals_of(comparison.rankings[0]))
     if comparison.left_out:
         parts.append("Left out:")
         parts += [f"  {name}: {reason}" for name, reason in comparison.left_out.items()]
@@ -195,7 +196,7 @@ def comparison_html(comparison: Comparison) -> str:
         parts.append(html_table(header, rows, range(1, len(header)), ranking_title(ranking)))
         parts.append(f"<p>{shown(ranking.verdict)}</p>")
     if comparison.rankings:
-        parts.append(f"<p>{shown(intervals_of(comparison))}</p>")
+        parts.append(f"<p>{shown(intervals_of(comparison.rankings[0]))}</p>")
     left_out = [f"{name}: {reason}" for name, reason in comparison.left_out.items()]
     parts += ["<p>Left out:</p>", items(left_out)] if left_out else []
     return f"<div>{''.join(parts)}</div>"
@@ -229,10 +230,12 @@ def shift_text(shift: Shift) -> str:
         for name in (first, "arm a", "arm b", f"change ({percent(shift.level)} interval)"):
             table.add_column(name, justify="left" if name == first else "right")
     for c in shift.losses:
-        losses.add_row(c.name, f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})")
+        losses.add_row(
+            escape(c.name), f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})"
+        )
     for c in shift.parameters:
         cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
-        parameters.add_row(c.name, number(c.a), number(c.b), cells)
+        parameters.add_row(escape(c.name), number(c.a), number(c.b), cells)
     note = (
         f"Intervals: confidence, {draws_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
         "parameters one at a time. Changes of positive parameters are of their logarithms."

@@ -13,7 +13,7 @@ from ..html import escape as shown
 from ..html import items
 from ..html import table as html_table
 from ..units import percent
-from .tell import estimate_cells, fit_text, ranking_cells, render
+from .tell import estimate_cells, fit_lines, fit_text, intervals_of, ranking_cells, render
 
 if TYPE_CHECKING:
     from .downstream import Downstream, Effect
@@ -98,7 +98,7 @@ def downstream_text(found: Downstream) -> str:
             ranking.add_column(name, justify="left" if name == "law" else "right")
         for row in rows:
             ranking.add_row(*row)
-        parts.append(ranking)
+        parts += [ranking, intervals_of(found.held_out)]
     parts += [*held, ""]
     if found.effects:
         header, rows = effect_cells(found)
@@ -118,9 +118,11 @@ def downstream_html(found: Downstream) -> str:
     """Error from loss for a notebook."""
     title, held, below = _downstream_parts(found)
     parts = [html_table(*estimate_cells(found.curve), numbers={1}, caption=title)]
+    parts += [f"<p>{shown(line)}</p>" for line in fit_lines(found.curve)]
     if found.held_out is not None:
         header, rows = ranking_cells(found.held_out)
         parts.append(html_table(header, rows, range(1, len(header)), f"Held out: {found.held_out.split}"))
+        parts.append(f"<p>{shown(intervals_of(found.held_out))}</p>")
     parts += [f"<p>{shown(line)}</p>" for line in held]
     if found.effects:
         parts.append(

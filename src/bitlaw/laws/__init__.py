@@ -19,7 +19,7 @@ from .incomplete import INCOMPLETE, Incomplete
 from .law import Law
 from .own import law_from_data, read_law
 from .published import PUBLISHED, Published, published
-from .spec import LawSpec, from_spec
+from .spec import LawSpec, from_spec, reduced
 from .terms import Condition, Input, Parameter, Source
 
 
@@ -87,6 +87,7 @@ __all__ = [
     "downstream",
     "floating",
     "from_spec",
+    "reduced",
     "get",
     "kaplan",
     "kumar",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,21 @@ def from_spec(spec: Mapping[str, Any]) -> Law:
         raise ConfigError(
             f"this is not the description of a law ({error}); it may be of another version"
         ) from error
+
+
+def reduced(law: Law, parts: Collection[str], gap: bool = True) -> Law:
+    """The same law with the precision of some parts alone, with or without its gap; ties between what is left stay.
+
+    >>> from bitlaw.laws import chinchilla
+    >>> law = chinchilla.with_precision(w="kumar", a="kumar").tie(gamma_a="gamma_w")
+    >>> reduced(law, {"a"}).names
+    ('A', 'alpha', 'B', 'beta', 'E', 'gamma_a', 'n_a')
+    """
+    spec = law.spec.as_json()
+    precision = {part: form for part, form in spec["precision"].items() if part in parts}
+    bare = from_spec(spec | {"precision": precision, "gap": spec["gap"] if gap else None, "ties": {}})
+    ties = {name: other for name, other in spec["ties"].items() if {name, other} <= set(bare.names)}
+    return (bare.tie(**ties) if ties else bare).named(law.name, law.source)
 
 
 def _labels(names: Any) -> tuple[str, ...]:

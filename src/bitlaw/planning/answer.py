@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..fitting.result import plain
 from ..html import escape, items
 from ..html import table as html_table
 from ..terminal import text_width
@@ -166,7 +167,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
-        found: dict[str, Any] = _null(asdict(self))
+        found = plain(asdict(self))
         return found
 
     def _repr_html_(self) -> str:
@@ -332,11 +333,3 @@ def span(name: str, low: float, high: float) -> str:
 def _endless(name: str, value: float) -> bool:
     of_tokens = name in ("tokens", "tokens_per_param", "critical_tokens")
     return value == math.inf or (of_tokens and value >= ENDLESS)
-
-
-def _null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _null(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_null(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,7 @@ from ..errors import ConfigError
 from .answer import Answer, Plan
 from .question import Question
 from .record import Record
-from .recovery import recovery
+from .recovery import METHOD, recovery
 
 READS = {"loss", "within", "learning_rate", "momentum", "batch", "steps"}
 
@@ -61,5 +61,5 @@ def how_long_back(record: Record, asked: Question) -> Plan:
         level=found.level,
         tolerance=asked.tolerance,
         notes=tuple(notes),
-        method="bootstrap of examples, the line taken as it is" if drawn else "",
+        method=METHOD if drawn else "",
     )

@@ -174,7 +174,8 @@ def cells_of(source: Source, fit_noise: dict[str, float], trunks: Iterable[Trunk
             gaps = _predicted(source, "gap", [choice] * len(ends), params, tokens)
             if "gap" in fit_noise:
                 measured.append(np.arcsinh(gaps / (2 * SMALL_GAP)))
-                noise.append(np.where(plain, fit_noise["gap"], np.inf))
+                spread = fit_noise["gap"] / (np.hypot(gaps[0], 2 * SMALL_GAP) if source.raw else 1.0)
+                noise.append(np.where(plain, spread, np.inf))
             else:  # the fit took losses after quantisation as losses
                 measured.append(np.log(losses + gaps))
                 noise.append(np.where(plain, noise[0], np.inf))

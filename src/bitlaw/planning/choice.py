@@ -281,6 +281,39 @@ def _row(law: Law, trained: _Named, after: Recipe | None) -> dict[str, Any]:
     return row
 
 
+def read_by(law: Law, formats: Mapping[str, str]) -> dict[str, Any]:
+    """What a law reads of formats of parts, as `Law.predict` takes it.
+
+    Args:
+        law: the law that will read them.
+        formats: recipes by part, "post" being the weights after training, like {"w": "int4 group128"}.
+
+    Raises:
+        ConfigError: a part that the law does not read, or a format that it has no constants for.
+
+    >>> from bitlaw.laws import kumar
+    >>> read_by(kumar, {"w": "int4", "post": "int3"})
+    {'w_bits': 4.0, 'post_bits': 3.0}
+    """
+    inputs: dict[str, Any] = {}
+    for part in formats:
+        if not any(item.column.startswith(f"{part}_") for item in law.inputs):
+            raise ConfigError(
+                f"{law.name} does not read the format of {part}; leave it out, or take another law"
+            )
+    trained = Scheme.from_parts({part: _canonical(text) for part, text in formats.items() if part != "post"})
+    after = _recipe(formats["post"], "channel") if "post" in formats else None
+    row = _row(law, _Named(trained.name, trained), after)
+    (columns,) = _columns(law, [row])
+    for item in law.inputs:
+        if item.column.partition("_")[0] in formats:
+            named = item.column.partition("=")[
+                0
+            ]  # of a label its name is given, not whether it is each of them
+            inputs[named] = columns[item.column] if item.label is None else row.get(named, "bf16")
+    return inputs
+
+
 @lru_cache(maxsize=64)
 def _plain(law: Law) -> dict[str, float]:
     """What a law reads where no format is told; kept, as frontiers ask it at every budget."""

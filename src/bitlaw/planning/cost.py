@@ -36,11 +36,6 @@ def train_flops(params: Number, tokens: Number, bits: Number) -> Number:
     return 6 / 16 * params * tokens * bits
 
 
-def tokens_for(flops: float, params: Number, bits: Number) -> Number:
-    """Tokens that a budget buys for a model of some size and bits."""
-    return flops * 16 / 6 / params / bits
-
-
 def bit_flops(
     size: float | Shape,
     tokens: float,
@@ -207,7 +202,7 @@ def achieved_from(
     possible = [share for share in shares if share <= 1]
     if not possible:
         why = (
-            f"all are faster than the peak of {hardware.name}; name what they ran on, or more devices"
+            f"all are faster than the peak of {hardware.name}; name what they ran on, and on how many devices"
             if shares
             else "they need flops, seconds and autocast (or products, like 'bf16')"
         )

@@ -72,7 +72,8 @@ class Design:
         spend: FLOPs there were.
         flops: FLOPs the runs take.
         candidates: number of runs chosen from.
-        level: of the intervals.
+        level: of the intervals, which are of confidence.
+        method: how they were made.
         first_seed: of the first of trunks that differ by their seeds alone.
         notes: what has to be known with it.
     """
@@ -86,6 +87,7 @@ class Design:
     flops: float
     candidates: int
     level: float
+    method: str
     first_seed: int
     notes: tuple[str, ...]
 
@@ -128,6 +130,7 @@ class Design:
             markup=False,
         )
         console.print(_answers_table(self))
+        console.print(f"Intervals: {percent(self.level)} confidence, {self.method}.", markup=False)
         if self.trunks:
             console.print(_trunks_table(self))
         for note in self.notes:
@@ -250,6 +253,7 @@ def next_runs(
         flops=basket.flops,
         candidates=len(cells.tokens),
         level=interval,
+        method=source.method,
         first_seed=1 + zlib.crc32(fit.provenance.rows_sha256.encode()) % 1_000_000,
         notes=_notes(source, fit, basket, shop, flops, int((~known).sum())),
     )

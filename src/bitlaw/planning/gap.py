@@ -69,8 +69,8 @@ def lowest(source: Source, asked: Question) -> Plan:
         for j, c in enumerate(search.choices)
     )
     notes = [*source.notes, *search.choices[k].notes]
-    if source.drawn and not where.all():
-        notes.append(f"in {1 - where.mean():.0%} of draws none of these is safe")
+    if source.drawn and not where[1:].all():
+        notes.append(f"in {1 - where[1:].mean():.0%} of draws none of these is safe")
     notes += source.extrapolation(params, tokens, {"post_bits": float(fewest[0])})
     return Plan(
         question=asked.words,

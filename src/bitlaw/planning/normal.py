@@ -123,7 +123,7 @@ def _measured_again(source: Source, choice: Choice, predicted: Array, params: fl
         level = 1.0 if source.raw else float(_loss(source, choice, params, tokens)[0])
         single = single + math.sqrt(2) * level * noise("loss")
     if choice.post is not None:
-        single = single + draws * np.expm1(noise("gap"))
+        single = single + (noise("gap") if source.raw else draws * np.expm1(noise("gap")))
     return np.concatenate([predicted[:1], single.ravel()])
 
 

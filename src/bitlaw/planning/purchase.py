@@ -115,8 +115,8 @@ class Shop:
     def best(self, spend: float) -> Basket:
         """The cells worth their price, chosen greedily.
 
-        By gain for the price, and by gain alone: the first may leave out what is dear and needed, the second what is
-        cheap; the better of both is taken. Exchanging trunks of it for others was tried, and hardly ever paid.
+        By gain for the price, and by gain alone: the first may leave out what is expensive and needed, the second what
+        is cheap; the better of both is taken.
         """
         return min(
             (Basket.empty(self).filled(spend, per_flop) for per_flop in (True, False)),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, LawError
+from ..fitting.result import plain
 from ..units import percent
 from .descent import Method, Part, descend
 from .record import Array, Record
@@ -22,6 +23,7 @@ from .record import Array, Record
 #: the time is wrong by half of it, and 20 % is the error that the paper claims.
 LAZY = 0.4
 BY_HEART = 0.05  # of what was gained, lost again by the end
+METHOD = "bootstrap of examples, the line taken as it is"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Recovery:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; what is infinite or unknown becomes None."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return plain(asdict(self) | {"method": "" if math.isnan(self.level) else METHOD})
 
     def __str__(self) -> str:
         count = f"{self.steps:,.0f} steps" if self.reached else f"more than {self.horizon:,} steps"
@@ -80,7 +82,7 @@ class Recovery:
         if not math.isnan(self.level):
             most = _most(self.steps, self.horizon)
             ends = [f"{x:,.0f}" if math.isfinite(x) else f"more than {most:,}" for x in (self.low, self.high)]
-            span = f" ({percent(self.level)}: {ends[0]} to {ends[1]})"
+            span = f" ({percent(self.level)} confidence, {METHOD}: {ends[0]} to {ends[1]})"
         batch = "all examples" if self.batch is None else f"{self.batch} examples"
         momentum = f", momentum {self.momentum:g}" if self.momentum else ""
         shares = ", ".join(
@@ -368,9 +370,3 @@ def _notes(
         most = _most(first, steps)
         notes.append(f"the interval is open above: some draws did not reach the target in {most:,} steps")
     return notes
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -34,7 +34,7 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
     for objective in get_args(Objective):
         if objective != fitted.objective:
             found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
-    ranked, notes = _ranked(table)
+    ranked, notes = _ranked(table, fitted)
     if not fitted.is_of(table):
         notes.append("these are not the rows that the fit was made from (another table, or other conditions)")
     for entry in ranked:
@@ -46,20 +46,22 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
         as_well = not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
         if as_well and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
             found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
+    held = {e.parameter.name: e.value for e in fitted.estimates if e.status == "fixed"}
     others = []
     for name, law, objective, held_out in found:
+        fix = held if law is fitted.law else None
         try:
-            other = fit(law, table, objective=objective, draws=0)
+            other = fit(law, table, count=fitted.counting, objective=objective, fix=fix, draws=0)
             others.append(replace(_other(name, ask(other)), held_out=held_out))
         except BitlawError as error:
             others.append(Other(name, {}, "", held_out, str(error)))
     return tuple(others), notes
 
 
-def _ranked(table: Runs) -> tuple[tuple[Entry, ...], list[str]]:
+def _ranked(table: Runs, fitted: Fit) -> tuple[tuple[Entry, ...], list[str]]:
     """Laws by their error on the largest size; none, and why, where that cannot be held out."""
     try:
-        return compare(table, hold_out=largest()).entries, []
+        return compare(table, hold_out=largest(), count=fitted.counting).entries, []
     except FitError as error:
         return (), [f"no other laws were asked, for none can be judged on the largest size: {error}"]
 

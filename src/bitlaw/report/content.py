@@ -183,7 +183,7 @@ def _evidence(
         yield Table(header, rows, range(1, len(header)))
         yield Text(ranking.verdict)
     if comparison and comparison.rankings:
-        yield Text(intervals_of(comparison), "soft")
+        yield Text(intervals_of(comparison.rankings[0]), "soft")
     if comparison and comparison.left_out:
         rows = [[name, reason] for name, reason in comparison.left_out.items()]
         yield Table(["law", "why"], rows, folded=f"{len(rows)} laws or splits were left out")

@@ -17,7 +17,7 @@ from ..fitting.rows import gaps, select
 from ..formats import UNQUANTIZED
 from ..laws.terms import TRAINED_PARTS
 from ..planning.cost import train_flops
-from ..runs import Count, Runs
+from ..runs import Runs
 from .chart import NothingToDraw
 
 Array = NDArray[np.float64]
@@ -48,14 +48,15 @@ class View:
         if isinstance(runs, View):
             return runs
         ok = runs.filter(pl.col("loss").is_not_null())
-        count: Count = fit.count if fit.count in ("non_embedding", "total", "matmul") else "as_given"  # type: ignore[assignment]
         inputs = [i for i in fit.law.inputs if i.column not in ("params", "tokens")]
         sizes = (
-            ok.size(count) if "params" in fit.law.columns and len(ok) else ok.frame["params"].cast(pl.Float64)
+            ok.size(fit.counting)
+            if "params" in fit.law.columns and len(ok)
+            else ok.frame["params"].cast(pl.Float64)
         )
         target = ok.frame["loss"] if fit.law.target == "loss" else ok.quantity(fit.law.target)
         fitted = np.full(len(ok), "", dtype=object)
-        for block in select(fit.law, runs, count).blocks():
+        for block in select(fit.law, runs, fit.counting).blocks():
             fitted[block.row] = block.kind
         frame = ok.frame.with_columns(
             sizes.alias("params"),

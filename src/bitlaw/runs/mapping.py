@@ -93,7 +93,10 @@ def read_mapping(
             file = _file(text)
             pairs += file.get("columns", {}).items()
             fixed = [*file.get("constants", {}).items(), *fixed]
-            ignored |= set(file.get("ignore", ()))
+            names = file.get("ignore", [])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{text}: ignore is a list of names of columns, like ['notes']")
+            ignored |= set(names)
         else:
             pairs.append(_pair(str(text)))
     rules = {ours: _rule(_known(ours), value) for ours, value in pairs}  # what is said last counts
@@ -133,8 +136,10 @@ def _rule(ours: str, value: Any) -> Rule | None:
         and set(value) <= {"column", "unit", "values"}
     ):
         values = value.get("values")
-        if values is not None and (
-            not isinstance(values, Mapping) or not all(isinstance(v, str) for v in values.values())
+        if isinstance(values, Mapping):
+            values = {str(theirs): meant for theirs, meant in values.items()}
+        if values is not None and not (
+            isinstance(values, dict) and all(isinstance(v, str) for v in values.values())
         ):
             raise ConfigError(f"the values of {ours} must be texts, like {{ '4' = 'int4' }}")
         unit = str(value.get("unit", ""))

@@ -24,6 +24,7 @@ class Proposal:
         rules: one for each of our columns that has something.
         unused: their columns that nothing is made of.
         remarks: what a person should look at.
+        examples: of each of our columns, a value as it stands there and what it becomes.
     """
 
     rules: tuple[Rule, ...]

@@ -54,6 +54,8 @@ class Column:
             return f"{value!r} is not text"
         if isinstance(value, float) and not math.isfinite(value):
             return f"{value} is not finite; leave the cell empty and say why in `status`"
+        if self.kind == "integer" and abs(value) >= 2**63:
+            return f"{value} has more digits than a whole number of 64 bits holds"
         if self.kind in ("integer", "number"):
             if value < self.low or value > self.high or (self.exclusive and value == self.low):
                 return f"{value:g} is out of range; {self.name} must be {self.range_text()}"

@@ -167,7 +167,7 @@ def _tasks(runs: Runs, fit: Fit) -> Chart:
 
 def _parabolas(runs: Runs, fit: Fit) -> Chart:
     try:
-        return isoflop_parabolas.chart(isoflop(runs))
+        return isoflop_parabolas.chart(isoflop(runs, count=fit.counting, interval=fit.level))
     except BitlawError as error:  # hardly any table is an isoFLOP sweep
         raise NothingToDraw(str(error)) from error
 

@@ -7,9 +7,8 @@ import polars as pl
 
 from ...fitting import Downstream
 from ...fitting.downstream import AFTER, BOTH, PLAIN, TRAINED
-from ...units import percent
 from ..chart import Axis, Band, Chart, Line, Mark, Points, Rule
-from .base import CURVE, Figure
+from .base import CURVE, Figure, interval
 
 KINDS = (TRAINED, AFTER, BOTH)
 
@@ -46,7 +45,7 @@ def error_against_loss(found: Downstream) -> Chart:
             marks.append(_points(part, label, 0, hollow=hollow))
     top = min(1.0, 1.08 * float(np.max(rows["error"].to_numpy())))
     counts = ", ".join(f"{n} {kind}" for kind in (PLAIN, *KINDS) if (n := int((rows["kind"] == kind).sum())))
-    band = f" Band: {percent(found.level)} confidence of the curve." if found.curve.df else ""
+    band = f" Band: of the curve, {interval(found.curve)}." if found.curve.df else ""
     return Chart(
         f"{found.error.replace('_', '-')}-against-loss",
         "What the loss says of the error, before and after quantisation",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, DataError, nearest
+from ..export import used
 from ..raw import Raw, Tell, silent
 from ..store import Store
 from ..table import Runs
@@ -130,5 +131,4 @@ def _folder(path: Path) -> Raw:
 def _ours(runs: Runs) -> Raw:
     frame = runs.frame
     places = [f"row {row!r}" for row in frame["id"]]
-    kept = frame.select([s.name for s in frame if s.null_count() < len(s)])
-    return Raw(kept, places, runs.source or "the table")
+    return Raw(used(runs), places, runs.source or "the table")

@@ -19,7 +19,7 @@ def sees(folder: Path) -> bool:
 def _projects(folder: Path) -> list[Path]:
     """Files of SQLite among those that might be projects."""
     found = []
-    for path in sorted(folder.glob("*.db")):
+    for path in filter(Path.is_file, sorted(folder.glob("*.db"))):
         with path.open("rb") as file:
             if file.read(16) == b"SQLite format 3\x00":
                 found.append(path)
