@@ -50,11 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.add_typer(runs_app, name="runs")
-app.add_typer(laws_app, name="laws")
-app.add_typer(task_app, name="task")
-app.add_typer(sweep_app, name="sweep")
-app.add_typer(corpus_app, name="corpus")
 
 
 def main() -> None:
@@ -79,7 +74,6 @@ def top(
         raise typer.Exit
 
 
-@app.command()
 def study(
     source: Annotated[
         str, typer.Argument(help="`quick`, or a TOML file like it; with --verify, `thousandth` too.")
@@ -98,7 +92,7 @@ def study(
     ] = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Run a whole study: train, quantise, fit, plan, report. Or make some of one again, to see whether it is true.
+    """Run a whole study: train, quantise, fit, plan, report; or retrain random cells of one, and compare.
 
     Finished models are stored as they come. Ctrl-C loses nothing: run the same command to go on.
 
@@ -144,7 +138,6 @@ def study(
     print(f"\nReport: {outcome.report}   Rows: {folder / 'runs.sqlite'}   Fit: {folder / 'fit.json'}")
 
 
-@app.command()
 def fit(
     runs: RunsArgument,
     law: Annotated[str, typer.Option(help="See `bitlaw laws list`.")] = "kumar",
@@ -163,6 +156,11 @@ def fit(
     free: Annotated[
         list[str] | None, typer.Option(help="A parameter not to be borrowed; may be given often.")
     ] = None,
+    fix: Annotated[
+        list[str] | None, typer.Option(help="Hold a constant, like E=1.69; may be given often.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0 for no intervals.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of starting points and draws.")] = 0,
     where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
@@ -187,7 +185,9 @@ def fit(
     how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)
-    how |= {"count": counted(count), "interval": interval}
+    if fix:
+        how["fix"] = dict(map(_constant, fix))
+    how |= {"count": counted(count), "interval": interval, "draws": draws, "seed": seed}
     with working(f"fitting {law}"):
         result, comparison = examine(law, table, **how) if hold_out else (fit_law(law, table, **how), None)
     if save is not None:
@@ -206,21 +206,31 @@ def fit(
         print(f"\nSaved to {printable(str(save))}{use}")
 
 
-for verb in (
-    *VERBS,
-    plan,
-    report,
-    explore,
-    formats,
-    hardware,
-    quantize,
-    generate,
-    emulate,
-    allocate,
-    train,
-    tune,
+DECIDE, JUDGE, READ, LAB = "Decide", "Fit and judge", "Look up and import", "Train, quantise, generate"
+for panel, verbs in {
+    DECIDE: (plan, report, explore),
+    JUDGE: (fit, *VERBS),
+    READ: (formats, hardware),
+    LAB: (study, train, tune, quantize, generate, emulate, allocate),
+}.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+for name, group, panel in (
+    ("runs", runs_app, READ),
+    ("laws", laws_app, READ),
+    ("corpus", corpus_app, READ),
+    ("sweep", sweep_app, LAB),
+    ("task", task_app, LAB),
 ):
-    app.command()(verb)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _constant(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise ConfigError(f"cannot read --fix {text!r}; write NAME=VALUE, like E=1.69") from None
 
 
 def _without_draws(data: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def pose(rows: Rows, aim: Aim) -> Problem:
     if total < len(free) + aim.spare:
         raise FitError(
             f"{total} rows cannot determine the {len(free)} parameters of {law.name}; "
-            f"it needs at least {len(free) + aim.spare}, or fix some with fix={{...}}"
+            f"it needs at least {len(free) + aim.spare}, or hold some constants, like --fix E=1.69, fix={{'E': 1.69}}"
         )
     middle = middles(blocks[0].data)
     centre = centre_of(law, middle)

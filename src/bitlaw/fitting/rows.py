@@ -384,10 +384,12 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         kinds = after.select(column).to_series().drop_nulls().unique().sort().to_list()
         if len(kinds) > 1:
             notes.append(f"the gaps mix {what} ({', '.join(kinds)}), which have constants of their own")
-    if (
-        frame["trunk"].is_null().all()
-        and frame["seed"].is_not_null().any()
-        and frame["seed"].n_unique() < frame.height
-    ):
-        notes.append("no row names its trunk; rows that share a seed are taken as independent")
+    trained = frame.filter(pl.col("parent").is_null() & pl.col("post_format").is_null())
+    alike = ["params", "seed", "corpus", *(f"{part}_format" for part in TRAINED_PARTS)]
+    if frame["trunk"].is_null().all() and (trained.group_by(alike).n_unique()["tokens"] > 1).any():
+        notes.append(
+            "no row names the run that it is a point of: if rows that differ in tokens alone are of one, name it in "
+            "a column trunk (bitlaw runs import --map trunk=COLUMN), or intervals are too narrow; they are taken as "
+            "independent"
+        )
     return notes

@@ -341,8 +341,11 @@ def published(name: str) -> Published:
     if folded in PUBLISHED:
         return PUBLISHED[folded]
     if folded in LAWS:
+        own = [name for name, found in PUBLISHED.items() if found.law.name == folded]
+        near = own or [name for name in PUBLISHED if name.startswith(f"{folded}-")]
+        which = f"constants of it: {', '.join(near)}" if near else "`bitlaw laws list` lists constants"
         raise ConfigError(
-            f"{folded!r} is a law without constants; fit it, or name constants, which `bitlaw laws list` lists"
+            f"{folded!r} is a law without constants; fit it to runs, or name constants; {which}"
         )
     raise ConfigError(
         f"there are no published constants {name!r}; {nearest(str(folded), [*PUBLISHED, *LAWS])}"

@@ -92,7 +92,7 @@ def reduced(law: Law, parts: Collection[str], gap: bool = True) -> Law:
     >>> from bitlaw.laws import chinchilla
     >>> law = chinchilla.with_precision(w="kumar", a="kumar").tie(gamma_a="gamma_w")
     >>> reduced(law, {"a"}).names
-    ('A', 'alpha', 'B', 'beta', 'E', 'gamma_a', 'n_a')
+    ('E', 'A', 'B', 'alpha', 'beta', 'gamma_a', 'n_a')
     """
     spec = law.spec.as_json()
     precision = {part: form for part, form in spec["precision"].items() if part in parts}

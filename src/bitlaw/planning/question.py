@@ -20,6 +20,7 @@ from .serve import Cache
 
 Quantity: TypeAlias = str | float | None
 LEAST_BITS, MOST_BITS = 2.0, 64.0  # that max_bits may be
+LEAST = {"params": 100, "tokens": 100, "memory": 1000}  # less has lost its unit
 #: What arguments are where nothing was said, if not None.
 UNSAID = {"sequences": 1.0, "devices": 1.0, "max_bits": 16.0, "interval": 0.9, "tolerance": 0.01}
 
@@ -72,9 +73,15 @@ class Question:
 
         def quantity(name: str, unit: str) -> float | None:
             try:
-                return None if asked[name] is None else parse_quantity(asked[name], unit)
+                value = None if asked[name] is None else parse_quantity(asked[name], unit)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from error
+            if value is not None and value < LEAST.get(name, 0):
+                hint = "16 GB" if unit == "bytes" else "8B"
+                raise ConfigError(
+                    f"{name} of {value:g} {unit} can hold no model; add its unit, like {hint!r}"
+                )
+            return value
 
         def positive(name: str) -> float | None:
             value = asked[name]

@@ -25,12 +25,12 @@ def remarks(search: Search, found: Best, choice: Choice) -> list[str]:
     bits = {name: columns[name] for name in columns if name.endswith("_bits")}
     params, tokens = float(best.params[0]), float(best.tokens[0])
     return [
+        *search.source.extrapolation(params, tokens, bits),
         *_at_an_edge(search, best),
         *_unspent(search, best),
         *_in_draws(search, found),
         *_silent(search, choice),
         *_worth(search, best),
-        *search.source.extrapolation(params, tokens, bits),
     ]
 
 

@@ -22,6 +22,7 @@ from .cost import train_flops
 
 Array = NDArray[np.float64]
 SENSIBLE = 10  # times the largest size on the most tokens: what is planned for where nobody said
+FAR = 100  # times the compute of the rows: an interval of the constants is no longer all the doubt
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,12 @@ class Source:
                     notes.append(
                         f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
                     )
+        largest = math.prod(self.ranges[name][1] for name in ("params", "tokens") if name in self.ranges)
+        if {"params", "tokens"} <= self.ranges.keys() and params * tokens > FAR * largest:
+            notes.append(
+                f"this takes {params * tokens / largest:,.3g} times the compute of the largest size on the most tokens "
+                "that were fitted: intervals tell how well constants are known, not whether the law holds so far out"
+            )
         return notes
 
 

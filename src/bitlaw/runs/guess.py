@@ -210,11 +210,24 @@ def format_unit(ours: str, series: pl.Series) -> str | None:
     cells = filled(series).unique()
     if series.dtype != pl.String or has_digits(series) or len(cells) > MOST_FORMATS:
         return None
-    for unit in _FORMAT_UNITS[ours]:
+    for unit in _FORMAT_UNITS.get(ours, ("", "dtype")):
         turned, flaws = convert(cells, ours, unit)
         if not flaws and not check_column(COLUMN[ours], turned)[1]:
             return unit
     return None
+
+
+def meaning(name: str) -> str:
+    """A format that a name may stand for, to show how it is said.
+
+    >>> meaning("bfloat16"), meaning("fp8"), meaning("nf4")
+    ('bf16', 'e4m3', 'int4')
+    """
+    for unit in ("", "dtype", "gguf"):
+        turned, flaws = convert(pl.Series([name]), "post_format", unit)
+        if not flaws and not check_column(COLUMN["post_format"], turned)[1]:
+            return str(turned[0])
+    return "e4m3" if re.match(r"(fp|float)8", name.lower()) else "int4"
 
 
 def states(frame: pl.DataFrame) -> tuple[str, dict[str, int]]:

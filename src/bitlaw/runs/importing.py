@@ -194,11 +194,7 @@ class BadRows(DataError):
         text = told(source, problems)
         if any(_COMMA.fullmatch(problem.value) for problem in problems):
             text += "; are these decimal commas? Say so: --decimal-comma, decimal_comma=True"
-        end = (
-            "no row is without one"
-            if asked
-            else "mend them, or keep the good rows alone (--keep-good, keep_good=True)"
-        )
+        end = "no row is without one" if asked else "mend them, or keep the good rows alone (--keep-good)"
         super().__init__(f"{text}; {end}")
 
 

@@ -132,11 +132,17 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
         cells = guess.filled(raw.frame[name]).unique(maintain_order=True)
         some = ", ".join(shown(cell) for cell in cells.head(5))
         if not guess.has_digits(cells):
-            file = f'{ours} = {{ column = {quoted(name)}, values = {{ {quoted(str(cells[0]))} = "int4" }} }}'
+            unit = guess.format_unit(ours, cells)
+            meant = ", ".join(f'{quoted(cell)} = "{guess.meaning(cell)}"' for cell in map(str, cells.head(5)))
+            file = f"{ours} = {{ column = {quoted(name)}, values = {{ {meant} }} }}"
+            how = (
+                f"in a mapping file (--map FILE.toml) by [columns] {file}"
+                if unit is None
+                else f'by --map "{ours}={name}{unit and f" in {unit}"}"'
+            )
             asked.append(
-                f"column {name!r} ({some}) seems to name formats, and rows without one count as 16 bits: say what it "
-                f'means by --map "{ours}={name}", or, if bitlaw does not know all of these names, in a mapping file by '
-                f"{file}; or --ignore {name!r}"
+                f"column {name!r} ({some}) seems to name formats, and rows without one count as 16 bits: say what they "
+                f"mean {how}; or --ignore {name!r}"
             )
             continue
         if asked:
