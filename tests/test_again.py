@@ -20,7 +20,7 @@ from bitlaw.lab.sweep import TRAINED, After, SweepConfig, draw, make_again, run_
 from bitlaw.runs import Runs, Store, write_runs
 
 STUDY = Path(__file__).parents[1] / "studies" / "thousandth"
-SHAPE = {"sizes": (4000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 4096, "calibration_tokens": 2048}
+SHAPE = {"sizes": (4000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 4096, "calibration_tokens": 2000}
 
 
 @pytest.fixture(scope="module")

@@ -546,7 +546,10 @@ def test_letters_without_a_token_are_named(trained):
         encode(loaded, "a\udcc3")
     with pytest.raises(ConfigError, match="prompt is empty"):
         encode(loaded, "")
-    assert encode(Loaded("o", "", trained, None, 256, SEQ, Scheme(), {}), "a\udcc3") == [97, 0xC3]
+    ours = Loaded("o", "", trained, None, 256, SEQ, Scheme(), {})
+    assert encode(ours, "a\udcc3") == [97, 0xC3]
+    with pytest.raises(DataError, match="not UTF-8"):
+        encode(ours, "a\ud800")
 
 
 # ---- the command

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +119,34 @@ def test_a_quantised_cache_is_what_attention_sees(tmp_path):
         found = loaded.model(TOKENS)
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded)
         assert torch.allclose(found, theirs(TOKENS).logits, atol=1e-6)
+
+
+def test_calibration_sees_the_keys_of_weights_that_were_quantised_before(tmp_path):
+    """A block is run twice on what enters it; a cache that kept the first time's keys would be read the second."""
+    make_theirs(tmp_path / "model")
+    model = load_model(tmp_path / "model").model
+    low = apply_scheme(copy.deepcopy(model), Scheme.parse("kv=int16 token"))  # as good as none
+    for block in (list(model.blocks)[1], list(low.blocks)[1]):
+        block.self_attn.k_proj.weight.data *= 40
+    recipe = Recipe.parse("int3 channel")
+    with torch.no_grad():
+        plain, cached = (quantize_model(m, recipe, "gptq", TOKENS)(TOKENS) for m in (model, low))
+    assert torch.allclose(plain, cached, atol=0.01 * float(plain.std()))
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    """As when a quota ends: a limit on the size of files, in a process of its own."""
+    code = (
+        "import resource, signal, sys\nfrom bitlaw import Scheme\nfrom bitlaw.errors import DataError\n"
+        "from bitlaw.lab.model import Loaded, Transformer, save_model\nfrom bitlaw.shapes import Shape\n"
+        "model = Transformer(Shape(width=32, depth=2, heads=2, ffn=48))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    save_model(Loaded('m', '', model, None, 256, 32, Scheme(), {}), sys.argv[1])\n"
+        "except DataError as error:\n    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
+    assert said.stdout.startswith(f"cannot write {tmp_path / 'out'}: "), said.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -61,6 +61,16 @@ def test_a_head_and_an_embedding_in_low_precision_are_the_rounded_ones():
     assert torch.allclose(low(TOKENS), rounded(TOKENS), atol=1e-6)
 
 
+@pytest.mark.parametrize("text", ["ternary block16", "int4 block16 gaussian"])
+def test_a_mean_over_a_block_is_of_whole_blocks(text):
+    """Zeros that fill the last block would lower its mean, by rows as by columns."""
+    recipe = Recipe.parse(text)
+    assert quantize(torch.ones(32, 48), recipe).shape == (32, 48)
+    for shape in ((24, 32), (32, 24)):
+        with pytest.raises(ConfigError, match="whole groups"):
+            quantize(torch.ones(shape), recipe)
+
+
 @pytest.mark.parametrize("text", ["int3 channel", "int3 tensor", "int3 block16"])
 def test_rows_that_are_looked_up_are_those_of_the_rounded_table(text):
     table = nn.Embedding(50, 32)

@@ -97,6 +97,10 @@ def test_greedy_texts_are_those_of_the_decoder(which, request):
     [text] = generate(Decoder.of(loaded), [prompt], tokens=5, sampling=Sampling(temperature=0))
     assert likelihood.greedy(loaded, "def f(", [], 5) == likelihood.decode(loaded, text.tokens)
     assert likelihood.continuations(loaded, [(prompt, text.tokens)])[0][1]
+    if which == "theirs":  # the third token becomes the one by which the model says that it is done
+        loaded.model.model.generation_config.eos_token_id = text.tokens[2]
+        before = text.tokens[: text.tokens.index(text.tokens[2])]
+        assert likelihood.greedy(loaded, "def f(", [], 5) == likelihood.decode(loaded, before)
 
 
 def test_texts_are_split_where_tokens_are(theirs):

@@ -275,9 +275,8 @@ def _estimates(
                 if k in problem.law.compiled.total.linear
                 else f"{name} is hardly identified: its interval spans a factor of {factor}"
             )
-        if status == "not identified" and high - low <= 1e-9 * abs(
-            high
-        ):  # rows without noise say nothing of it
+        # Rows without noise say nothing of it.
+        if status == "not identified" and high - low <= 1e-9 * abs(high):
             low = high = np.nan
         out.append(Estimate(parameter, float(theta[k]), float(low), float(high), status))
     return tuple(out)

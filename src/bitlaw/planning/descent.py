@@ -138,10 +138,8 @@ def descend(
     a = np.zeros((replicas, train.G.shape[-1]), train.f.dtype)
     v = np.zeros_like(a)
     m, t = method.momentum, 0
-    weights = (
-        weights[0].astype(a.dtype),
-        weights[1].astype(a.dtype),
-    )  # a wider type would take all else along
+    # A wider type would take all else along.
+    weights = weights[0].astype(a.dtype), weights[1].astype(a.dtype)
     chances = np.float64(weights[0]) / weights[0].sum(1, keepdims=True, dtype=float)
     while True:
         f = measured.outputs(a)

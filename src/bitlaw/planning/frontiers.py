@@ -95,10 +95,8 @@ def serving_frontier(
     choices = chosen(source.law, None, None)
     costs = np.asarray(budgets, dtype=float) / 8  # a token takes 2 N P / 16 FLOPs of 16 bits
     start = np.empty((0, 0))
-    for theta, rounds in (
-        (source.theta[:1], FINE),
-        (source.theta, ROUNDS),
-    ):  # draws begin where the estimates end
+    # Draws begin where the estimates end.
+    for theta, rounds in ((source.theta[:1], FINE), (source.theta, ROUNDS)):
         each = np.repeat(costs, len(theta))
         search = Search(source, choices, Limits(token_flops=each), "post_bits")
         begin = np.repeat(start, len(theta), axis=0) if start.size else None

@@ -56,9 +56,8 @@ def draw(ax: Axes, chart: Chart) -> Axes:
 def _scale(ax: Axes, which: Side, axis: Axis) -> None:
     set_ = ax.set_xscale if which == "x" else ax.set_yscale
     if axis.scale == "symlog":
-        set_(
-            "symlog", linthresh=axis.linear_below, linscale=LINEAR * 0.9
-        )  # theirs is in units of 1 - 1 / base
+        # Theirs is in units of 1 - 1 / base.
+        set_("symlog", linthresh=axis.linear_below, linscale=LINEAR * 0.9)
     else:
         set_(axis.scale)
 

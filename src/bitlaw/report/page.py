@@ -74,9 +74,8 @@ def _equation(left: str, right: sp.Expr) -> str:
         s: sp.Symbol(escape(s.name)) for s in right.free_symbols
     }  # labels of a file, which sympy writes as they are
     equation = mathml(sp.Eq(sp.Symbol(left), right.xreplace(names), evaluate=False), printer="presentation")
-    equation = equation.replace("&ExponentialE;", "e").replace(
-        "<mo>-</mo>", "<mo>\u2212</mo>"
-    )  # as it is printed in papers
+    # As it is printed in papers.
+    equation = equation.replace("&ExponentialE;", "e").replace("<mo>-</mo>", "<mo>\u2212</mo>")
     space = "http://www.w3.org/1998/Math/MathML"
     return (
         '<p class="equation" tabindex="0" role="group" aria-label="Equation">'

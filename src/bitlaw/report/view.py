@@ -161,9 +161,8 @@ class View:
         whole, some = finite.all(axis=0), finite.any(axis=0)
         out = np.full((2, draws.shape[1]), np.nan)
         out[:, whole] = np.quantile(draws[:, whole], [tail, 1 - tail], axis=0)
-        part = (
-            some & ~whole
-        )  # numpy goes column by column where any may be missing, which takes ten times as long
+        # Where any may be missing, numpy goes column by column, which takes ten times as long.
+        part = some & ~whole
         out[:, part] = np.nanquantile(draws[:, part], [tail, 1 - tail], axis=0)
         return out[0], out[1]
 

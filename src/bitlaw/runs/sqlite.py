@@ -42,9 +42,8 @@ class SQLite(Database):
             harmless(path.resolve())
             if not read_only:
                 return sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)
-            if (
-                journal.exists()
-            ):  # its writer may have been killed: only who may write can undo the half of a row
+            # Its writer may have been killed: only who may write can undo the half of a row.
+            if journal.exists():
                 with suppress(sqlite3.Error), closing(sqlite3.connect(f"{uri}?mode=rw", uri=True)) as other:
                     other.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=WAIT_SECONDS)

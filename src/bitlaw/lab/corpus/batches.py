@@ -82,7 +82,6 @@ def spread_windows(text: Text, tokens: int, seq_len: int) -> Windows:
 
 def _cut(tokens: NDArray[Any], starts: NDArray[np.int64], seq_len: int) -> tuple[Tensor, Tensor]:
     windows = tokens[starts[:, None] + np.arange(seq_len + 1)]
-    windows = windows.astype(
-        np.float32 if windows.dtype.kind == "f" else np.int64
-    )  # frames of sound, or tokens
+    # Frames of sound, or tokens.
+    windows = windows.astype(np.float32 if windows.dtype.kind == "f" else np.int64)
     return torch.from_numpy(windows[:, :-1]).contiguous(), torch.from_numpy(windows[:, 1:]).contiguous()

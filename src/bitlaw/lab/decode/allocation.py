@@ -73,7 +73,7 @@ def allocations(
         continuations: tokens in the manner of the tuned model, as many texts.
         sampling: what is drawn from, for acceptance; the loss is of the emulated distribution itself.
         beta: how much of the tuning.
-        batch: texts that are read together.
+        batch: texts that are read together; all models' logits of so many are held at once.
 
     Raises:
         ConfigError: bits or sizes that are not above 0, models of other tokens, or texts that cannot be scored.
@@ -112,23 +112,28 @@ def allocations(
     limit = lowest_limit(*bases.values(), *references.values(), *tuned.values())
     texts = joined(prompts, continuations, limit, batch)
 
-    def read(source: Source) -> Tensor:
-        rows = zip(after_each(source, texts, batch), continuations, strict=True)
-        return torch.cat([logits_TV[-len(more) :] for logits_TV, more in rows])
-
-    held = [{bits: read(s) for bits, s in by_bits.items()} for by_bits in (bases, references, tuned)]
-    said_T1 = torch.tensor([token for more in continuations for token in more])[:, None]
+    ways = list(product(*choices))
+    mixtures = [emulate(bases[b], references[r], tuned[t], beta) for b, r, t in ways]
+    losses: list[list[Tensor]] = [[] for _ in ways]
+    overlaps: list[list[Tensor]] = [[] for _ in ways]
+    sources = list(
+        dict.fromkeys(source for by_bits in (bases, references, tuned) for source in by_bits.values())
+    )
+    readings = (after_each(source, texts, batch) for source in sources)
+    for more, *read in zip(continuations, *readings, strict=True):  # a text at a time: vocabularies are large
+        logits = {s: logits_TV[-len(more) :] for s, logits_TV in zip(sources, read, strict=True)}
+        for place, ((_, _, t), mixed) in enumerate(zip(ways, mixtures, strict=True)):
+            log_p_TV = mixed.combine([logits[source] for source in mixed.sources])
+            said_T1 = torch.tensor(more, device=log_p_TV.device)[:, None]
+            p_TV, q_TV = sampling.probabilities(log_p_TV), sampling.probabilities(logits[tuned[t]])
+            losses[place].append(-log_p_TV.gather(-1, said_T1)[:, 0].cpu())
+            overlaps[place].append(torch.minimum(p_TV, q_TV).sum(-1).cpu())
     text_T = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(list(map(len, continuations))))
     found: list[Allocation] = []
     first_T, most = torch.empty(0), 0.0
-    for bits in product(*choices):
-        b, r, t = bits
-        mixed = emulate(bases[b], references[r], tuned[t], beta)
-        logits = {bases[b]: held[0][b], references[r]: held[1][r], tuned[t]: held[2][t]}
-        log_p_TV = mixed.combine([logits[source] for source in mixed.sources])
-        loss_T = -log_p_TV.gather(-1, said_T1.to(log_p_TV.device))[:, 0].cpu()
-        p_TV, q_TV = sampling.probabilities(log_p_TV), sampling.probabilities(held[2][t])
-        overlap = min(1.0, float(torch.minimum(p_TV, q_TV).sum(-1).mean()))
+    for place, bits in enumerate(ways):
+        loss_T = torch.cat(losses[place])
+        overlap = min(1.0, float(torch.cat(overlaps[place]).mean()))
         size = [by_bits[part] for by_bits, part in zip(sizes, bits, strict=True)]
         if not found:
             first_T, most = loss_T, sum(size)

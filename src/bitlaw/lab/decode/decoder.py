@@ -22,6 +22,7 @@ from ...errors import ConfigError, DataError, LabError
 from ..model import KVCache, Loaded
 from ..model.pretrained import Pretrained
 from ..precision import settle
+from ..precision.draws import seeded
 from ..precision.static import uncacheable
 
 AT_ONCE = 128  # tokens of a prompt a pass, as logits of all of them are made
@@ -115,8 +116,7 @@ class Decoder:
         rounders = (getattr(module, "quantize_weight", nn.Identity()) for module in model.modules())
         if not all(isinstance(rounder, nn.Identity) for rounder in rounders):
             model = copy.deepcopy(model)
-            with torch.random.fork_rng():
-                torch.manual_seed(0)  # for weights that are rounded by chance
+            with seeded(0, next(model.parameters()).device):  # for weights that are rounded by chance
                 for module in model.modules():
                     settle(module)
         self.model, self.vocab, self.limit = model.eval(), vocab, limit

@@ -26,13 +26,15 @@ def encode(loaded: Loaded, text: str, special: bool = True) -> list[int]:
     """
     if not text:
         raise ConfigError("the prompt is empty, and a model goes on from a token; give it one letter or more")
+    escapes = "\udc80", "\udcff"  # of bytes that are no UTF-8, which a model of bytes reads all the same
+    strange = [letter for letter in text if "\ud800" <= letter <= "\udfff"]
+    if any(loaded.tokenizer is not None or not escapes[0] <= letter <= escapes[1] for letter in strange):
+        raise DataError(
+            f"the prompt {text[:LETTERS]!r} is not UTF-8, which {loaded.name or 'the model'} reads"
+        )
     if loaded.tokenizer is None:
         found, covered = list(text.encode("utf-8", errors="surrogateescape")), set(range(len(text)))
     else:
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise DataError(
-                f"the prompt {text[:LETTERS]!r} is not UTF-8, which the tokenizer of {loaded.name} reads"
-            )
         encoding = loaded.tokenizer.encode(text, add_special_tokens=special)
         found = encoding.ids
         unknown = getattr(loaded.tokenizer.model, "unk_token", None)
@@ -90,10 +92,8 @@ class Spelling:
         self.tokenizer = loaded.tokenizer
         self.bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.tokens = list(before)
-        self.start, self.told = (
-            0,
-            len(self.tokens),
-        )  # tokens are spelled from `start` on, and told up to `told`
+        # Tokens are spelled from `start` on, and told up to `told`.
+        self.start, self.told = 0, len(self.tokens)
 
     def add(self, token: int) -> str:
         """Return the letters that a token adds."""

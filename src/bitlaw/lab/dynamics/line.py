@@ -81,11 +81,10 @@ def view(
     if loss == "mse" or classes >= f_WTC.shape[-1]:
         return whole, targets
     first = f_WTC.scatter(-1, targets[..., None], math.inf)  # the target comes first, whatever its logit
-    kept = first.topk(classes - 1, dim=-1).indices
-    places = {len(inputs): kept}  # a prefix of the examples may be looked at alone
+    likeliest_WTK = first.topk(classes - 1, dim=-1).indices
 
     def joined(model: nn.Module, x: Tensor) -> Tensor:
-        f_WTC, kept_WTK = whole(model, x), places[len(inputs)][: len(x)]
+        f_WTC, kept_WTK = whole(model, x), likeliest_WTK[: len(x)]  # all examples, or the first of them
         rest = f_WTC.scatter(-1, kept_WTK, -math.inf).logsumexp(-1, keepdim=True)
         return torch.cat([f_WTC.gather(-1, kept_WTK), rest], -1)
 

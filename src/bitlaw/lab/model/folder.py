@@ -136,12 +136,14 @@ def save_model(loaded: Loaded, folder: str | Path) -> None:
             config = {"model_type": OURS, **asdict(loaded.model.shape), "seq_len": loaded.seq_len}
             _write_json(temporary / "config.json", config)
         if loaded.tokenizer is not None:
-            loaded.tokenizer.save(str(temporary / "tokenizer.json"))
+            (temporary / "tokenizer.json").write_text(loaded.tokenizer.to_str(), encoding="utf-8")
         _write_json(temporary / ABOUT, {"scheme": loaded.scheme.name, "row": loaded.row})
         write_manifest(temporary)
         temporary.rename(folder)
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        why = getattr(error, "strerror", None) or ascii(str(error))[1:-1][:200]
+        raise DataError(f"cannot write {folder}: {why}") from error
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

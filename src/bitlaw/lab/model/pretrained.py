@@ -58,8 +58,7 @@ def _cache(blocks: nn.ModuleList, kept: KVCache | None) -> Any:
         ) -> Any:
             k = blocks[layer_idx].cached_k(key_states)
             v = blocks[layer_idx].cached_v(value_states)
-            if kept is not None:
-                return kept.extend(layer_idx, k, v)[:2]
-            return super().update(k, v, layer_idx, *rest, **named)
+            # Nothing is kept where nothing is to be: a block may be run twice on what came with a whole text.
+            return (k, v) if kept is None else kept.extend(layer_idx, k, v)[:2]
 
     return Cache()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...formats import Microscaled, Native, Recipe
+from .draws import own_state
 from .rotation import rotate
 from .scales import grouped, rounder, tensor_scale
 
@@ -54,19 +55,11 @@ def quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -
     chance = (chance or own_state(x.device)) if recipe.rounding == "stochastic" else None
     split, dims, back = grouped(x, recipe)
     padded = split.numel() > x.numel() and torch.compiler.is_compiling()
-    if (
-        padded
-    ):  # torch 2.13's compiler leaves out numbers when it joins padded groups with what is around them
+    # torch 2.13's compiler leaves out numbers when it joins padded groups with what is around them.
+    if padded:
         torch._dynamo.graph_break()
     whole = tensor_scale(split, fmt) if isinstance(fmt, Microscaled) else x
     y = back(rounder(split, dims, recipe, whole, chance)(split))
     if padded:
         torch._dynamo.graph_break()
     return rotate(y, back=True) if recipe.rotate else y
-
-
-def own_state(device: torch.device) -> torch.Generator:
-    """What torch itself draws from on a device."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    return torch.default_generator

@@ -23,14 +23,17 @@ E8M0 = 2.0**-127, 2.0**127
 def grouped(x: Tensor, recipe: Recipe) -> tuple[Tensor, tuple[int, ...], Callable[[Tensor], Tensor]]:
     """Return a view whose groups lie along whole dimensions, these dimensions, and the way back.
 
-    Rows and columns that do not fill their last group are padded with zeros, which move no scale that is a maximum.
+    Rows and columns that do not fill their last group are padded with zeros, which move no scale that is a maximum (but
+    those of least error on a grid without zero, a little).
 
     Raises:
         ConfigError: they do not, and the scale is a mean.
     """
     fmt, size = recipe.format, recipe.size
-    if size and recipe.scale in ("absmean", "gaussian") and any(side % size for side in x.shape[-1:]):
-        raise ConfigError(f"'{recipe}' does not divide {x.shape[-1]} numbers into whole groups; try 'absmax'")
+    sides = x.shape[-2:] if recipe.granularity == "block" else x.shape[-1:]
+    if size and recipe.scale in ("absmean", "gaussian") and any(side % size for side in sides):
+        shape = " x ".join(map(str, sides))
+        raise ConfigError(f"'{recipe}' does not divide {shape} numbers into whole groups; try 'absmax'")
     if isinstance(fmt, Microscaled) or recipe.granularity == "group":
         size = fmt.block if isinstance(fmt, Microscaled) else size
         assert size is not None

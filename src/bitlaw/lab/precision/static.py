@@ -75,9 +75,8 @@ class StaticQuantize(nn.Module):
             found = scales_of(self.ends, (0,), self.recipe)
         else:
             found = scales_of(split, dims, self.recipe)
-        scaled = (
-            isinstance(fmt, Microscaled) or len(found) == 2
-        )  # else what numbers are multiplied by: small is wide
+        # Else it is what numbers are multiplied by: small is wide.
+        scaled = isinstance(fmt, Microscaled) or len(found) == 2
         width = found[0].item() if scaled else 1 / found[0].item()
         if width > self.width:
             self.found, self.width = found, width
@@ -88,9 +87,8 @@ class StaticQuantize(nn.Module):
             raise LabError("no scale was found yet; show `static_scales` some text")
         found = tuple(part.to(x.device) for part in self.found)
         split, dims, back = grouped(self._turned(x), self.recipe)
-        blocks = isinstance(
-            self.recipe.format, Microscaled
-        )  # whose own scales are of one token, and found anew
+        # Their own scales are of one token, and found anew.
+        blocks = isinstance(self.recipe.format, Microscaled)
         by = rounder(split, dims, self.recipe, found[0]) if blocks else rounder_by(found, self.recipe)
         y = back(by(split))
         return (rotate(y, back=True) if self.recipe.rotate else y).to(x.dtype)

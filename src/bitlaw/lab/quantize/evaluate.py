@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..corpus import Windows
+from ..precision.draws import seeded
 from ..train.speed import compiled
 
 EVAL_BATCH = 16  # windows a forward pass; per-tensor scales of activations depend on it, so rows record it
@@ -28,19 +29,18 @@ class Mean:
 
 
 def logits(model: nn.Module, windows: Windows, compile: bool = False) -> Iterator[Tensor]:
-    """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32; `compile`d ones differ last.
+    """Yield a model's logits (B, T, V) of `EVAL_BATCH` windows at a time, as float32.
 
     Args:
         model: of tokens (B, T).
         windows: what it reads.
-        compile: run it with torch's compiler, which pays for many models of one shape.
+        compile: run it with torch's compiler, which pays for many models of one shape; the last bits are others.
     """
     run = compiled(forward) if compile else forward
     device = next(model.parameters()).device
     for place, x_BT in enumerate(windows.inputs.split(EVAL_BATCH)):
         # Entered and left for each batch, as generators of two models may be read in turn.
-        with torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(place)  # for models that round by chance
+        with torch.inference_mode(), seeded(place, device):  # for models that round by chance
             found = run(model, x_BT.to(device))
         yield found
 

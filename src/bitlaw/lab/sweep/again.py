@@ -96,8 +96,8 @@ def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
     for end in (row for row in rows if row["id"] in chosen):
         config, branch, _ = origin(end)
         settings = {_setting(copy): copy for copy in copies[end["id"]]}
-        samples = {copy["calibration_samples"] or 0 for copy in settings.values()}
-        way = (tuple(settings), max(samples, default=0) * config.seq_len, low(config, branch))
+        tokens = (int(copy["id"].rpartition("-")[2]) for how, copy in settings.items() if how.calibrated)
+        way = (tuple(settings), max(tokens, default=0), low(config, branch))
         alone = branch.tokens if config.schedule == "cosine" else 0  # each budget is a run of its own
         cells = jobs.setdefault(way, {})
         cells.setdefault((config.trunk_id(), alone), (config, set()))[1].add(branch.tokens)

@@ -53,13 +53,10 @@ def train_large(
         LabError: another engine is at this trunk, or took it; or the processes are not at the same.
         StoreError: the store cannot be read or written.
     """
-    ours = _Ours(config, store, name) if store is not None else None
-    missing = undone(config, after, store.statuses()) if store is not None else []
-    branches = config.branches()
-    wanted = world.agree(*(branch in missing for branch in branches))
-    done = [branch for branch, want in zip(branches, wanted, strict=True) if not want]
     calibration = after.look_at(corpus.calibration, config.seq_len)
     evaluation = spread_windows(corpus.evaluation, config.eval_tokens, config.seq_len)
+    branches = config.branches()
+    ours = _Ours(config, store, name) if store is not None else None
 
     def on_tokens(tokens: int) -> None:
         if ours is not None:
@@ -67,6 +64,9 @@ def train_large(
         on_work(cost(config, tokens))
 
     try:
+        missing = undone(config, after, store.statuses()) if store is not None else []
+        wanted = world.agree(*(branch in missing for branch in branches))
+        done = [branch for branch, want in zip(branches, wanted, strict=True) if not want]
         for end in train_trunk(config, corpus, folder, done, on_tokens, should_stop, world):
             if ours is None:
                 continue
@@ -94,7 +94,8 @@ class _Ours:
                 f"another process is at trunk {config.trunk_id()}; see bitlaw sweep status, and wait for it"
             )
         self.lease, self.lost, self.over = lease, False, Event()
-        Thread(target=self._renew, daemon=True).start()
+        self.thread = Thread(target=self._renew, daemon=True)
+        self.thread.start()
 
     def _renew(self) -> None:
         """Begin the lease's time again whenever a third of it is over, evaluations of an hour included."""
@@ -115,4 +116,5 @@ class _Ours:
     def release(self) -> None:
         """Give the trunk back."""
         self.over.set()
+        self.thread.join()
         self.leases.release(self.lease)

@@ -27,9 +27,7 @@ def alone(folder: Path) -> Iterator[str]:
     """
     file = _locked(folder)
     if file is None:
-        raise StoreError(
-            f"another study is running in {folder}; wait for it, or choose another folder"
-        ) from None
+        raise StoreError(f"another study is running in {folder}; wait for it, or choose another folder")
     with file:
         yield _name(folder, file)
 

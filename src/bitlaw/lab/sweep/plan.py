@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from ..corpus import Corpus
-from ..train import Branch, Interrupted, TrunkConfig, train_trunk
+from ..train import Branch, Interrupted, TrunkConfig, World, train_trunk
 from .after import After
 from .rows import copy_ids
 
@@ -104,7 +106,7 @@ def speeds(configs: Iterable[TrunkConfig], rows: Iterable[Mapping[str, Any]]) ->
 
 
 def measured_speed(config: TrunkConfig, corpus: Corpus) -> float:
-    """Work a second of a trunk, by training its first steps for half a second."""
+    """Work a second of a trunk, by training its first steps for half a second as a worker would: a thread, or a GPU."""
     step = config.batch_size * config.seq_len
     began, tokens = 0.0, 0
 
@@ -118,12 +120,17 @@ def measured_speed(config: TrunkConfig, corpus: Corpus) -> float:
     def enough() -> bool:
         return tokens >= PAIR * step and perf_counter() - began > MEASURED_SECONDS
 
+    world = World(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         try:
-            for _ in train_trunk(config, corpus, Path(folder), (), on_tokens, enough):
+            for _ in train_trunk(config, corpus, Path(folder), (), on_tokens, enough, world):
                 break
         except Interrupted:
             pass
+        finally:
+            torch.set_num_threads(threads)
         return cost(config, tokens) / (perf_counter() - began)
 
 

@@ -23,11 +23,8 @@ from ..model import Loaded
 from . import taskfiles
 from .likelihood import Judged, continuations, encode, greedy, prefix, reach, split
 
-RIGHT = (
-    "acc",
-    "acc_norm",
-    "exact_match",
-)  # metrics that say how many answers are right, the first that a task has
+#: Metrics that say how many answers are right; the first that a task has counts.
+RIGHT = ("acc", "acc_norm", "exact_match")
 RESAMPLES = 100  # behind standard errors that have no formula
 LONGEST = 256  # tokens that a model says where a task does not say
 

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
-from ..decode import limit_of
+from ..decode import ends_of, limit_of
 from ..model import Loaded
+from ..precision.draws import seeded
 
 BATCH = 16  # requests a forward pass
 MOST = 2048  # tokens that a Hugging Face model is given at once, where it can read as many
@@ -122,24 +123,22 @@ def continuations(
         chosen = order[start : start + size]
         texts = [([*pairs[k][0], *pairs[k][1]])[-length - 1 :] for k in chosen]
         x_BT = torch.zeros(len(texts), max(map(len, texts)) - 1, dtype=torch.long)
-        for row, text in enumerate(
-            texts
-        ):  # what is filled in comes after, where a causal model has not looked
+        # What is filled in comes after, where a causal model has not looked.
+        for row, text in enumerate(texts):
             x_BT[row, : len(text) - 1] = torch.tensor(text[:-1])
-        with torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(0)  # for models that round by chance
-            z_BTV = loaded.model(x_BT.to(device)).float().log_softmax(-1).cpu()
+        with torch.inference_mode(), seeded(0, device):  # for models that round by chance
+            z_BTV = loaded.model(x_BT.to(device))
         for k, text, z_TV in zip(chosen, texts, z_BTV, strict=True):
             count = min(len(pairs[k][1]), len(text) - 1)
             y = torch.tensor(text[-count:])
-            own = z_TV[len(text) - 1 - count : len(text) - 1]
+            own = z_TV[len(text) - 1 - count : len(text) - 1].float().log_softmax(-1).cpu()
             total = own.gather(1, y[:, None]).double().sum().item()
             out[k] = total, bool((own.argmax(-1) == y).all())
     return out
 
 
 def greedy(loaded: Loaded, context: str, stops: Sequence[str], most: int, length: int | None = None) -> str:
-    """What a model says after a context, the likeliest token each time, up to the first of some texts.
+    """What a model says after a context, the likeliest token each time, up to the first of some texts or its own end.
 
     Args:
         loaded: the model.
@@ -152,11 +151,14 @@ def greedy(loaded: Loaded, context: str, stops: Sequence[str], most: int, length
     tokens = encode(loaded, context) or [prefix(loaded)]
     device = next(loaded.model.parameters()).device
     said: list[int] = []
+    over = ends_of(loaded)
     for _ in range(most):
         seen = torch.tensor([[*tokens, *said][-length:]], device=device)
-        with torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(0)
-            said.append(int(loaded.model(seen)[0, -1].argmax()))
+        with torch.inference_mode(), seeded(0, device):
+            token = int(loaded.model(seen)[0, -1].argmax())
+        if token in over:
+            break
+        said.append(token)
         text = decode(loaded, said)
         ends = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
         if ends:

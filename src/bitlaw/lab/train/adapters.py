@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ...errors import LabError
+from ..precision.draws import seeded
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 SCALE = 2  # alpha / r
@@ -67,8 +68,7 @@ def add_adapters(model: ModelT, rank: int, seed: int) -> ModelT:
     ]
     config = found.LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=layers)
     config._register_custom_module({nn.Linear: Adapted})
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, next(model.parameters()).device):
         found.inject_adapter_in_model(config, model, NAME)
     for name, p in model.named_parameters():
         if name.endswith(".step"):

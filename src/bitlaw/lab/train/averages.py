@@ -68,9 +68,8 @@ class Averages:
         self.way, self.named = way, named
         self.held = {id(p): table for p, table in stored.pairs}
         device = next(iter(self.weights().values())).device
-        self.steps = torch.zeros(
-            2, dtype=torch.float64, device=device
-        )  # n, of this window and of the one before
+        # n, of this window and of the one before.
+        self.steps = torch.zeros(2, dtype=torch.float64, device=device)
         self.sums = [{n: torch.zeros_like(w) for n, w in self.weights().items()} for _ in range(2)]
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What determines a trunk and each of its ends, down to the last bit of the loss."""
+"""What determines a trunk and its ends: to the last bit of the loss, where machine and threads are alike."""
 
 from __future__ import annotations
 

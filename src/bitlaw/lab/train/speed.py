@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..corpus import Corpus, batch
+from ..precision.draws import own_state
 from .config import TrunkConfig
 
 Made = TypeVar("Made")
@@ -23,18 +24,16 @@ def compiled(function: Callable[..., Made]) -> Callable[..., Made]:
     The first call takes half a minute, or a few seconds where the compiler's own cache on disk has the graph.
     """
     torch._dynamo.config.recompile_limit = 64  # a trunk's branches may have schemes of their own
-    torch._dynamo.config.fail_on_recompile_limit_hit = (
-        True  # or steps would go on, not compiled: other last bits
-    )
+    # Else steps would go on, not compiled: other last bits.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(function, dynamic=False)
 
 
 def generator(device: torch.device) -> torch.Generator:
     """What draws numbers on a device; `torch.manual_seed` seeds those of all kinds of devices, and a step feels it."""
-    if device.type == "cpu":
-        return torch.default_generator
-    torch.cuda.init()
-    return torch.cuda.default_generators[device.index or 0]
+    if device.type == "cuda":
+        torch.cuda.init()
+    return own_state(device)
 
 
 def product_type(config: TrunkConfig, device: torch.device) -> torch.dtype:

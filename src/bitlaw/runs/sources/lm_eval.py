@@ -69,9 +69,8 @@ def _record(content: dict[str, Any]) -> dict[str, Any]:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 by.setdefault(metric, value)
                 record[f"{task}/{metric}" if kind in ("", "none") else f"{task}/{metric},{kind}"] = value
-        if not any(
-            part in results for part in groups.get(task) or ()
-        ):  # a group's accuracy is that of its tasks
+        # A group's accuracy is that of its tasks.
+        if not any(part in results for part in groups.get(task) or ()):
             accuracies += [by[m] for m in ("acc", "acc_norm") if m in by][:1]
     if accuracies:
         record["error"] = 1 - sum(accuracies) / len(accuracies)
