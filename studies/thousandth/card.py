@@ -28,9 +28,9 @@ HASHES = (
 TEXT = """\
 # The thousandth study
 
-The grid of "Scaling Laws for Precision" (Kumar et al. 2024, arXiv 2411.04330) at a thousandth of its size: byte-level
-transformers, trained in few bits and quantised after training. The paper published none of its rows; these are all of
-ours, and the study goes on: what stands here is what there is.
+A replication of the grid of "Scaling Laws for Precision" (Kumar et al. 2024, arXiv 2411.04330) at a thousandth of its
+size: byte-level transformers, trained in low precision and quantised after training (PTQ). The paper published no runs;
+these are our own. The study is still running: this card describes the rows published so far.
 
 - sizes: {sizes} non-embedding parameters
 - tokens: {tokens}
@@ -41,24 +41,31 @@ ours, and the study goes on: what stands here is what there is.
 |---|---|---|---|---|
 {stages}
 
-`rows.parquet` has a row for each end of training and for each quantised copy; `rows.csv` is the same without
-{left_out}; `trunks.csv` says which stage and sweep (`*.toml`) each trunk is of. Rows of one `trunk` share their first
-steps, so they are no independent draws: intervals take trunks as clusters. `models/` has the ends of 16-bit trunks as
-safetensors, rounded to bf16: of seven that were scored again, none lost more than .0002 nats by that.
+A *trunk* is a training run that several *ends* share; each end is a model at one token count.
 
-- **Made by** `python studies/thousandth/run.py`, which goes on where it was stopped; `bitlaw study thousandth
-  --verify N` makes N cells again and compares losses. {hours:.1f} CPU hours so far, evaluation, restarts and what was
-  made again included.
-- **Text**: {texts}. Tokens are bytes. Documents are split into training, calibration and evaluation by their hash; the
-  evaluation text of a row is {eval_tokens} tokens. The text is not here: `bitlaw corpus get rfc` (or `rust`) fetches
-  it.
-- **Losses** are in nats a token (here, a byte); `gap` is the loss of a copy less that of its parent on the same tokens,
-  and `gap_se` is over documents. Nothing is repeated in training: `unique_tokens` is `tokens`.
+| file | content |
+|---|---|
+| `rows.parquet` | one row per end of training and per quantised copy |
+| `rows.csv` | the same without {left_out} |
+| `trunks.csv` | the stage and sweep (`*.toml`) of each trunk |
+| `models/` | ends of 16-bit trunks as safetensors, rounded to bf16 |
+
+Rows of one `trunk` share their first steps and are correlated; intervals use trunks as clusters. Rounding the models to
+bf16 cost at most .0002 nats in the seven that were evaluated again.
+
+- **Made by** `python studies/thousandth/run.py`, which resumes where it was stopped. `bitlaw study thousandth
+  --verify N` repeats N cells and compares losses. {hours:.1f} CPU hours so far, including evaluation, restarts and
+  repeated work.
+- **Text**: {texts}. Tokens are bytes. Documents are split into training, calibration and evaluation by their hash;
+  the evaluation text of a row has {eval_tokens} tokens. The text is not included: `bitlaw corpus get rfc` (or `rust`)
+  fetches it.
+- **Losses** are in nats per token (here, per byte). `gap` is the loss of a copy minus that of its parent on the same
+  tokens; `gap_se` is its standard error over documents. No training data are repeated: `unique_tokens` equals `tokens`.
 - **Versions**: {versions}.
 - **Licence**: CC-BY-4.0 for the rows and models; cite the repository.
-- **Doubts**: one seed a cell but for the sweeps of noise and schedules; one optimiser and one batch size; learning
-  rates by the ladder's rule, checked at the smallest and the largest size alone (`docs/log.md`); bytes, so that losses
-  compare with no other table.
+- **Limitations**: one seed per cell, except in the sweeps of noise and schedules; one optimiser and one batch size;
+  learning rates from the ladder's rule, checked at the smallest and the largest size only (`docs/log.md`); bytes as
+  tokens, so losses are not comparable with other tables.
 
 ## Hashes
 
@@ -102,7 +109,7 @@ def card() -> str:
     trained = {part: _bits(runs, part) for part in TRAINED_PARTS}
     sizes, tokens = (frame[name].drop_nulls().unique().sort() for name in ("params", "tokens"))
     return TEXT.format(
-        sizes=" and ".join(format_quantity(n) for n in sizes),
+        sizes=", ".join(format_quantity(n) for n in sizes),
         tokens=f"{format_quantity(tokens[0])} to {format_quantity(tokens[-1])}",
         parts=", ".join(f"{TRAINED_PARTS[part]} in {bits}" for part, bits in trained.items() if bits)
         + " bits",
