@@ -122,7 +122,7 @@ def main() -> None:
         return f"{found.value:+.5f} ± {found.se:.5f}"
 
     before = losses(base)
-    print(f"loss {before.mean():.4f}; gaps in nats a token, ± one standard error over documents")
+    print(f"loss {before.mean():.4f}; gaps in nats per token, ± one standard error over documents")
     print(
         f"{'method':6} {'grid':18} {'ours':>21} {'theirs':>21} {'ours - theirs':>21} {'ours s':>7} {'theirs s':>8}"
     )

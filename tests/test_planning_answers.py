@@ -237,7 +237,7 @@ def test_laws_and_objectives_that_fit_as_well_are_asked(rows, fitted):
 
 
 def test_a_measured_gap_has_the_noise_of_two_runs_whatever_the_objective(precise, sweep):
-    """Noise of least squares is in nats a token, that of the others relative."""
+    """Noise of least squares is in nats per token, that of the others relative."""
     squares = fit("kumar-unified", sweep, objective="squares", draws=60)
     asked = {"params": "200M", "tokens": "5B", "bits": "w4", "measured_gap": 0.05}
     widths = []

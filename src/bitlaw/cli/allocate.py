@@ -1,4 +1,4 @@
-"""The verb that says which of the three models of an emulation should lose bits first."""
+"""The verb that compares bit allocations of the three models of an emulation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def allocate(
     device: DeviceOption = "auto",
     json_: JsonFlag = False,
 ) -> None:
-    """Give the three models of `bitlaw emulate` bits in every way: what each costs, and who should lose some first.
+    """Compare all bit allocations of the three models of `bitlaw emulate`, and say which should lose bits first.
 
     Likelihood is of held-out text of `--text`, which should be in the manner of the tuned model. Speed is that of
     hardware whose time goes into reading weights, with the small tuned model as draft, as far ahead as is best.
@@ -87,7 +87,9 @@ def allocate(
         return
     _print(table, f"After {about}")
     part, fewer, price = steps[0]
-    print(f"First to lose bits: {NAMES[part]}, to {fewer:g}, at {price:+.4f} nats a token for each MB saved.")
+    print(
+        f"First to lose bits: {NAMES[part]}, to {fewer:g}, at {price:+.4f} nats per token for each MB saved."
+    )
 
 
 def _print(table: Sequence[Allocation], about: str) -> None:
@@ -101,7 +103,15 @@ def _print(table: Sequence[Allocation], about: str) -> None:
         caption=f"{about}; ± is a standard error over texts. Speed over the most bits for all three, without a draft.",
         caption_justify="left",
     )  # fmt: skip
-    for name in ("large", "small base", "small tuned", "nats a token more", "MB a pass", "accepted", "speed"):
+    for name in (
+        "large",
+        "small base",
+        "small tuned",
+        "nats per token more",
+        "MB a pass",
+        "accepted",
+        "speed",
+    ):
         shown.add_column(name, justify="right")
     for way in best:
         shown.add_row(

@@ -1,4 +1,4 @@
-"""The verb that lets a large model speak as if it had been tuned as a small one was."""
+"""The verb that emulates the fine-tuning of a large model."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def emulate(
     device: DeviceOption = "auto",
     json_: JsonFlag = False,
 ) -> None:
-    """Let a large model speak as if it had been tuned as a small one was, without tuning it.
+    """Emulate the fine-tuning of a large model by that of a small one, without tuning it.
 
     log p = log p_large + beta (log p_small_tuned - log p_small_base) - log Z, token by token (Mitchell et al. 2023,
     2310.12962). The three models have one tokenizer; each may be in a number format of its own. With a large model that

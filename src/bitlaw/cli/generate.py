@@ -1,4 +1,4 @@
-"""The verb that lets a model go on with a text."""
+"""The verb that generates text."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def generate(
     device: DeviceOption = "auto",
     json_: JsonFlag = False,
 ) -> None:
-    """Let a model go on with a text, in any number format.
+    """Generate text with a model, in any number format.
 
     Models of ours (`keep_models` in a study) and Hugging Face folders of the Llama, Qwen, OLMo and GPT-NeoX families.
     Keys and values are cached in their format. The same seed gives the same text, whatever the batch. Where one scale

@@ -102,7 +102,7 @@ def shift(
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
 ) -> None:
-    """Say whether a law shifted between two sets of runs: another optimiser, corpus or format.
+    """Test whether a law differs between two sets of runs: another optimiser, corpus or format.
 
     Example: `bitlaw shift adamw.csv muon.csv --law chinchilla`
     """
@@ -121,7 +121,7 @@ def isoflop(
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
 ) -> None:
-    """Find how size and tokens should grow with compute, without a law of the loss.
+    """Find how optimal size and tokens grow with compute, without a law of the loss (IsoFLOP).
 
     Example: `bitlaw isoflop runs.csv --approach 2 --budget 1e18 --budget 1e19 --budget 1e20`
     """
@@ -173,7 +173,7 @@ def forecast(
 
 def score(
     pinned: Annotated[Path, typer.Argument(help="A forecast that `bitlaw forecast --pin` wrote.")],
-    loss: Annotated[float, typer.Argument(help="What the run came to, in nats a token.")],
+    loss: Annotated[float, typer.Argument(help="What the run came to, in nats per token.")],
     json_: JsonFlag = False,
 ) -> None:
     """Score a pinned forecast against the run that has finished.

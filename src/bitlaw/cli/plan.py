@@ -51,7 +51,7 @@ def plan(
     hours: Annotated[float | None, _option(SPEND, "Budget as hours of all devices.")] = None,
     money: Annotated[float | None, _option(SPEND, "Budget in USD.")] = None,
     loss: Annotated[
-        float | None, _option(SPEND, "Loss to be reached as cheaply as can be, in nats a token.")
+        float | None, _option(SPEND, "Loss to be reached as cheaply as can be, in nats per token.")
     ] = None,
     params: Annotated[str | None, _option(GIVEN, "Model size, like 8B.")] = None,
     tokens: Annotated[str | None, _option(GIVEN, "Training tokens, like 200B.")] = None,
@@ -76,7 +76,7 @@ def plan(
     ] = None,
     max_bits: Annotated[float, _option(FORMATS, "Most bits considered where bits are free.")] = 16.0,
     max_gap: Annotated[
-        float | None, _option(FORMATS, "With --quantize-to lowest: nats a token that it may cost.")
+        float | None, _option(FORMATS, "With --quantize-to lowest: nats per token that it may cost.")
     ] = None,
     memory: Annotated[str | None, _option(SERVE, 'For weights and cache, like "16 GB" or "16 MB".')] = None,
     context: Annotated[str | None, _option(SERVE, "Tokens of a sequence that are cached, like 8k.")] = None,
@@ -97,7 +97,7 @@ def plan(
     ] = None,
     devices: Annotated[float, _option(WITH, "How many.")] = 1.0,
     achieved: Annotated[
-        str | None, _option(WITH, "Share of the peak that runs reach, like 0.4, or rows that tell it.")
+        str | None, _option(WITH, "Share of the peak that runs reach, like 0.4, or rows to estimate it from.")
     ] = None,
     throughput: Annotated[
         str | None, _option(WITH, "Measured tokens a second at --params and --bits, instead.")

@@ -64,7 +64,7 @@ def quantize(
     """Quantise a trained model in many ways, and measure what each costs on the same held-out text.
 
     Models of ours (`keep_models` in a study) and Hugging Face folders of the Llama, Qwen, OLMo and GPT-NeoX
-    families. The gap is the loss after minus the loss before, in nats a token; its standard error is over documents.
+    families. The gap is the loss after minus the loss before, in nats per token; its standard error is over documents.
 
     * `bitlaw quantize ./model --method gptq --formats int3,int4,nvfp4 --group 128`
     * `bitlaw quantize ./model --formats "int4 group64 mse" --activations "int8 token" --save ./smaller`
@@ -160,7 +160,7 @@ def _show(rows: list[dict[str, Any]], judged: bool) -> None:
 
     base, *made = rows
     read = f"{base['eval_tokens']:,} tokens of {base['eval_clusters']} documents or windows"
-    print(f"{base['id']}: loss {base['loss']:.4f} ± {base['loss_se']:.4f} nats a token on {read}")
+    print(f"{base['id']}: loss {base['loss']:.4f} ± {base['loss_se']:.4f} nats per token on {read}")
     if judged and base["error"] is not None:
         print(f"error on tasks: {base['error']:.1%}, by guessing {1 - base['chance']:.1%}")
     for part, name in (("post_a", "activations"), ("post_kv", "keys and values")):

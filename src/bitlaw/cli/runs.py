@@ -1,4 +1,4 @@
-"""The verbs of run tables: look into them, bring anybody's in, write them out."""
+"""The verbs of run tables: inspect, import, export."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from ..runs.raw import Tell
     from .progress import Reporter
 
-runs_app = typer.Typer(
-    no_args_is_help=True, help="Look into run tables, bring anybody's data in, write tables out."
-)
+runs_app = typer.Typer(no_args_is_help=True, help="Inspect, import and export run tables.")
 #: How much of the time of an import each part takes, about.
 _PARTS = {"reading": (0.0, 0.3), "converting": (0.3, 0.1), "checking": (0.4, 0.3), "storing": (0.7, 0.3)}
 WRITTEN = (".csv", ".parquet", ".sqlite")  # by an import
@@ -143,7 +141,7 @@ def runs_import(
     ] = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Bring in runs from anybody's table, tracker or tool, every cell checked.
+    """Import runs from any table, tracker or tool, every cell checked.
 
     Columns of our names (`bitlaw runs schema`) are taken as they are. Others are mapped by you, or guessed by their
     names; guesses are shown with an example and asked about. What is not used is listed.

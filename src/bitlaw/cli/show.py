@@ -37,7 +37,7 @@ def report(
         typer.Option(help="The law to fit, default kumar; further ones are ranked beside it."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Rank every law that the rows can carry.")
+        bool, typer.Option("--compare", help="Rank every law that the rows can determine.")
     ] = False,
     rows: Annotated[
         str | None, typer.Option("--runs", help="The rows of a saved fit, for their figures.")

@@ -26,7 +26,9 @@ from .job import (
 if TYPE_CHECKING:
     from ..lab.sweep import Team
 
-sweep_app = typer.Typer(no_args_is_help=True, help="Many models, on one machine or on many.")
+sweep_app = typer.Typer(
+    no_args_is_help=True, help="Train and quantise many models, on one machine or on many."
+)
 REFRESH_SECONDS = 2.0
 
 SourceArgument = Annotated[str, typer.Argument(help="`quick`, or a TOML file with a table [sweep].")]
@@ -60,7 +62,7 @@ PatienceOption = Annotated[
 
 @sweep_app.callback()
 def _group() -> None:
-    """Many models, on one machine or on many."""
+    """Train and quantise many models, on one machine or on many."""
 
 
 @sweep_app.command()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..lab.tasks.clickthrough import Line
 
 task_app = typer.Typer(
-    no_args_is_help=True, help="Measure low precision on a task beside language modelling, or make one."
+    no_args_is_help=True, help="Measure low precision on other tasks than language modelling, or make one."
 )
 WAYS = ("float32", "lsq", "lpt", "alpt")
 ROUNDINGS = ("stochastic", "nearest")
@@ -27,7 +27,7 @@ ROUNDINGS = ("stochastic", "nearest")
 
 @task_app.callback()
 def _group() -> None:
-    """Measure low precision on a task beside language modelling."""
+    """Measure low precision on other tasks than language modelling."""
 
 
 task_app.command()(recovery)

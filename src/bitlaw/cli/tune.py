@@ -53,7 +53,7 @@ def tune(
     A fine-tune is training that begins with the weights of a folder: one of ours (`keep_models` in a study), or a
     Hugging Face folder of the Llama, Qwen, OLMo and GPT-NeoX families, on text in its own tokens. With --lora the
     weights stay, adapters are trained through the rounding of their sum, and are merged to the same logits. The gain
-    is log-likelihood on held-out text of the corpus, in nats a token. Ctrl-C loses nothing: the same command goes on.
+    is log-likelihood on held-out text of the corpus, in nats per token. Ctrl-C loses nothing: the same command goes on.
 
     * `bitlaw tune ./model --corpus ~/notes --tokens 2M --out ./tuned`
     * `bitlaw tune ./model --corpus ~/notes --tokens 2M --lora 8 --scheme w4 --out ./tuned-4-bit`
@@ -111,7 +111,7 @@ def _show(tuned: Tuned, out: Path) -> None:
     )
     print(
         f"loss on {row['eval_tokens']:,} held-out tokens: {tuned.before.value:.4f} before, {row['loss']:.4f} after; "
-        f"gain {gain.value:+.4f} ± {gain.se:.4f} nats a token"
+        f"gain {gain.value:+.4f} ± {gain.se:.4f} nats per token"
     )
     print(
         f"Model: {printable(str(out))}; hear it with: {command_line('generate', str(out), ('--prompt', 'The '))}"

@@ -150,7 +150,7 @@ def residuals(view: View) -> dict[str, Any]:
 
 def carried(runs: Runs, report: Report) -> dict[str, bytes]:
     """The laws of the catalogue that rows can carry, and why not the others."""
-    report(0.1, f"looking which laws {len(runs)} rows can carry")
+    report(0.1, f"finding which laws {len(runs)} rows can carry")
     laws, why = all_for(runs)
     names = [law.name for law in laws]
     for law in LAWS.values():

@@ -66,7 +66,7 @@ def contours(
     Args:
         runs: rows along trunks of one size in one format, at several batches, each at a constant learning rate that is
             right for its batch, averages of weights aside; two or more seeds a batch, or there are no intervals.
-        losses: levels, nats a token.
+        losses: levels, nats per token.
         interval: level of the intervals.
         draws: of the bootstrap.
         seed: of the draws.

@@ -33,7 +33,7 @@ class Forecast:
 
     Attributes:
         inputs: the run: params, tokens, bits.
-        loss: predicted, in nats a token.
+        loss: predicted, in nats per token.
         low, high: prediction interval: of the law, and of the noise of one run.
         confidence_low, confidence_high: interval of the law alone.
         level: of both.

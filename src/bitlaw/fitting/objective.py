@@ -64,7 +64,7 @@ class Block:
     Attributes:
         kind: `loss` or `gap`.
         data: inputs of the law by column, each (n,).
-        measured: loss or gap (n,), in nats a token.
+        measured: loss or gap (n,), in nats per token.
         noise: for gaps, their standard error (n,); for losses, unused.
         weight: how much each row counts (n,).
         spread: noise of each row in units of the block's (n,).

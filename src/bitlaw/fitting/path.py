@@ -26,7 +26,7 @@ class Minimum:
         params: N_opt, with the confidence interval that the noise of its own rows gives; what all rows
             of a budget share is not in it.
         tokens: D_opt.
-        loss: at the minimum, nats a token.
+        loss: at the minimum, nats per token.
         rows: number of rows behind it.
         flag: `ok`; `outside the sizes` (the parabola's minimum is not among the sizes seen) or `no minimum`
             (it bends down); `cut off` (a training curve ends before another crosses it). Only `ok` is used.

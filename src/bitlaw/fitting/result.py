@@ -156,7 +156,7 @@ class Fit:
         objective: what was minimised.
         cost: its value at the estimates, residuals on their own scale.
         noise: noise of each kind of row estimated from its residuals, on their scale: relative for logarithms and gaps,
-            nats a token where raw losses were minimised.
+            nats per token where raw losses were minimised.
         delta: Huber's delta where it was given.
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.

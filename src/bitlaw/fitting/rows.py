@@ -18,7 +18,7 @@ from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
-MOST_LOSS = 15.0  # nats a token: guessing among three million tokens costs as much
+MOST_LOSS = 15.0  # nats per token: guessing among three million tokens costs as much
 FEW = 1000  # parameters, or tokens: no model of language has as few
 #: Parts whose low precision moves a loss, and which hardly any law reads.
 UNREAD = {
@@ -348,7 +348,7 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         notes.append(f"tokens are {unit} here, and nats/token are {loss} a unit of them")
     elif (middle := float(np.median(frame["loss"].to_numpy()))) > MOST_LOSS:
         notes.append(
-            f"half of the losses are above {middle:.3g}, more nats a token than guessing costs: perplexities, or per "
+            f"half of the losses are above {middle:.3g}, more nats per token than guessing costs: perplexities, or per "
             "cent? bitlaw runs import turns such columns into losses"
         )
     for name in ("params", "tokens"):

@@ -75,8 +75,8 @@ class Scheme:
         """Read parts with bits, or with recipes; parts that are not named stay unquantised.
 
         Args:
-            text: like "w4", "w4a8kv6" (symmetric integers), "w=int3 group64 mse, kv=e4m3", or "16" for none. As
-                the field writes it, 16 bits are none: "w4a16" is "w4"; a grid of 16 bits is "a=int16".
+            text: like "w4", "w4a8kv6" (symmetric integers), "w=int3 group64 mse, kv=e4m3", or "16" for none. 16 bits of
+                a part are none too, so that "w4a16" is "w4" as everywhere; a grid of 16 bits is "a=int16".
 
         Raises:
             ConfigError: an unknown part, a part named twice, or an impossible recipe.

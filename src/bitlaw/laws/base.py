@@ -18,8 +18,8 @@ _DATA = Input(D, "tokens", "training data, tokens")
 _E = Parameter(E, 1e-4, 20, (0.1, 5), "nats/token", "loss of an ideal model with unlimited data")
 _A = Parameter(A, 1e-6, 1e15, (1, 1e6), "nats/token", "cost of finite parameters, at N = 1")
 _B = Parameter(B, 1e-6, 1e15, (1, 1e6), "nats/token", "cost of finite data, at D = 1")
-_ALPHA = Parameter(alpha, 0.01, 3, (0.1, 1.2), "", "how fast parameters pay")
-_BETA = Parameter(beta, 0.01, 3, (0.1, 1.2), "", "how fast data pays")
+_ALPHA = Parameter(alpha, 0.01, 3, (0.1, 1.2), "", "exponent of parameters")
+_BETA = Parameter(beta, 0.01, 3, (0.1, 1.2), "", "exponent of data")
 
 
 def _base(
@@ -67,8 +67,8 @@ kaplan = _base(
     (
         Parameter(N_c, 1e-6, 1e30, (1e-2, 1e12), "parameters", "scale of size", scale_of="params"),
         Parameter(D_c, 1e-6, 1e30, (1e-2, 1e12), "tokens", "scale of data", scale_of="tokens"),
-        Parameter(alpha, 0.005, 3, (0.03, 0.8), "", "how fast parameters pay"),
-        Parameter(beta, 0.005, 3, (0.03, 0.8), "", "how fast data pays"),
+        Parameter(alpha, 0.005, 3, (0.03, 0.8), "", "exponent of parameters"),
+        Parameter(beta, 0.005, 3, (0.03, 0.8), "", "exponent of data"),
     ),
     Source("Kaplan et al. 2020", "2001.08361", "eq. 1.5"),
 )
@@ -100,7 +100,7 @@ overtraining = _base(
         _E,
         Parameter(p, 1e-6, 1e15, (1, 1e5), "nats/token", "cost of few parameters, at C = M = 1"),
         Parameter(q, 1e-6, 1e15, (1, 1e5), "nats/token", "cost of few tokens, at C = M = 1"),
-        Parameter(eta, 0.005, 1.5, (0.05, 0.6), "", "how fast compute pays; half of alpha"),
+        Parameter(eta, 0.005, 1.5, (0.05, 0.6), "", "exponent of compute; half of alpha"),
     ),
     Source("Gadre et al. 2024", "2403.08540", "eq. 4"),
 )
@@ -149,7 +149,7 @@ def _broken(name: str, x: sp.Symbol, of: Input, what: str) -> Law:
         (
             _E,
             Parameter(b, 1e-9, 1e30, (1e-3, 1e9), "nats/token", f"what {what} can gain, at {x} = 1 (the paper's b)"),
-            Parameter(c_0, -1, 3, (0.05, 1), "", f"how fast {what} pays before the break"),
+            Parameter(c_0, -1, 3, (0.05, 1), "", f"exponent of {what} before the break"),
             Parameter(c_1, -3, 3, (-0.5, 0.5), "", "how much faster it pays after the break"),
             Parameter(d_1, 1e-6, 1e6, (0.03, 30), of.column.replace("params", "parameters"), "where the break is",
                       scale_of=of.column),

@@ -20,7 +20,7 @@ def chain(link: Law, law: Law) -> Law:
 
     Args:
         link: a law with the input `loss`, like `gadre-error`.
-        law: a law of the loss, in the nats a token that the link was fitted on.
+        law: a law of the loss, in the nats per token that the link was fitted on.
 
     Returns:
         A law with the inputs and parameters of both, of the link's target.

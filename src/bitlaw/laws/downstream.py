@@ -22,7 +22,7 @@ Err_0, slope = sp.symbols("Err_0 slope")
 gadre_error = Law(
     "gadre-error",
     epsilon - k * sp.exp(-gamma * LOSS),
-    (Input(LOSS, "loss", "cross-entropy, nats a token"),),
+    (Input(LOSS, "loss", "cross-entropy, nats per token"),),
     (
         Parameter(epsilon, 1e-3, 1, (0.3, 1), "share", "error of a model that has learnt nothing"),
         Parameter(k, 1e-6, 1e6, (0.1, 10), "share", "what learning could gain, at a loss of 0"),
@@ -37,7 +37,7 @@ gadre_error = Law(
 error_line = Law(
     "error-line",
     Err_0 + slope * LOSS,
-    (Input(LOSS, "loss", "cross-entropy, nats a token"),),
+    (Input(LOSS, "loss", "cross-entropy, nats per token"),),
     (
         Parameter(Err_0, -100, 100, (-1, 1), "share", "error at a loss of 0, where the line has no business"),
         Parameter(slope, 1e-6, 1e3, (0.01, 1), "share per nat/token", "how much error a nat is"),
@@ -85,7 +85,7 @@ def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.flo
         bpb = L / (ln 2 * bytes per token)
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         bytes_per_token: mean bytes of the evaluation text that one token stands for.
 
     Returns:

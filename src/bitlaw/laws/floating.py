@@ -41,8 +41,8 @@ def floating_point(part: str, law: Law) -> Term:
         ),
         parameters=(
             Parameter(k, 1e-15, 1e9, (1e-6, 1), "nats/token", "cost of a format of half-bits, at D = N = 1 and G = 2"),
-            Parameter(delta, 0.1, 20, (1, 6), "", "how fast bits of the exponent pay"),
-            Parameter(nu, 0.1, 20, (1, 6), "", "how fast bits of the mantissa pay"),
+            Parameter(delta, 0.1, 20, (1, 6), "", "how fast bits of the exponent help"),
+            Parameter(nu, 0.1, 20, (1, 6), "", "how fast bits of the mantissa help"),
         ),
         conditions=(at_least_two(G),),
         added=only_quantized(e, penalty / ((e + 0.5) ** delta * (m + 0.5) ** nu)),

@@ -132,7 +132,7 @@ def qid(law: Law) -> Term:
         Parameter(k, 1e-12, 1e9, (1e-4, 1), "nats/token", "scale of the gap, at D = N = P = 1"),
         _GAMMA_D,
         _GAMMA_N,
-        Parameter(kappa, 0.1, 20, (1, 8), "", "how fast bits after training pay"),
+        Parameter(kappa, 0.1, 20, (1, 8), "", "how fast bits after training help"),
     )
     added = only_quantized(P_post, k * D**gamma_D / N**gamma_N * P_post**-kappa)
     return Term(_inputs(law), parameters, _trained_unquantised(law), added=added)

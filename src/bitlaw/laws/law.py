@@ -316,7 +316,7 @@ class Law:
         return constants(self, values)
 
     def predict(self, values: Mapping[str, float] | Array, **inputs: ArrayLike) -> Array:
-        """Predict the loss, quantisation after training included, in nats a token, or the law's other target.
+        """Predict the loss, quantisation after training included, in nats per token, or the law's other target.
 
         Args:
             values: a value for every parameter, by name or in order.
@@ -336,7 +336,7 @@ class Law:
         return self._evaluate("total", values, inputs)
 
     def predict_gap(self, values: Mapping[str, float] | Array, **inputs: ArrayLike) -> Array:
-        """Predict only what quantisation after training adds, in nats a token.
+        """Predict only what quantisation after training adds, in nats per token.
 
         Args:
             values: as `predict` takes them.

@@ -36,7 +36,7 @@ def _exponential(
     phi = 1 - sp.exp(-P / gamma + (n if offset else 0))
     of, also = TRAINED_PARTS[part], "" if what == "parameters" else f", in their factor on {what}"
     parameters: tuple[Parameter, ...] = (
-        Parameter(gamma, 0.05, 20, (0.3, 6), "bits", f"bits of {of} that cut the shortfall by e{also}"),
+        Parameter(gamma, 0.05, 20, (0.3, 6), "bits", f"bits of {of} that divide the lost share by e{also}"),
     )
     if offset:
         meaning = f"offset of {of}: the factor is zero at gamma * n bits{also}"
@@ -95,7 +95,7 @@ def _power(part: str, unit: str) -> tuple[sp.Symbol, sp.Expr, tuple[Parameter, .
     what = TRAINED_PARTS[part]
     parameters = (
         Parameter(K, 1e-6, 1e6, (1e-2, 1e2), unit, f"cost of one-bit {what}"),
-        Parameter(kappa, 0.05, 20, (0.5, 6), "", f"how fast bits of {what} pay"),
+        Parameter(kappa, 0.05, 20, (0.5, 6), "", f"how fast bits of {what} help"),
     )
     return P, K * P**-kappa, parameters
 

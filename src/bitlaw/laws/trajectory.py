@@ -42,9 +42,9 @@ law = Law(
     ),
     (
         Parameter(N_c, 1e-6, 1e30, (10, 1e12), "parameters", "scale of size", scale_of="params"),
-        Parameter(alpha_N, 0.005, 3, (0.03, 0.5), "", "how fast parameters pay"),
+        Parameter(alpha_N, 0.005, 3, (0.03, 0.5), "", "exponent of parameters"),
         Parameter(S_c, 1e-3, 1e12, (10, 1e5), "steps", "scale of steps"),
-        Parameter(alpha_S, 0.02, 5, (0.2, 1.5), "", "how fast steps pay"),
+        Parameter(alpha_S, 0.02, 5, (0.2, 1.5), "", "exponent of steps"),
         Parameter(B_star, 1e-3, 1e20, (1e4, 1e10), "tokens", "critical batch at a loss of one"),
         Parameter(alpha_B, 0.02, 5, (0.1, 1), "", "1 / alpha_B: how fast the critical batch grows as the loss falls"),
     ),
@@ -60,7 +60,7 @@ def critical_batch(loss: ArrayLike, constants: Constants) -> Array:
         B_crit = B_star / L^(1/alpha_B)
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         constants: values of `B_star` and `alpha_B`, like those of published constants or of a fit.
 
     Returns:
@@ -90,7 +90,7 @@ def least_steps(loss: ArrayLike, params: ArrayLike, constants: Constants) -> Arr
         S_min = S_c (L - (N_c / N)^alpha_N)^(-1/alpha_S)
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         params: model size without embeddings.
         constants: values of the law's parameters.
 
@@ -126,7 +126,7 @@ def least_tokens(loss: ArrayLike, params: ArrayLike, constants: Constants) -> Ar
         E_min = B_crit(L) S_min
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         params: model size without embeddings.
         constants: values of the law's parameters.
 
@@ -154,7 +154,7 @@ def steps_to(loss: ArrayLike, params: ArrayLike, batch_tokens: ArrayLike, consta
     They and the tokens E obey (S / S_min - 1)(E / E_min - 1) = 1.
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         params: model size without embeddings.
         batch_tokens: tokens a step.
         constants: values of the law's parameters.
@@ -186,7 +186,7 @@ def tokens_to(loss: ArrayLike, params: ArrayLike, batch_tokens: ArrayLike, const
         E = E_min (1 + B / B_crit)
 
     Args:
-        loss: nats a token.
+        loss: nats per token.
         params: model size without embeddings.
         batch_tokens: tokens a step.
         constants: values of the law's parameters.

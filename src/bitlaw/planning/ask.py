@@ -88,7 +88,7 @@ def plan(
         budget: training cost, and serving cost of `served` tokens, like "1e22 flops" of 16-bit arithmetic.
         hours: budget as time of all devices; needs `hardware`.
         money: budget in USD; needs `hardware` of known price.
-        loss: to be reached, in nats a token, instead of a budget.
+        loss: to be reached, in nats per token, instead of a budget.
         params: model size, like "8B".
         tokens: training tokens, like "200B".
         bits: formats in training: "int8" or 8 (all parts), "w4a8", "w=nvfp4, a=e4m3", a list to choose among, "any" or
@@ -111,9 +111,9 @@ def plan(
         achieved: share of the peak that runs reach, like 0.4; or rows (anything `read_runs` reads) that tell it.
         throughput: tokens a second that were measured at `params` and `bits` on all devices, instead.
         speedups: measured, over 16 bits, in place of the hardware's rates, like {"fp8": 1.4}.
-        max_gap: with `quantize_to="lowest"`, nats a token that quantisation may cost.
-        measured_gap: loss in low precision less loss in 16 bits, nats a token.
-        within: nats a token above the loss before quantisation that training is to bring a recorded model to.
+        max_gap: with `quantize_to="lowest"`, nats per token that quantisation may cost.
+        measured_gap: loss in low precision less loss in 16 bits, nats per token.
+        within: nats per token above the loss before quantisation that training is to bring a recorded model to.
         learning_rate: of that training, constant.
         momentum: of that training; for a record made for Adam, its beta1.
         batch: examples a step of that training; None is all of them.

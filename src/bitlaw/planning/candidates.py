@@ -27,7 +27,7 @@ STEP = 2**0.5  # from one size, or budget, to the next, at least
 COPIES = 4  # of each trunk: where runs are cheap and tell much, noise is averaged out
 MANY, FEW = 500, 5  # cells in all at most, where that leaves a few sizes and budgets
 OUTSIDE = 0.01  # share of draws outside the law's domain from which on a cell is left out
-SMALL_GAP = 1e-3  # nats a token, below which gaps are taken to be lost in the noise of measuring them
+SMALL_GAP = 1e-3  # nats per token, below which gaps are taken to be lost in the noise of measuring them
 
 
 @dataclass(frozen=True)

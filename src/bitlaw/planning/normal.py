@@ -21,7 +21,7 @@ from .question import Question
 from .source import Source, answer, why_not_plannable
 
 REPEATS = 20  # measurements for each draw of the law
-ENOUGH = 1e-9  # nats a token; a gap below it is none
+ENOUGH = 1e-9  # nats per token; a gap below it is none
 
 
 def judge(source: Source, asked: Question) -> Plan:
@@ -84,7 +84,7 @@ def judge(source: Source, asked: Question) -> Plan:
 
 def _verdict(measured: float, low: float, high: float, interval: float, drawn: bool) -> str:
     if not drawn:
-        return "without an interval nothing says how far from the prediction is too far; fit a law to rows for one"
+        return "without an interval the deviation cannot be judged; fit a law to rows for one"
     where = "above" if measured > high else "below" if measured < low else "inside"
     said = {
         "inside": "the gap is normal by this law",

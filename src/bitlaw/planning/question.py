@@ -292,9 +292,7 @@ class Question:
             else ", quantised after training" + ("" if post == "any" else f" to {_names(post)}")
         )
         if self.measured_gap is not None:
-            return (
-                f"Is a gap of {self.measured_gap:g} nats a token normal, given {' and '.join(given)}{after}?"
-            )
+            return f"Is a gap of {self.measured_gap:g} nats per token normal, given {' and '.join(given)}{after}?"
         if post == "lowest":
             return f"The fewest bits that a model can be quantised to, given {' and '.join(given)}"
         if self.loss is not None:
@@ -336,7 +334,7 @@ def _number(value: Any, name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be a number, in nats a token, not {value!r}")
+        raise ConfigError(f"{name} must be a number, in nats per token, not {value!r}")
     return float(value)
 
 

@@ -106,4 +106,4 @@ def _worth(search: Search, best: Best) -> list[str]:
         return []
     ranked = sorted(costs.items(), key=lambda item: -item[1])
     words = [f"{cost:.4f} of {what}" if cost < math.inf else f"too much of {what}" for what, cost in ranked]
-    return [f"one bit fewer costs, in nats a token at this size and these tokens, {', '.join(words)}"]
+    return [f"one bit fewer costs, in nats per token at this size and these tokens, {', '.join(words)}"]

@@ -38,7 +38,7 @@ class Source:
     method: str = ""
     noise: Mapping[str, float] = field(default_factory=dict)
     df: int = 0
-    raw: bool = False  # noise of losses is in nats a token, and not relative
+    raw: bool = False  # noise of losses is in nats per token, and not relative
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:

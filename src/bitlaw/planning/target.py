@@ -29,7 +29,7 @@ def budget_for(search: Search, loss: float) -> Array:
 
     Args:
         search: what is asked, without a budget.
-        loss: nats a token.
+        loss: nats per token.
 
     Returns:
         At the estimate and in every draw (S,); NaN where the loss is never reached.

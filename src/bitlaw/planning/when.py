@@ -32,7 +32,7 @@ def steps_to(
         source: a law of the trajectory.
         choice: formats in training.
         params: model size.
-        loss: nats a token.
+        loss: nats per token.
         batch: tokens a step; None takes the critical batch.
 
     Raises:

@@ -149,7 +149,7 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
             asked.append(f'column {name!r} ({some}) too: --map "{ours}={name} in int", or --ignore {name!r}')
             continue
         asked.append(
-            f"column {name!r} ({some}) seems to say in how many bits, but not of which format, and rows without one "
+            f"column {name!r} ({some}) seems to give bit widths, but not of which format, and rows without one "
             f'count as 16 bits: add --map "{ours}={name} in int" (4 is int4), "... in fp" (8 is e4m3), '
             f"post_format for quantisation after training, a mapping file with values, or --ignore {name!r}"
         )

@@ -24,7 +24,7 @@ async function renewLaws() {
   wanted = text;
   looking?.abort();
   looking = new AbortController();
-  note.textContent = "looking which laws these runs can carry …";
+  note.textContent = "finding which laws these runs can carry …";
   try {
     const job = await work("laws", { where }, () => {}, looking.signal);
     const { laws, left_out: out } = await part(job, "laws");

@@ -30,7 +30,7 @@ class Allocation:
 
     Attributes:
         bits: of base, reference and tuned, a weight.
-        loss: of the continuations, in nats a token.
+        loss: of the continuations, in nats per token.
         loss_se: its standard error, over texts; NaN of one text.
         extra: loss more than with the most bits for all three, on the same tokens.
         extra_se: standard error of that, paired.

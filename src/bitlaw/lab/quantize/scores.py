@@ -54,7 +54,7 @@ class Scores:
         ece: expected calibration error of its largest probability, 15 bins.
         errors: share of the places of each task at which its first choice is wrong.
         temperature: the one that is best on calibration text; None if none was fitted.
-        loss_scaled: evaluation loss at that temperature, nats a token.
+        loss_scaled: evaluation loss at that temperature, nats per token.
     """
 
     ece: float

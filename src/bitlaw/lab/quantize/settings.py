@@ -82,9 +82,9 @@ class Outcome:
     Attributes:
         setting: what was done.
         model: the quantised copy.
-        loss: after, in nats a token.
+        loss: after, in nats per token.
         gap: loss after minus loss before, on the same tokens.
-        kl: divergence from the model before, in nats a token.
+        kl: divergence from the model before, in nats per token.
         rejection: share of tokens drafted by the copy that the model before would reject.
         bytes: of the whole model: quantised weights packed with their scales, all else in 16 bits.
         bpw: bits of a quantised weight, scales included.

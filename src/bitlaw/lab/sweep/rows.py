@@ -92,7 +92,7 @@ def end_rows(
 
 
 def scored(loss: Mean, scores: Scores, row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of what a model does on the evaluation text; bits a byte compare tokenizers, nats a token do not."""
+    """The columns of what a model does on the evaluation text; bits per byte compare tokenizers."""
     length = row["eval_bytes"]
     bpb = loss.value * row["eval_tokens"] / length / math.log(2) if length else None
     return {

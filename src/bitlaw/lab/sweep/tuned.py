@@ -34,7 +34,7 @@ class Tuned:
 
     Attributes:
         row: of the tuned model, as its folder has it too.
-        before: loss of the parent on the held-out side of the text, in nats a token.
+        before: loss of the parent on the held-out side of the text, in nats per token.
         gain: loss of the parent minus that of the tuned model on the same tokens: log-likelihood gained a token.
     """
 

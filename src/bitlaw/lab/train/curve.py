@@ -27,7 +27,7 @@ class Curve:
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """The last step of each stretch, and the mean loss over it, in nats a token before the step's update."""
+        """The last step of each stretch, and the mean loss over it, in nats per token before the step's update."""
         return [(int(step), total / count) for _, step, total, count in self._stretches]
 
     def add(self, step: int, loss: float) -> None:

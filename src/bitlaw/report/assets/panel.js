@@ -80,7 +80,7 @@ bitlaw.mountPanel = (element, data, law) => {
   // ---- answers
 
   const LINES = [
-    ["loss", "Loss", "nats a token"], ["gap", "of it, the gap after quantisation", ""],
+    ["loss", "Loss", "nats per token"], ["gap", "of it, the gap after quantisation", ""],
     ["size", "Size", "parameters"], ["tokens", "Training tokens", ""], ["best", "Best size", "parameters"],
     ["memory", "Weights in serving", ""],
   ].filter(([name]) => name !== "gap" || data.gap);
@@ -188,7 +188,7 @@ bitlaw.mountPanel = (element, data, law) => {
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 60, r: 16, t: 10, b: 46 }, shapes,
         xaxis: { type: "log", title: { text: "parameters" }, exponentformat: "B", dtick: 1, minor: { dtick: "D1" } },
-        yaxis: { title: { text: "loss, nats a token" }, nticks: 6, tickformat: ".2~f" },
+        yaxis: { title: { text: "loss, nats per token" }, nticks: 6, tickformat: ".2~f" },
       },
     }), {}, 280);
   }

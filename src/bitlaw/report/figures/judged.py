@@ -187,5 +187,5 @@ def _deciding(fit: Fit, leverage: Array, width: int) -> Array:
 
 
 def _noise(fit: Fit) -> str:
-    unit = "nats a token" if fit.objective == "squares" else "relative"
+    unit = "nats per token" if fit.objective == "squares" else "relative"
     return ", ".join(f"{value:.3g} {unit} on {kind} rows" for kind, value in fit.noise.items())
