@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 from functools import cache
 
 import numpy as np
+import PIL.Image
 import polars as pl
 import pytest
 import tables
@@ -23,7 +25,7 @@ from bitlaw.report.chart import Axis, Band, Bars, Chart, Contours, Line, Nothing
 from bitlaw.report.draw import draw
 from bitlaw.report.figures.base import Figure
 from bitlaw.report.interactive import plotly
-from bitlaw.report.style import STAR, style
+from bitlaw.report.style import COLOURS, STAR, style
 from bitlaw.report.ticks import log_ticks, placed, symlog_ticks, unplaced
 
 EVIL = "<script>alert(1)</script>$\\frac{a}{ & $"
@@ -169,6 +171,57 @@ def test_files_are_written_whole_and_the_same_again(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot make the folder"):
         figures.write_figures(tmp_path / "file" / "x", chart)
+
+
+def test_files_carry_their_evidence(tmp_path):
+    [chart] = [figures.effective_parameters.chart(fitted(), rows())]
+    svg, png, pdf = figures.write_figures(tmp_path, [chart])
+    words = chart.caption.split(". ")[0]
+    assert words in html.unescape(svg.read_text()).replace("\n", " ")
+    with PIL.Image.open(png) as image:
+        assert image.info["Description"] == chart.caption
+    assert b"/Subject" in pdf.read_bytes()
+
+
+#: What red, green and blue light become without one kind of cones (Machado, Oliveira & Fernandes 2009, severity 1).
+SEEN = {
+    "all cones": np.eye(3),
+    "no long": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no middle": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "no short": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("eye", SEEN)
+def test_colours_are_told_apart_by_every_eye(eye):
+    """In CIELAB, where 2.3 is just seen; colours of lines that lie side by side need several times as much."""
+    rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in COLOURS])
+    light = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(light @ np.array(SEEN[eye]).T, 0, 1)
+    to_xyz = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    t = seen @ to_xyz.T / [0.95047, 1, 1.08883]
+    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], -1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1) + 100 * np.eye(len(lab))
+    assert apart.min() > 13
 
 
 def test_text_of_strangers_is_text_in_both_printers(tmp_path):

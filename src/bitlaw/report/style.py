@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 
 #: After Okabe & Ito (2008), told apart under all common colour-vision deficiencies, and seen on paper as on dark pages:
-#: so the blue is lighter, and an olive and a violet take the places of yellow and black.
-COLOURS = ("#2481C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A2B", "#8064C8")
+#: so the blue is lighter, and a brown and a violet take the places of yellow and black.
+COLOURS = ("#2481C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#904824", "#6030E4")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 #: The same for the page.
 SYMBOLS = (

@@ -124,7 +124,7 @@ def allocations(
         logits = {s: logits_TV[-len(more) :] for s, logits_TV in zip(sources, read, strict=True)}
         for place, ((_, _, t), mixed) in enumerate(zip(ways, mixtures, strict=True)):
             log_p_TV = mixed.combine([logits[source] for source in mixed.sources])
-            said_T1 = torch.tensor(more, device=log_p_TV.device)[:, None]
+            said_T1 = torch.tensor(list(more), device=log_p_TV.device)[:, None]
             p_TV, q_TV = sampling.probabilities(log_p_TV), sampling.probabilities(logits[tuned[t]])
             losses[place].append(-log_p_TV.gather(-1, said_T1)[:, 0].cpu())
             overlaps[place].append(torch.minimum(p_TV, q_TV).sum(-1).cpu())

@@ -175,7 +175,7 @@ def _parabolas(runs: Runs, fit: Fit) -> Chart:
 def write_figures(
     folder: str | os.PathLike[str], charts: Sequence[Chart], formats: Sequence[str] = FORMATS
 ) -> list[Path]:
-    """Write charts as files, each whole or not at all, named after their charts.
+    """Write charts as files, each whole or not at all, named after their charts, with title and caption as metadata.
 
     Args:
         folder: made if it is absent.
@@ -209,8 +209,9 @@ def write_figures(
             draw(canvas.subplots(), chart)
             for kind in formats:
                 path = folder / f"{chart.name}.{kind}"
-                undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+                about = {"Title": chart.title, "Subject" if kind == "pdf" else "Description": chart.caption}
                 with whole(path) as temporary:
-                    canvas.savefig(temporary, format=kind, metadata=undated)
+                    canvas.savefig(temporary, format=kind, metadata=undated | about)
                 written.append(path)
     return written
