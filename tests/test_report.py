@@ -158,7 +158,7 @@ def test_a_saved_fit_has_a_report_without_rows(report, tmp_path):
     assert out.exit_code == 0, out.exception
     text = (tmp_path / "r.html").read_text()
     assert "figures of them are left out" in text
-    assert "Nobody said a budget" in text
+    assert "No budget was given" in text
     assert "<figure" not in text
     data = json.loads(re.search(r'id="planner-data">(.*?)</script>', text).group(1))
     assert data["command"] == ["bitlaw", "plan", "--fit", str(tmp_path / "fit.json")]

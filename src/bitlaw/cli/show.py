@@ -169,7 +169,7 @@ def _plans(fitted: Fit, budget: str | None, quantize_to: list[str]) -> list[Plan
         try:
             flops = sensible_budget(fitted.ranges)
             answer = plan(fitted, budget=flops, interval=level)
-            said = f"nobody said a budget: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
+            said = f"no budget was given: {format_quantity(flops, 'flops')} is {SENSIBLE} times what the largest size "
             said += "on the most tokens of the rows costs"
             found.append(replace(answer, notes=(said, *answer.notes)))
         except BitlawError:  # nobody asked

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from ..errors import ConfigError, nearest
+from ..formats import parse_format
 from ..runs import COLUMN, COLUMNS, OVERVIEW, Runs
 from ..runs.where import empty_means
 
@@ -58,7 +60,7 @@ def page(
 def facets(runs: Runs) -> dict[str, Any]:
     """What there is to filter by, with how many rows have it."""
     frame = runs.frame
-    formats = {c: _counts(frame, c) for c in (f"{part}_format" for part in PARTS)}
+    formats = {c: sorted(_counts(frame, c), key=_bits) for c in (f"{part}_format" for part in PARTS)}
     trunks = frame["trunk"].drop_nulls().unique().sort()
     return {
         "status": _counts(frame, "status"),
@@ -72,6 +74,11 @@ def _counts(frame: pl.DataFrame, column: str) -> list[list[Any]]:
     """Values of a column with their number; `none` where an empty cell says nothing."""
     values = frame[column].fill_null(empty_means(column) or "none")
     return [list(row) for row in values.value_counts().sort(column).rows()]
+
+
+def _bits(counted: list[Any]) -> float:
+    """How many bits a counted format has; none at all come last."""
+    return math.inf if counted[0] == "none" else parse_format(counted[0]).bits
 
 
 def detail(runs: Runs, id_: str) -> dict[str, Any] | None:

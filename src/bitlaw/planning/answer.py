@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
 from ..fitting.result import plain
+from ..fitting.tell import render
 from ..html import escape, items
 from ..html import table as html_table
-from ..terminal import text_width
 from ..units import format_quantity, percent
 
 ENDLESS = 1e18  # tokens that nobody has: a search that came here found no limit
@@ -187,19 +185,14 @@ class Plan:
         return (*self.notes, *(f"{o.law} has no answer: {o.reason}" for o in self.others if o.reason))
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
-        console.print(f"{self.question}\nLaw: {self.law}", markup=False)
-        console.print(answers_table(self))
+        parts: list[Table | str] = [f"{self.question}\nLaw: {self.law}", answers_table(self)]
         if self.options:
-            console.print(options_table(self))
+            parts.append(options_table(self))
             if len(self.options) > SHOWN:
-                console.print(f"... and {len(self.options) - SHOWN} more, which --json lists.", markup=False)
+                parts.append(f"... and {len(self.options) - SHOWN} more, which --json lists.")
         if any(not o.reason for o in self.others):
-            console.print(others_table(self))
-        for note in self.remarks:
-            console.print(f"Note: {note}.", markup=False)
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines())
+            parts.append(others_table(self))
+        return render(*parts, *(f"Note: {note}." for note in self.remarks))
 
 
 def answer_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:

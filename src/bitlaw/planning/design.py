@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, LawError, nearest
 from ..fitting import Fit
 from ..fitting.objective import student_quantile
-from ..terminal import text_width
+from ..fitting.tell import render
 from ..units import format_quantity, parse_quantity, percent
 from .answer import quantity, span
 from .ask import all_read, plan
@@ -121,22 +119,16 @@ class Design:
         return sweep_files(self.trunks, self.post, f"To narrow: {self.question}", seed, settings)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=text_width(), no_color=True, highlight=False)
         ends = sum(len(trunk.budgets) for trunk in self.trunks)
-        console.print(
+        return render(
             f"What to run next: {self.question}\nLaw: {self.law}\n"
             f"{ends} runs of {len(self.trunks)} trunks, chosen from {self.candidates}; "
             f"{self.flops:.3g} of {self.spend:.3g} FLOPs",
-            markup=False,
+            _answers_table(self),
+            f"Intervals: {percent(self.level)} confidence, {self.method}.",
+            *([_trunks_table(self)] if self.trunks else []),
+            *(f"Note: {note}." for note in self.notes),
         )
-        console.print(_answers_table(self))
-        console.print(f"Intervals: {percent(self.level)} confidence, {self.method}.", markup=False)
-        if self.trunks:
-            console.print(_trunks_table(self))
-        for note in self.notes:
-            console.print(f"Note: {note}.", markup=False)
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _answers_table(design: Design) -> Table:
