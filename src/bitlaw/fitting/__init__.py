@@ -1,5 +1,6 @@
 """A law on rows: estimates, intervals, and what the rows cannot tell."""
 
+from .backtest import Backtest, backtest
 from .compare import all_for, compare
 from .contour import Contour, contours
 from .downstream import Downstream, downstream
@@ -10,7 +11,7 @@ from .influence import Influence, influence
 from .isoflop import isoflop
 from .path import OptimalPath
 from .profiles import Profile, profiles
-from .protocol import Backtest, Protocol, backtest, protocol
+from .protocol import Protocol, protocol
 from .ranking import Comparison
 from .result import Estimate, Fit, HeldOut, load_fit
 from .shift import Shift, shift

@@ -1,4 +1,4 @@
-"""How a family of models should be fitted and judged: the Hitchhiker's procedure, and forecasts of the past.
+"""How a family of models should be fitted and judged: the Hitchhiker's procedure.
 
 Choshen, Zhang & Andreas 2024 (2410.11840): leave the largest model out, cut early checkpoints, measure the mean
 absolute relative error on the last part of its training, beat guesses without a law, and see how few runs do.
@@ -13,22 +13,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from ..errors import ConfigError, FitError
 from ..laws import Law, get
 from ..runs import Count, read_runs
+from ..units import format_quantity, percent
 from .baseline import baselines
-from .estimate import divide
 from .minimize import Aim, minimize
 from .result import HeldOut, plain, score
 from .rows import Rows, select
-from .split import cheapest, largest
+from .split import largest
+from .tell import render
 
 CUTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 SHARES = (0.25, 0.5, 0.75, 1.0)
 LEVELS = (0.15, 0.10, 0.05)
 STEADY = 0.75  # of the costlier cells must reach a level too, for a cell to count
-MOST = "the loss of the run with most compute"
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,7 @@ class Protocol:
         return plain({**vars(self), "verdict": self.verdict, "cells": cells, "enough": enough})
 
     def __str__(self) -> str:
-        from .tell import protocol_text
-
-        return protocol_text(self)
+        return _text(self)
 
 
 def protocol(
@@ -171,108 +170,6 @@ def protocol(
     )
 
 
-@dataclass(frozen=True)
-class Forecasted:
-    """Errors on all costlier runs of a fit to the cheapest ones.
-
-    Attributes:
-        share: of the runs that was fitted.
-        fitted: number of rows fitted.
-        beyond: compute of the costliest run over that of the costliest fitted one.
-        rows: number of rows predicted.
-        error, bias: mean absolute and mean signed relative error over them.
-        costliest: signed relative error on the costliest run.
-        guess: mean absolute relative error of the loss of the costliest fitted run.
-    """
-
-    share: float
-    fitted: int
-    beyond: float
-    rows: int
-    error: float
-    bias: float
-    costliest: float
-    guess: float
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """Forecasts of the past by one law, each from the runs that were cheaper."""
-
-    law: str
-    steps: tuple[Forecasted, ...]
-    skipped: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return plain({"law": self.law, "steps": [vars(s) for s in self.steps], "skipped": list(self.skipped)})
-
-    def __str__(self) -> str:
-        from .tell import backtest_text
-
-        return backtest_text(self)
-
-
-def backtest(
-    law: Law | str,
-    runs: Any,
-    *,
-    shares: Sequence[float] = (0.3, 0.5, 0.7, 0.9),
-    count: Count = "as_given",
-    seed: int = 0,
-) -> Backtest:
-    """Forecast the costlier runs from the cheaper ones, as if they had not been trained yet.
-
-    Args:
-        law: a law, or the name of one.
-        runs: whatever `read_runs` reads.
-        shares: of the runs, by compute, that are fitted in each step.
-        count: how N is counted.
-        seed: of starting points.
-
-    Raises:
-        FitError: no step has enough rows.
-
-    >>> from bitlaw import Runs
-    >>> cells = [(n, d) for n in (1e7, 2e7, 4e7, 8e7, 16e7) for d in (2e8, 4e8, 8e8, 16e8)]
-    >>> rows = [{"params": n, "tokens": d, "loss": 1.8 + 480 * n**-0.35 + 2100 * d**-0.37} for n, d in cells]
-    >>> max(step.error for step in backtest("chinchilla", Runs.from_rows(rows)).steps) < 1e-4
-    True
-    """
-    law = get(law) if isinstance(law, str) else law
-    rows = select(law, read_runs(runs), count)
-    steps, skipped = [], []
-    for share in shares:
-        split = cheapest(share)
-        try:
-            train, test = divide(rows, split)
-            held, guesses = _fit_and_score(train, test, split.name, seed)
-        except FitError as error:
-            skipped.append(f"{share:.0%}: {error}")
-            continue
-        compute = rows.facts["params"] * rows.facts["tokens"]
-        used = np.concatenate([b.row for b in train.blocks()])
-        ahead = np.concatenate([b.row for b in test.blocks()])
-        if not held.errors:
-            skipped.append(f"{share:.0%}: all costlier runs lie outside the law's domain")
-            continue
-        steps.append(
-            Forecasted(
-                share=share,
-                fitted=len(used),
-                beyond=float(compute[ahead].max() / compute[used].max()),
-                rows=held.rows,
-                error=held.error,
-                bias=held.bias,
-                costliest=float(held.errors[int(np.argmax(compute[list(held.index)]))]),
-                guess=dict(guesses).get(MOST, math.nan),
-            )
-        )
-    if not steps:
-        raise FitError("no share of the runs is enough to forecast the others: " + "; ".join(skipped))
-    return Backtest(law.name, tuple(steps), tuple(skipped))
-
-
 def _sizes(rows: Rows) -> NDArray[np.float64]:
     if rows.loss is None or not {"params", "tokens"} <= set(rows.loss.data):
         raise FitError(
@@ -317,12 +214,13 @@ def _predict(
     test = _only(rows, lambda n, d: (n == target) & (d >= (1 - last) * most(n)))
     if train.loss is None:
         raise FitError("no rows are left to fit after the cut")
-    return _fit_and_score(train, test, largest().name, seed)
+    return fit_and_score(train, test, largest().name, seed)
 
 
-def _fit_and_score(
+def fit_and_score(
     train: Rows, test: Rows, name: str, seed: int
 ) -> tuple[HeldOut, tuple[tuple[str, float], ...]]:
+    """The error on some rows of a law that was fitted to others, and those of guesses without a law."""
     problem, optimum = minimize(train, Aim(), np.random.default_rng(seed))
     theta = problem.decentre(problem.theta(optimum.u[0]))
     guesses = tuple((b.name, b.held_out.error) for b in baselines(train, test, "loss", name))
@@ -357,3 +255,39 @@ def _enough(cells: Sequence[Cell], level: float) -> Cell | None:
         if cell.error <= level and share >= STEADY:
             steady.append(cell)
     return min(steady, key=lambda c: c.flops, default=None)
+
+
+def _text(found: Protocol) -> str:
+    cells = Table(
+        title=f"{found.law} on the largest model, {format_quantity(found.target)} parameters: mean absolute error "
+        f"over its last {found.rows} losses",
+        title_justify="left",
+    )
+    shares = sorted({c.share for c in found.cells})
+    cells.add_column("sizes fitted", justify="right")
+    for share in shares:
+        cells.add_column(f"first {share:.0%} of training" if share < 1 else "all of it", justify="right")
+    for k in sorted({c.sizes for c in found.cells}):
+        row = {c.share: c.error for c in found.cells if c.sizes == k}
+        cells.add_row(str(k), *(f"{row[s]:.1%}" if math.isfinite(row[s]) else "-" for s in shares))
+    lines: list[Table | str] = [cells]
+    if found.cuts:
+        listed = ", ".join(
+            f"{c:.0%} ({e:.1%})" if math.isfinite(e) else f"{c:.0%} (-)" for c, e in found.cuts
+        )
+        lines.append(
+            f"Left out at the beginning of each run: {found.cut:.0%}, best on the second-largest model of {listed}."
+        )
+    for name, error in found.guesses:
+        lines.append(f"Without a law: {name} is {error:.1%} off.")
+    for level, cell in found.enough:
+        lines.append(
+            f"Within {percent(level)}: "
+            + (
+                f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
+                f"{format_quantity(cell.flops, 'flops')}."
+                if cell
+                else "not reached by any of these cells in a steady way."
+            )
+        )
+    return render(*lines, found.verdict)

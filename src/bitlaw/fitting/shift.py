@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
+from rich.table import Table
 
 from ..errors import FitError
 from ..laws import Law
@@ -14,6 +16,7 @@ from ..runs import Count, read_runs
 from ..units import format_quantity, percent
 from .estimate import fit
 from .result import Fit, plain
+from .tell import draws_text, number, render
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,7 @@ class Shift:
         )
 
     def __str__(self) -> str:
-        from .tell import shift_text
-
-        return shift_text(self)
+        return _text(self)
 
 
 def shift(
@@ -205,3 +206,23 @@ def _parameters(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
         low, high = np.quantile(two - one, [tail, 1 - tail])
         out.append(Change(x.parameter.name, x.value, y.value, float(change), float(low), float(high)))
     return tuple(out)
+
+
+def _text(shift: Shift) -> str:
+    losses = Table(title="Predicted losses", title_justify="left")
+    parameters = Table(title="Parameters", title_justify="left")
+    for table, first in ((losses, "at"), (parameters, "parameter")):
+        for name in (first, "arm a", "arm b", f"change ({percent(shift.level)} interval)"):
+            table.add_column(name, justify="left" if name == first else "right")
+    for c in shift.losses:
+        losses.add_row(
+            escape(c.name), f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})"
+        )
+    for c in shift.parameters:
+        cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
+        parameters.add_row(escape(c.name), number(c.a), number(c.b), cells)
+    note = (
+        f"Intervals: confidence, {draws_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
+        "parameters one at a time. Changes of positive parameters are of their logarithms."
+    )
+    return render(losses, parameters, note, shift.verdict)

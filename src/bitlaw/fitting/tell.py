@@ -14,14 +14,12 @@ from ..html import escape as shown
 from ..html import items
 from ..html import table as html_table
 from ..terminal import text_width
-from ..units import format_quantity, percent
+from ..units import percent
 from .objective import HUBER
 
 if TYPE_CHECKING:
-    from .protocol import Backtest, Protocol
     from .ranking import Comparison, Entry, Ranking
     from .result import Fit, HeldOut
-    from .shift import Shift
 
 
 def number(value: float) -> str:
@@ -220,90 +218,3 @@ def entry_cells(entry: Entry) -> tuple[str, str, str, str, str]:
             else " (one cluster: no interval)"
         )
     return name, count, error, f"{held.bias:+.2%}", behind
-
-
-def shift_text(shift: Shift) -> str:
-    """Two arms compared, as text."""
-    losses = Table(title="Predicted losses", title_justify="left")
-    parameters = Table(title="Parameters", title_justify="left")
-    for table, first in ((losses, "at"), (parameters, "parameter")):
-        for name in (first, "arm a", "arm b", f"change ({percent(shift.level)} interval)"):
-            table.add_column(name, justify="left" if name == first else "right")
-    for c in shift.losses:
-        losses.add_row(
-            escape(c.name), f"{c.a:.4f}", f"{c.b:.4f}", f"{c.change:+.2%} ({c.low:+.2%} to {c.high:+.2%})"
-        )
-    for c in shift.parameters:
-        cells = f"{c.change:+.3f} ({c.low:+.3f} to {c.high:+.3f})"
-        parameters.add_row(escape(c.name), number(c.a), number(c.b), cells)
-    note = (
-        f"Intervals: confidence, {draws_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
-        "parameters one at a time. Changes of positive parameters are of their logarithms."
-    )
-    return render(losses, parameters, note, shift.verdict)
-
-
-def protocol_text(found: Protocol) -> str:
-    """The Hitchhiker's procedure as text."""
-    cells = Table(
-        title=f"{found.law} on the largest model, {format_quantity(found.target)} parameters: mean absolute error "
-        f"over its last {found.rows} losses",
-        title_justify="left",
-    )
-    shares = sorted({c.share for c in found.cells})
-    cells.add_column("sizes fitted", justify="right")
-    for share in shares:
-        cells.add_column(f"first {share:.0%} of training" if share < 1 else "all of it", justify="right")
-    for k in sorted({c.sizes for c in found.cells}):
-        row = {c.share: c.error for c in found.cells if c.sizes == k}
-        cells.add_row(str(k), *(f"{row[s]:.1%}" if math.isfinite(row[s]) else "-" for s in shares))
-    lines: list[Table | str] = [cells]
-    if found.cuts:
-        listed = ", ".join(
-            f"{c:.0%} ({e:.1%})" if math.isfinite(e) else f"{c:.0%} (-)" for c, e in found.cuts
-        )
-        lines.append(
-            f"Left out at the beginning of each run: {found.cut:.0%}, best on the second-largest model of {listed}."
-        )
-    for name, error in found.guesses:
-        lines.append(f"Without a law: {name} is {error:.1%} off.")
-    for level, cell in found.enough:
-        lines.append(
-            f"Within {percent(level)}: "
-            + (
-                f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
-                f"{format_quantity(cell.flops, 'flops')}."
-                if cell
-                else "not reached by any of these cells in a steady way."
-            )
-        )
-    return render(*lines, found.verdict)
-
-
-def backtest_text(found: Backtest) -> str:
-    """Forecasts of the past as text."""
-    table = Table(title=f"{found.law}: costlier runs predicted from cheaper ones", title_justify="left")
-    for name in (
-        "fitted",
-        "rows",
-        "extrapolated",
-        "predicted",
-        "mean abs. error",
-        "bias",
-        "costliest run",
-        "a guess",
-    ):
-        table.add_column(name, justify="right")
-    for s in found.steps:
-        table.add_row(
-            f"cheapest {s.share:.0%}",
-            str(s.fitted),
-            f"{s.beyond:.1f}x compute",
-            str(s.rows),
-            f"{s.error:.2%}",
-            f"{s.bias:+.2%}",
-            f"{s.costliest:+.2%}",
-            f"{s.guess:.2%}",
-        )
-    notes = ["A guess: the loss of the costliest fitted run, without a law."]
-    return render(table, *notes, *(f"Not possible: {reason}." for reason in found.skipped))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ..quantize.evaluate import mean_of_units
+from ..quantize.means import mean_of_units
 from .decoder import Source, lowest_limit
 from .emulation import emulate
 from .lookahead import MOST, Costs

@@ -1,7 +1,8 @@
 """Quantisation after training, and what it costs on the same held-out tokens."""
 
 from .apply import METHODS, quantize_model
-from .evaluate import clustered_mean, logits, token_losses
+from .evaluate import logits, token_losses
+from .means import clustered_mean
 from .parts import quantize_parts
 from .scores import Exam, Scores
 from .settings import Outcome, Reference, Setting, try_settings

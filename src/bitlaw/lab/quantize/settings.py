@@ -13,7 +13,8 @@ from ...formats import Native, Recipe, Scheme
 from ..corpus import Windows
 from ..precision import apply_scheme
 from .apply import METHODS, linears_of, quantize_model
-from .evaluate import Mean, clustered_mean, distances, keep_logits
+from .evaluate import distances, keep_logits
+from .means import Mean, clustered_mean
 from .scores import Exam, Scores, score
 
 PLAIN = Recipe(Native("bf16", 16))

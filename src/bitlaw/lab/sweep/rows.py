@@ -21,7 +21,8 @@ from ...runs import COLUMN
 from ..corpus import Corpus, Windows, distinct_tokens
 from ..model import Loaded
 from ..quantize import Exam, Outcome, Reference, Scores, Setting, try_settings
-from ..quantize.evaluate import EVAL_BATCH, Mean
+from ..quantize.evaluate import EVAL_BATCH
+from ..quantize.means import Mean
 from ..train import Branch, End, TrunkConfig
 from .after import After
 

@@ -14,7 +14,7 @@ from ...formats import Scheme
 from ...runs import Store
 from ...shapes import ladder_shape
 from ..corpus import Corpus, spread_windows
-from ..quantize.evaluate import clustered_mean
+from ..quantize.means import clustered_mean
 from ..tasks.speech import SpeechConfig, SpeechState, evaluate
 from ..train import derived_seed, train_trunk
 from .place import alone

@@ -15,7 +15,7 @@ from ...formats import Scheme
 from ..corpus import Corpus, spread_windows
 from ..model import Loaded, Transformer, load_model, save_model
 from ..quantize import Exam, Reference, clustered_mean
-from ..quantize.evaluate import Mean
+from ..quantize.means import Mean
 from ..train import End, TuningConfig, peft, tune, tuning_config
 from .folders import encoded
 from .place import alone
