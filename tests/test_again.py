@@ -60,6 +60,9 @@ def test_cells_made_again_have_the_losses_that_they_had(store, tmp_path):
     assert sum(one.quantized for one in found) == 12
     assert seen[-1] == (pytest.approx(1), len(rows))
     assert make_again(again, tmp_path, None) == found  # nothing is made a third time
+    renamed = [{**row, "id": f"{row['id']}-x"} if row["method"] == "gptq" else row for row in rows]
+    with pytest.raises(DataError, match="does not end in the tokens"):
+        draw(renamed, 10)
 
 
 @pytest.mark.slow

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from typer.testing import CliRunner
 import bitlaw as bl
 from bitlaw import ConfigError, FitError, Runs, plan, read_runs
 from bitlaw.cli.main import app
-from bitlaw.fitting import examine, load_fit, protocol, shift
+from bitlaw.fitting import examine, forecast, load_fit, protocol, shift
 from bitlaw.fitting.compare import without_precision
 from bitlaw.laws import chinchilla, get, published, reduced
 from bitlaw.planning.choice import read_by
@@ -37,13 +42,13 @@ def test_other_laws_count_parameters_as_the_fit_does():
         loss = float(chinchilla.predict(VALUES, params=2 * n, tokens=d))
         rows.append({"params": n, "tokens": d, "loss": loss, "count": "non_embedding", **counts})
     table = Runs.from_rows(rows)
-    fitted = bl.fit("chinchilla", table, count="total", fix={"E": 1.89}, draws=50)
+    fitted = bl.fit("chinchilla", table, count="total", fix={"E": 1.7}, draws=50)
     assert fitted.counting == "total"
     answer = plan(fitted, runs=table, budget=1e21)
     own = [o for o in answer.others if o.law.startswith("chinchilla,")]
     assert len(own) == 3
     for other in own:
-        assert other.values["params"] == pytest.approx(answer["params"].value, rel=0.05)
+        assert other.values["params"] == pytest.approx(answer["params"].value, rel=0.1)
 
 
 # ---- least squares as measured
@@ -60,6 +65,11 @@ def test_squares_of_gaps_are_told_and_their_noise_is_in_nats(gaps):
     measured = plan(fitted, **asked, measured_gap=sure["gap"].value)
     widths = [a.high - a.low for a in (sure["gap"], measured["predicted_gap"])]
     assert widths[1] > 2.5 * noise > widths[0]
+    plain, copied = (
+        forecast(replace(fitted, noise={**fitted.noise, "gap": 0.5}), params=60e6, tokens=6e9, **after)
+        for after in ({}, {"post_bits": 6.0})
+    )
+    assert plain.high - plain.low < 0.2 < copied.high - copied.low  # no gap, no noise of one
 
 
 # ---- ties
@@ -71,6 +81,10 @@ def test_ties_of_parts_that_are_gone_go_with_them():
     assert set(reduced(law, {"a"}).names) == {*VALUES, "gamma_a", "n_a"}
     assert reduced(law, {"w", "a"}).names == law.names
     assert without_precision(law).loss == chinchilla.loss
+    three = chinchilla.with_precision(w="kumar", a="kumar", kv="kumar").tie(
+        gamma_a="gamma_w", gamma_kv="gamma_w"
+    )
+    assert set(reduced(three, {"a", "kv"}).names) == {*VALUES, "gamma_a", "n_a", "n_kv"}
     rows = [
         r for r in synthetic_sweep(0).frame.to_dicts() if not (r["a_format"] or r["kv_format"] or r["parent"])
     ]
@@ -150,6 +164,11 @@ def test_points_of_one_run_ask_for_its_name():
         ("efficiency", ["--w", "int4"], {"w_format": "int4"}),
         ("floating-point", ["--w", "mxfp4"], {"w_exponent": 2.0, "w_mantissa": 1.0, "w_group": 32.0}),
         ("additive-granular", ["--w", "int4 group64"], {"w_format": "int4", "w_group": 64.0}),
+        (
+            "capacity-sparse",
+            ["--w", "int4"],
+            {"w_capacity": pytest.approx(3.14, abs=0.01), "w_sparsity": 0.0},
+        ),
     ],
 )
 def test_a_forecast_reads_formats_as_a_plan_does(law, formats, inputs):
@@ -169,7 +188,7 @@ def test_a_forecast_reads_formats_as_a_plan_does(law, formats, inputs):
     [
         ({"params": 8, "quantize_to": "int4", "tokens": "1T"}, "'8B'"),
         ({"memory": 16}, "'16 GB'"),
-        ({"params": "8B", "tokens": 15}, "tokens of 15"),
+        ({"params": "8B", "tokens": 15}, "15 tokens are too few"),
     ],
 )
 def test_a_quantity_without_its_unit_is_refused(question, words):
@@ -214,8 +233,12 @@ def test_an_import_is_refused_for_its_ending_before_anything_is_read(tmp_path):
 def test_names_of_types_are_asked_about_in_words_that_work(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("params,tokens,loss,weight_dtype\n1e6,2e7,3,bfloat16\n1e6,2e7,3,fp8\n")
-    with pytest.raises(ConfigError, match='values = { "bfloat16" = "bf16", "fp8" = "e4m3" }'):
+    with pytest.raises(ConfigError, match='values = { "bfloat16" = "bf16", "fp8" = "e4m3" }') as asked:
         bl.runs.import_runs(path)
+    told = re.search(r"w_format = {.*?} }", str(asked.value))
+    (tmp_path / "m.toml").write_text(f"[columns]\n{told[0]}\n")
+    came = bl.runs.import_runs(path, [str(tmp_path / "m.toml")])
+    assert came.runs.frame["w_format"].to_list() == ["bf16", "e4m3"]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +257,30 @@ def test_numbers_stand_for_themselves_in_values(tmp_path):
     assert came.runs.frame["w_format"].to_list() == ["int4"]
 
 
+@pytest.mark.parametrize("groups", [{"a": 3}, {"a": [["b"]]}, 3, None])
+def test_strange_groups_of_lm_eval_are_none(tmp_path, groups):
+    content = {"results": {"a": {"acc,none": 0.75}}, "group_subtasks": groups}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    given = {"params": "1M", "tokens": "1B", "loss": "3"}
+    came = bl.runs.import_runs(tmp_path / "results.json", constants=given, accept_guesses=True)
+    assert came.runs.frame["error"].to_list() == [0.25]
+
+
+@pytest.mark.parametrize("columns", ["run_name", "run_id, run_name"])
+def test_tables_of_trackio_of_two_ages(tmp_path, columns):
+    """A name in a configuration that is no text, and an older table of metrics."""
+    with closing(sqlite3.connect(tmp_path / "p.db")) as made:
+        made.execute(f"CREATE TABLE configs (id INTEGER, {columns}, config)")
+        made.execute("CREATE TABLE metrics (id INTEGER, run_name, step INTEGER, metrics)")
+        config = json.dumps({"params": 1e6, "tokens": 2e7, "run_name": [1]})
+        values = ["x"] * columns.count(",") + ["a", config]
+        made.execute(f"INSERT INTO configs VALUES (1, {', '.join('?' * len(values))})", values)
+        made.execute("INSERT INTO metrics VALUES (1, 'a', 1, ?)", [json.dumps({"eval/loss": 3.0})])
+        made.commit()
+    came = bl.runs.import_runs(f"trackio:{tmp_path}/p.db", accept_guesses=True)
+    assert came.runs.frame["loss"].to_list() == [3.0]
+
+
 def test_a_folder_called_like_a_database_and_a_seed_too_long(tmp_path):
     (tmp_path / "cache.db").mkdir()
     (tmp_path / "trainer_state.json").write_text('{"log_history": [{"eval_loss": 3.0}], "global_step": 1}')
@@ -241,6 +288,15 @@ def test_a_folder_called_like_a_database_and_a_seed_too_long(tmp_path):
     assert len(bl.runs.import_runs(tmp_path, constants=given, accept_guesses=True).runs) == 1
     with pytest.raises(bl.DataError, match="64 bits"):
         Runs.from_rows([{"params": 1e6, "tokens": 2e7, "loss": 3.0, "seed": 2**64 - 1}])
+
+
+def test_a_study_refuses_what_its_law_cannot_answer_before_it_trains(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'name = "s"\n[sweep]\nsizes = [4000]\nbudgets = [80000]\nschemes = ["16"]\n[fit]\nlaw = "gap-kumar"\n'
+        '[plan]\nquantize_to = ["int4"]\n'
+    )
+    done = CliRunner().invoke(app, ["study", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")])
+    assert "cannot answer what [plan] asks" in str(done.exception) and not (tmp_path / "out").exists()
 
 
 def test_a_procedure_of_size_needs_tokens_too(sweep):

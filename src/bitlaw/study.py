@@ -166,8 +166,11 @@ def run_study(
     from .report import write_report
 
     law = laws.get(study.fit.law)  # mistakes come out before hours of training, not after
-    if study.plan.budget is not None and (why := why_not_plannable(law)):
-        raise ConfigError(f"{law.name} cannot plan the budget of [plan]: {why}; leave the budget out")
+    asked = study.plan.budget is not None or (study.plan.quantize_to and law.gap != 0)
+    if asked and (why := why_not_plannable(law)):
+        raise ConfigError(
+            f"{law.name} cannot answer what [plan] asks: {why}; leave that out, or take another law"
+        )
     text = read_corpus(corpus, study.sweep.tokenizer)
     sweep = study.sweep
     spread_windows(text.evaluation, sweep.eval_tokens, sweep.seq_len)
@@ -233,8 +236,7 @@ def _plans(study: Study, fitted: Fit) -> Iterator[Plan]:
 
     if study.plan.budget is not None:
         yield plan(fitted, budget=study.plan.budget, interval=study.fit.interval)
-    asked = study.plan.quantize_to if fitted.law.gap != 0 and "params" in fitted.ranges else ()
-    for name in asked:
+    for name in study.plan.quantize_to if fitted.law.gap != 0 else ():
         largest = fitted.ranges["params"][1]
         yield plan(fitted, params=largest, quantize_to=name, interval=study.fit.interval)
 

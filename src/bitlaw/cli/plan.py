@@ -28,7 +28,9 @@ def plan(
         Path | None, _option(BACK, "Folder that `bitlaw task recovery` wrote, in place of a law.")
     ] = None,
     learning_rate: Annotated[float | None, _option(BACK, "Of the training that brings it back.")] = None,
-    within: Annotated[float | None, _option(BACK, "Nats a token above the loss before quantisation.")] = None,
+    within: Annotated[
+        float | None, _option(BACK, "Nats per token above the loss before quantisation.")
+    ] = None,
     momentum: Annotated[float | None, _option(BACK, "Of that training; of Adam, beta1.")] = None,
     batch: Annotated[int | None, _option(BACK, "Examples a step; default: all.")] = None,
     steps: Annotated[int | None, _option(BACK, "Most steps that are looked at; default 1,000.")] = None,

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from ..errors import ConfigError, nearest
 from ..laws import Law, Published, get
 from ..runs import Count, read_runs
-from ..shell import printable
 from .diagnose import (
     at_bounds,
     barely_trained,
@@ -181,7 +180,7 @@ def fit(
         level=interval,
         method=method if df else "none",
         df=df,
-        notes=tuple(printable(note.replace("\n", " ")) for note in notes),  # they quote names of the rows
+        notes=tuple(notes),
         converged=bool(optimum.converged[0]),
         objective=objective,
         cost=plain_cost(problem, aim, optimum),

@@ -167,7 +167,7 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
 
     trained = losses - gaps if "gap" in fit.noise else losses
     if fit.objective == "squares":  # noise is in nats
-        single = losses + noise("loss") + noise("gap")
+        single = losses + noise("loss") + np.where(gaps != 0, noise("gap"), 0.0)
     else:
         single = trained * np.exp(noise("loss"))
         if "gap" in fit.noise:

@@ -20,6 +20,7 @@ from ..errors import BitlawError, DataError
 from ..files import whole
 from ..laws import Law, Parameter, from_spec
 from ..runs import Count, Runs
+from ..shell import printable
 from . import reading
 from .intervals import METHODS
 from .objective import OBJECTIVES, Array, Block
@@ -189,6 +190,10 @@ class Fit:
     def values(self) -> dict[str, float]:
         """The estimates by name."""
         return {e.parameter.name: e.value for e in self.estimates}
+
+    def __post_init__(self) -> None:
+        # Notes quote names of the rows, which may hold anything.
+        object.__setattr__(self, "notes", tuple(printable(note.replace("\n", " ")) for note in self.notes))
 
     @property
     def counting(self) -> Count:

@@ -7,7 +7,7 @@ to N and D. A gap adds what quantising after training costs. They compose:
 
 `chain` puts a link, like error on tasks from loss, after a law of the loss. What follows from single laws
 stands beside them: `trajectory` (steps and tokens to a loss at a batch), `floating` (bits of exponent and
-mantissa), `downstream` (bits a byte) and `rules`.
+mantissa), `downstream` (bits per byte) and `rules`.
 """
 
 from ..errors import ConfigError, nearest

@@ -1,4 +1,4 @@
-"""From loss to what people measure: error on tasks, accuracy after quantisation, bits a byte."""
+"""From loss to what people measure: error on tasks, accuracy after quantisation, bits per byte."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ BASE |= {law.name: law for law in (gadre_error, error_line, task_accuracy)}
 
 
 def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.float64]:
-    """Turn loss into bits a byte, which models with different tokenisers share.
+    """Turn loss into bits per byte, which models with different tokenisers share.
 
         bpb = L / (ln 2 * bytes per token)
 
@@ -89,7 +89,7 @@ def bits_per_byte(loss: ArrayLike, bytes_per_token: ArrayLike) -> NDArray[np.flo
         bytes_per_token: mean bytes of the evaluation text that one token stands for.
 
     Returns:
-        Bits a byte.
+        Bits per byte.
 
     Raises:
         ConfigError: a loss or bytes a token that are not positive.

@@ -96,9 +96,17 @@ def reduced(law: Law, parts: Collection[str], gap: bool = True) -> Law:
     """
     spec = law.spec.as_json()
     precision = {part: form for part, form in spec["precision"].items() if part in parts}
-    bare = from_spec(spec | {"precision": precision, "gap": spec["gap"] if gap else None, "ties": {}})
-    ties = {name: other for name, other in spec["ties"].items() if {name, other} <= set(bare.names)}
-    return (bare.tie(**ties) if ties else bare).named(law.name, law.source)
+    spec |= {"precision": precision, "gap": spec["gap"] if gap else None}
+    left = set(from_spec(spec | {"ties": {}, "labels": {}}).names)
+    ties: dict[str, str] = {}
+    for other in dict.fromkeys(
+        spec["ties"].values()
+    ):  # if what others were tied to is gone, they are to the first
+        first, *rest = [
+            n for n in (other, *(n for n, o in spec["ties"].items() if o == other)) if n in left
+        ] or [""]
+        ties |= dict.fromkeys(rest, first)
+    return from_spec(spec | {"ties": ties}).named(law.name, law.source)
 
 
 def _labels(names: Any) -> tuple[str, ...]:

@@ -210,8 +210,8 @@ def answer_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
     for a in plan.answers:
         cells = [a.name.replace("_", " "), quantity(a.name, a.value) + (" (given)" if a.given else "")]
         if drawn:
-            same = "the same in every draw" if a.low == a.high else span(a.name, a.low, a.high)
-            cells.append("" if a.given else same)
+            ends = "no spread" if a.low == a.high else span(a.name, a.low, a.high)
+            cells.append("" if a.given else ends)
         if ranged:
             cells.append(span(a.name, a.near_low, a.near_high))
         rows.append(cells)

@@ -25,6 +25,8 @@ Formats: TypeAlias = str | int | Sequence[str | int]
 
 WHOLE_BITS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # of all parts, compared where bits are free
 PART_BITS = (3, 4, 5, 6, 7, 8, 10, 12)  # of each part, where each is free, beside none
+#: What a format tells, if it is of the right kind.
+GRID = ("bits", "capacity", "exponent", "mantissa", "group")
 #: What a law reads besides formats.
 SIZES = ("params", "tokens", "unique_tokens", "steps", "batch_tokens")
 POST_BITS = (2, 3, 4, 5, 6, 7, 8)  # of weights after training
@@ -307,9 +309,8 @@ def read_by(law: Law, formats: Mapping[str, str]) -> dict[str, Any]:
     (columns,) = _columns(law, [row])
     for item in law.inputs:
         if item.column.partition("_")[0] in formats:
-            named = item.column.partition("=")[
-                0
-            ]  # of a label its name is given, not whether it is each of them
+            # Of a label its name is given, not whether it is each of them.
+            named = item.column.partition("=")[0]
             inputs[named] = columns[item.column] if item.label is None else row.get(named, "bf16")
     return inputs
 
@@ -335,7 +336,7 @@ def _columns(law: Law, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, floa
         part = item.column.partition("=")[0].rpartition("_")[0]
         for k, value in enumerate(found):
             if math.isnan(value):
-                name = rows[k].get(f"{part}_format")
+                name = rows[k].get(f"{part}_format") if item.column.endswith(GRID) else None
                 if item.default is None or name is not None:
                     fitting = "e4m3" if item.column.endswith(("exponent", "mantissa")) else name
                     raise ConfigError(

@@ -77,9 +77,9 @@ class Question:
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from error
             if value is not None and value < LEAST.get(name, 0):
-                hint = "16 GB" if unit == "bytes" else "8B"
+                hint = {"params": "8B", "tokens": "20B", "bytes": "16 GB"}[unit]
                 raise ConfigError(
-                    f"{name} of {value:g} {unit} can hold no model; add its unit, like {hint!r}"
+                    f"{value:g} {unit} are too few for a model; add the unit to {name}, like {hint!r}"
                 )
             return value
 

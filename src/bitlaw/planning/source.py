@@ -146,9 +146,12 @@ class Source:
                     )
         largest = math.prod(self.ranges[name][1] for name in ("params", "tokens") if name in self.ranges)
         if {"params", "tokens"} <= self.ranges.keys() and params * tokens > FAR * largest:
+            doubt = "nothing tells whether the law holds so far out"
+            if self.drawn:
+                doubt = "intervals tell how well constants are known, not whether the law holds so far out"
             notes.append(
                 f"this takes {params * tokens / largest:,.3g} times the compute of the largest size on the most tokens "
-                "that were fitted: intervals tell how well constants are known, not whether the law holds so far out"
+                f"that were fitted: {doubt}"
             )
         return notes
 

@@ -38,7 +38,7 @@ FACTORS = {
 _DECIMAL = ("k", "M", "B", "G", "T", "P")
 #: The units that are not factors, with what they mean.
 MEANINGS = {
-    "bits": "bits a token, to nats",
+    "bits": "bits per token, to nats",
     "ppl": "perplexity, to its logarithm",
     "percent": "per cent, to a share",
     "accuracy": "share that is right, to the error",

@@ -133,10 +133,12 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
         some = ", ".join(shown(cell) for cell in cells.head(5))
         if not guess.has_digits(cells):
             unit = guess.format_unit(ours, cells)
-            meant = ", ".join(f'{quoted(cell)} = "{guess.meaning(cell)}"' for cell in map(str, cells.head(5)))
+            meant = ", ".join(
+                f'{quoted(cell)} = "{guess.meaning(cell)}"' for cell in map(str, cells.head(20))
+            )
             file = f"{ours} = {{ column = {quoted(name)}, values = {{ {meant} }} }}"
             how = (
-                f"in a mapping file (--map FILE.toml) by [columns] {file}"
+                f"in a mapping file (--map FILE.toml), below its line [columns], perhaps by {file}"
                 if unit is None
                 else f'by --map "{ours}={name}{unit and f" in {unit}"}"'
             )

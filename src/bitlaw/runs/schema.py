@@ -201,7 +201,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "bpb",
         "number",
-        "the same in bits a byte of text: compares tokenizers",
+        "the same in bits per byte of text: compares tokenizers",
         "bits/byte",
         0,
         exclusive=True,

@@ -10,9 +10,10 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw what torch draws by itself from a seed, for as long as this lasts; no other GPU is asked for its state."""
+    """Draw what torch draws by itself from a seed, for as long as this lasts; no other GPU is touched."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        for drawn in {torch.default_generator, own_state(device)}:
+            drawn.manual_seed(seed)
         yield
 
 

@@ -96,7 +96,7 @@ def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
     for end in (row for row in rows if row["id"] in chosen):
         config, branch, _ = origin(end)
         settings = {_setting(copy): copy for copy in copies[end["id"]]}
-        tokens = (int(copy["id"].rpartition("-")[2]) for how, copy in settings.items() if how.calibrated)
+        tokens = [_calibration_tokens(copy) for how, copy in settings.items() if how.calibrated]
         way = (tuple(settings), max(tokens, default=0), low(config, branch))
         alone = branch.tokens if config.schedule == "cosine" else 0  # each budget is a run of its own
         cells = jobs.setdefault(way, {})
@@ -113,6 +113,14 @@ def draw(rows: Sequence[Row], count: int, seed: int = 0) -> Again:
             for (settings, tokens, is_low), cells in jobs.items()
         ),
     )
+
+
+def _calibration_tokens(copy: Row) -> int:
+    """How many tokens a copy was asked to be calibrated on, as its id says; windows may have held a few less."""
+    tokens: str = copy["id"].rpartition("-")[2]
+    if not tokens.isdecimal():
+        raise DataError(f"row {copy['id']}: its id does not end in the tokens that it was calibrated on")
+    return int(tokens)
 
 
 def _setting(copy: Row) -> Setting:

@@ -12,7 +12,7 @@ from . import records
 
 _NOTE = (
     "`error` is 1 - the mean accuracy over tasks (acc_norm where a task has no acc); lm-eval measures no loss a token: "
-    'give `loss` with --set, or map a perplexity, like --map "loss=wikitext/byte_perplexity in ppl" for nats a byte'
+    'give `loss` with --set, or map a perplexity, like --map "loss=wikitext/byte_perplexity in ppl" for nats per byte'
 )
 
 
@@ -70,7 +70,10 @@ def _record(content: dict[str, Any]) -> dict[str, Any]:
                 by.setdefault(metric, value)
                 record[f"{task}/{metric}" if kind in ("", "none") else f"{task}/{metric},{kind}"] = value
         # A group's accuracy is that of its tasks.
-        if not any(part in results for part in groups.get(task) or ()):
+        parts = groups.get(task)
+        if not any(
+            part in results for part in (parts if isinstance(parts, list) else ()) if isinstance(part, str)
+        ):
             accuracies += [by[m] for m in ("acc", "acc_norm") if m in by][:1]
     if accuracies:
         record["error"] = 1 - sum(accuracies) / len(accuracies)

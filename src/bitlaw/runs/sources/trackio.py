@@ -46,21 +46,28 @@ def read(source: str) -> Raw:
 
 def _runs(path: Path) -> list[tuple[str, dict[str, Any]]]:
     # Since 0.24 a run has an id, and several may have one name.
-    columns = {row[0] for row in records.query(path, "SELECT name FROM pragma_table_info('configs')")}
-    by = "run_id" if "run_id" in columns else "run_name"
+    by = (
+        "run_id" if all("run_id" in _columns(path, table) for table in ("configs", "metrics")) else "run_name"
+    )
     runs: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}
     for key, name, config in records.query(path, f"SELECT {by}, run_name, config FROM configs ORDER BY id"):
         given = {k: v for k, v in _object(path, config).items() if not k.startswith("_")}
+        names[str(key)] = str(name)
         runs[str(key)] = {"run_name": name, "project": path.stem, **given}
     order = f"SELECT {by}, run_name, metrics FROM metrics ORDER BY step, id"
     for key, name, metrics in records.query(path, order):
+        names.setdefault(str(key), str(name))
         record = runs.setdefault(str(key), {"run_name": name, "project": path.stem})
         values = _object(path, metrics).items()
         record |= {k: v for k, v in values if isinstance(v, (int, float, str))}
-    names = [record["run_name"] for record in runs.values()]
-    if len(set(names)) < len(names):
+    if len(set(names.values())) < len(names):
         runs = {key: {"run_id": key, **record} for key, record in runs.items()}
-    return [(f"run {record['run_name']!r} of {path.stem}", record) for record in runs.values()]
+    return [(f"run {names[key]!r} of {path.stem}", record) for key, record in runs.items()]
+
+
+def _columns(path: Path, table: str) -> set[str]:
+    return {row[0] for row in records.query(path, f"SELECT name FROM pragma_table_info('{table}')")}
 
 
 def _object(path: Path, text: Any) -> dict[str, Any]:
