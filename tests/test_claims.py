@@ -473,7 +473,7 @@ def test_a_sweep_under_fire_gives_the_same_table(where, tmp_path, request):
     deadline = time.monotonic() + 900
     while work_left(configs, after, Store(where).statuses()):
         assert time.monotonic() < deadline, log.name
-        time.sleep(rng.uniform(3, 7))
+        time.sleep(rng.uniform(5, 12))
         if not restarted and len(Store(where).ids()) > 10:
             server = request.getfixturevalue("server")
             server.stop("immediate")
