@@ -35,7 +35,7 @@ these are our own. The study is still running: this card describes the rows publ
 - sizes: {sizes} non-embedding parameters
 - tokens: {tokens}
 - bits in training, beside 16: {parts}
-- bits of weights after training: {post}
+- bits of weights after training, by RTN, GPTQ or AWQ: {post}
 
 | stage | trunks | trained ends | quantised copies | not ok |
 |---|---|---|---|---|
@@ -63,8 +63,8 @@ bf16 cost at most .0002 nats in the seven that were evaluated again.
   tokens; `gap_se` is its standard error over documents. No training data are repeated: `unique_tokens` equals `tokens`.
 - **Versions**: {versions}.
 - **Licence**: CC-BY-4.0 for the rows and models; cite the repository.
-- **Limitations**: one seed per cell, except in the sweeps of noise and schedules; one optimiser and one batch size;
-  learning rates from the ladder's rule, checked at the smallest and the largest size only (`docs/log.md`); bytes as
+- **Limitations**: one seed per cell, except in the sweep of noise (and that of schedules, once it has rows); one
+  optimiser and one batch size; learning rates from the ladder's rule, checked at the smallest and the largest size only (`docs/log.md`); bytes as
   tokens, so losses are not comparable with other tables.
 
 ## Hashes
