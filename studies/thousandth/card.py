@@ -64,8 +64,8 @@ bf16 cost at most .0002 nats in the seven that were evaluated again.
 - **Versions**: {versions}.
 - **Licence**: CC-BY-4.0 for the rows and models; cite the repository.
 - **Limitations**: one seed per cell, except in the sweep of noise (and that of schedules, once it has rows); one
-  optimiser and one batch size; learning rates from the ladder's rule, checked at the smallest and the largest size only (`docs/log.md`); bytes as
-  tokens, so losses are not comparable with other tables.
+  optimiser and one batch size; learning rates from the ladder's rule, checked at the smallest and the largest size
+  only (`docs/log.md`); bytes as tokens, so losses are not comparable with other tables.
 
 ## Hashes
 
