@@ -152,12 +152,12 @@ class _Pages:
     def compare(self, request: Request) -> Response:
         asked = read(request, "what")
         what = asked.one_of("what", "loss", "gap")
-        gaps, commands = what == "gap", self._commands(asked.conditions, what=what)
+        gaps, said = what == "gap", self._commands(asked.conditions, what=what)["compare"]
         runs, key = self._chosen(asked)
         return self._begun(
             "compare",
             f"compare {gaps} {key}",
-            lambda report: answers.ranked(runs, gaps, commands, report),
+            lambda report: answers.ranked(runs, gaps, {"compare": said}, report),
         )
 
     def job(self, request: Request) -> Response:

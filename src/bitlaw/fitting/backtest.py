@@ -13,14 +13,13 @@ from rich.table import Table
 from ..errors import FitError
 from ..laws import Law, get
 from ..runs import Count, read_runs
+from .baseline import MOST
 from .estimate import divide
 from .protocol import fit_and_score
 from .result import plain
 from .rows import select
 from .split import cheapest
 from .tell import render
-
-MOST = "the loss of the run with most compute"
 
 
 @dataclass(frozen=True)

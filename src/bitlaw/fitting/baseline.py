@@ -10,6 +10,8 @@ from .objective import Block
 from .result import HeldOut, held_out_errors
 from .rows import Rows
 
+MOST = "the loss of the run with most compute"
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -35,7 +37,7 @@ def baselines(train: Rows, test: Rows, what: str, split: str) -> list[Baseline]:
     most = int(np.argmax(train.facts["params"][seen.row] * train.facts["tokens"][seen.row]))
     guesses = {
         "the best loss seen": float(seen.measured.min()),
-        "the loss of the run with most compute": float(seen.measured[most]),
+        MOST: float(seen.measured[most]),
     }
     return [
         Baseline(name, held_out_errors(split, np.full(len(ahead), value), ahead))

@@ -244,9 +244,8 @@ def _beyond(column: str, value: float | str, ranges: Mapping[str, tuple[float, f
     if isinstance(value, str) or column not in ranges or (column.endswith("_bits") and value >= UNQUANTIZED):
         return 1.0
     low, high = ranges[column]
-    if low <= float(value) <= high:
-        return 1.0
-    if not value:  # none of what a column counts, like sparsity: no ratio says how far that is
+    # Of none of what a column counts, like sparsity, no ratio says how far it is.
+    if not value or low <= float(value) <= high:
         return 1.0
     return max(float(value) / high if high else math.inf, low / float(value))
 

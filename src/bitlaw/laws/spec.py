@@ -99,13 +99,11 @@ def reduced(law: Law, parts: Collection[str], gap: bool = True) -> Law:
     spec |= {"precision": precision, "gap": spec["gap"] if gap else None}
     left = set(from_spec(spec | {"ties": {}, "labels": {}}).names)
     ties: dict[str, str] = {}
-    for other in dict.fromkeys(
-        spec["ties"].values()
-    ):  # if what others were tied to is gone, they are to the first
-        first, *rest = [
-            n for n in (other, *(n for n, o in spec["ties"].items() if o == other)) if n in left
-        ] or [""]
-        ties |= dict.fromkeys(rest, first)
+    for target in dict.fromkeys(spec["ties"].values()):
+        equal = [
+            name for name in (target, *(n for n, t in spec["ties"].items() if t == target)) if name in left
+        ]
+        ties |= dict.fromkeys(equal[1:], equal[0] if equal else "")  # the first that is left stands for all
     return from_spec(spec | {"ties": ties}).named(law.name, law.source)
 
 

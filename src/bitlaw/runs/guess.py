@@ -220,8 +220,8 @@ def format_unit(ours: str, series: pl.Series) -> str | None:
 def meaning(name: str) -> str:
     """The format that a name most likely stands for, as a proposal to a person; `?` where nothing says it.
 
-    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "mixed")]
-    ['bf16', 'e4m3', 'e5m2', 'int8', 'int4', '?']
+    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "16bit", "mixed")]
+    ['bf16', 'e4m3', 'e5m2', 'int8', 'int4', '?', '?']
     """
     for unit in ("", "dtype", "gguf"):
         turned, flaws = convert(pl.Series([name]), "post_format", unit)
@@ -230,11 +230,12 @@ def meaning(name: str) -> str:
     lowered = name.lower()
     if grid := re.search(r"e[1-8]m[0-9]", lowered):
         return grid[0]
-    bits = re.search(r"[2-8](?![0-9])", lowered)
-    floats = {"4": "e2m1", "6": "e3m2", "8": "e4m3"}
-    if bits and "fp" in lowered or "float" in lowered:
-        return floats.get(bits[0], "?") if bits else "?"
-    return f"int{bits[0]}" if bits else "?"
+    bits = re.search(r"(?<![0-9])[2-8](?![0-9])", lowered)
+    if not bits:
+        return "?"
+    if "fp" in lowered or "float" in lowered:
+        return {"4": "e2m1", "6": "e3m2", "8": "e4m3"}.get(bits[0], "?")
+    return f"int{bits[0]}"
 
 
 def states(frame: pl.DataFrame) -> tuple[str, dict[str, int]]:
