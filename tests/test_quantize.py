@@ -181,6 +181,7 @@ def test_logits_too_large_to_keep_change_nothing(monkeypatch):
     model, found = Transformer(SHAPE, seed=1), []
     for memory in (2**30, 0):
         monkeypatch.setattr(evaluate, "MEMORY", memory)
+        monkeypatch.setattr(evaluate, "AT_ONCE", memory)
         torch.manual_seed(5)
         outcomes = list(try_settings(Reference(model, text), settings, text))
         assert not torch.is_inference_mode_enabled()

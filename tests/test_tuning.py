@@ -32,6 +32,7 @@ from bitlaw.lab.tasks import Question, World, behaviour, knowledge, tagged, tagg
 from bitlaw.lab.tasks.likelihood import continuations
 from bitlaw.lab.train import Interrupted, tuning_config
 from bitlaw.lab.train.adapters import add_adapters, merge_adapters
+from bitlaw.lab.train.optimizers import Optimizers
 
 torch.set_num_threads(1)
 TOKENS = torch.randint(0, 256, (2, 24), generator=torch.Generator().manual_seed(1))
@@ -200,6 +201,24 @@ def test_a_hugging_face_folder_is_tuned_in_its_own_tokens(lora, text, tmp_path):
     assert same(weights(tmp_path / "tuned"), weights(tmp_path / "parts"))
     with pytest.raises(ConfigError, match="holds no steps or codes"):
         tune_folder(tmp_path / "theirs", text, tmp_path / "never", scheme=LEARNED, tokens=512)
+
+
+def test_the_embedding_of_a_hugging_face_model_does_not_decay_nor_do_its_gains(base, text, tmp_path):
+    make_theirs(tmp_path / "theirs", "qwen2")
+    loaded = load_model(tmp_path / "theirs")
+    named = dict(loaded.model.named_parameters())
+    config = tuning_config(
+        load_model(base), text, 12 * STEP, batch_size=4, learning_rate=0.01, weight_decay=0.1
+    )
+    decays = {
+        optimizers.names[id(p)]: group["weight_decay"] > 0
+        for optimizers in [Optimizers(config, loaded.model, named)]
+        for group in optimizers.parts["adam"].param_groups
+        for p in group["params"]
+    }
+    assert decays.keys() == named.keys()
+    inner = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {name.split(".")[-2] for name, it in decays.items() if it} == inner
 
 
 def test_what_cannot_be_is_said_in_a_sentence_before_anything_is_made(base, text, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from ..train.speed import compiled
 
 EVAL_BATCH = 16  # windows a forward pass; per-tensor scales of activations depend on it, so rows record it
 MEMORY = 2**30  # bytes up to which logits are kept rather than made again
+AT_ONCE = 2**27  # bytes of logits up to which measures are taken at once: they need several times as many
 
 
 def logits(model: nn.Module, windows: Windows, compile: bool = False) -> Iterator[Tensor]:
@@ -49,10 +50,16 @@ def keep_logits(model: nn.Module, windows: Windows, compile: bool = False) -> Ca
     return lambda: kept
 
 
+def pieces(logits_BTV: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a batch and what goes with it by windows, where its logits are large."""
+    windows = max(1, AT_ONCE // logits_BTV[0].nbytes)
+    return zip(logits_BTV.split(windows), other.split(windows), strict=True)
+
+
 def token_losses(logits_BTV: Iterable[Tensor], windows: Windows) -> Tensor:
     """Return the loss of each token (W, T), in nats, as float64."""
-    pairs = zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True)
-    return torch.cat([cross_entropy(found, y_BT).cpu() for found, y_BT in pairs]).double()
+    batches = zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True)
+    return torch.cat([cross_entropy(*part).cpu() for batch in batches for part in pieces(*batch)]).double()
 
 
 def distances(
@@ -65,8 +72,8 @@ def distances(
                                 (Leviathan et al. 2023, 2211.17192, corollary 3.6)
     """
     run = compiled(distance) if compile else distance
-    pairs = zip(after_BTV, before_BTV, strict=True)
-    found = [[part.cpu() for part in run(q_BTV, p_BTV)] for q_BTV, p_BTV in pairs]
+    batches = zip(after_BTV, before_BTV, strict=True)
+    found = [[measure.cpu() for measure in run(*part)] for batch in batches for part in pieces(*batch)]
     divergence, variation = map(torch.cat, zip(*found, strict=True))
     return divergence.double(), variation.double()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..corpus import Text, Windows, spread_windows
 from ..train.speed import compiled
-from .evaluate import EVAL_BATCH, MEMORY, cross_entropy, logits
+from .evaluate import EVAL_BATCH, MEMORY, cross_entropy, logits, pieces
 from .tasks import task_masks
 
 BINS = 15  # as in bitlaw.calibration, like the ends of temperatures
@@ -77,12 +77,14 @@ def score(
     """
     t = fit_temperature(model, exam.calibration, compile) if exam.calibration else None
     run = compiled(judge) if compile else judge
-    parts = []
-    for z_BTV, y_BT in zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True):
-        parts.append(
-            [part.cpu() for part in run(z_BTV, y_BT.to(z_BTV.device), None if t is None else torch.tensor(t))]
-        )
-    loss, scaled, sure, hit = map(torch.cat, zip(*parts, strict=True))
+    at = None if t is None else torch.tensor(t)
+    batches = zip(logits_BTV, windows.targets.split(EVAL_BATCH), strict=True)
+    found = [
+        [measure.cpu() for measure in run(z_BTV, y_BT.to(z_BTV.device), at)]
+        for batch in batches
+        for z_BTV, y_BT in pieces(*batch)
+    ]
+    loss, scaled, sure, hit = map(torch.cat, zip(*found, strict=True))
     return loss.double(), Scores(
         calibration_error(sure, hit),
         {task: 1 - hit[mask].double().mean().item() for task, mask in exam.tasks.items()},
@@ -124,8 +126,9 @@ def fit_temperature(model: nn.Module, windows: Windows, compile: bool = False) -
         The temperature; None if a logit is not finite.
     """
     kept: list[Tensor] = []
-    for z_BTV, y_BT in zip(logits(model, windows, compile), windows.targets.split(EVAL_BATCH), strict=True):
-        if kept and (len(kept) + 1) * z_BTV.nbytes > MEMORY:
+    batches = zip(logits(model, windows, compile), windows.targets.split(EVAL_BATCH), strict=True)
+    for z_BTV, y_BT in (part for batch in batches for part in pieces(*batch)):
+        if kept and sum(part.nbytes for part in kept) + z_BTV.nbytes > MEMORY:
             break
         kept.append((z_BTV - z_BTV.gather(-1, y_BT.to(z_BTV.device)[..., None])).flatten(0, 1))
     return best_temperature(torch.cat(kept))

@@ -90,7 +90,7 @@ class State:
         half = self.products == torch.bfloat16
         self.autocast = torch.autocast(self.device.type, self.products, enabled=half)
         self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = Optimizers(config, self.named)
+        self.optimizer = Optimizers(config, self.model, self.named)
         self.stored = StoredWeights(self.model)
         way = Average.parse(config.averages)
         self.averages = Averages(way, self.named, self.stored) if way else None

@@ -21,19 +21,26 @@ EPS = 1e-15  # as Kumar et al. 2024; the usual 1e-8 is not small beside the grad
 class Optimizers:
     """What a config asks for, over a model's parameters.
 
-    Matrices but the embedding decay; gains, the embedding and learned steps do not.
+    Matrices but the embedding decay; gains, the embedding (an output head that is tied to it too) and learned steps do
+    not.
 
     Raises:
         LabError: torch has no Muon yet, or `schedulefree` is not installed.
     """
 
-    def __init__(self, config: TrunkConfig, named: dict[str, nn.Parameter]) -> None:
+    def __init__(self, config: TrunkConfig, model: nn.Module, named: dict[str, nn.Parameter]) -> None:
         self.named = named
         self.names = {id(p): name for name, p in named.items()}
+        tables = {
+            id(p) for layer in model.modules() if isinstance(layer, nn.Embedding) for p in layer.parameters()
+        }
         decayed = [
             name
             for name, p in named.items()
-            if p.ndim == 2 and not name.startswith("embedding") and not name.endswith(".step")
+            if p.ndim == 2
+            and id(p) not in tables
+            and not name.startswith("embedding")
+            and not name.endswith(".step")
         ]
         others = [name for name in named if name not in decayed]
         orthogonal = [n for n in decayed if n.startswith("blocks.")] if config.optimizer == "muon" else []
