@@ -17,7 +17,7 @@ from bitlaw.fitting.minimize import Aim, minimize
 from bitlaw.fitting.rows import select
 from bitlaw.fitting.seed import seeds
 from bitlaw.fitting.solve import polish
-from bitlaw.laws import chinchilla, kumar, kumar_unified, published
+from bitlaw.laws import LAWS, chinchilla, kumar, kumar_unified, published
 
 
 def noiseless(law, values, formats=({},)):
@@ -36,6 +36,27 @@ FORMATS = (
     *({"a_format": f"int{b}"} for b in (4, 5, 6, 8)),
     *({"kv_format": f"int{b}"} for b in (3, 4, 5)),
 )
+
+
+def test_what_no_row_that_is_left_tells_of_is_no_parameter():
+    """Activations of one scale a tensor have no group, without which this law reads no row of them."""
+    formats = ({}, {"w_format": "int4", "w_granularity": "group", "w_group": 32}, {"a_format": "int8"})
+    rows = [
+        {
+            "id": f"{n}-{d}-{k}",
+            "params": n,
+            "tokens": d,
+            "loss": 2 + 300 * n**-0.3 + 900 * d**-0.3 + 0.01 * k,
+            **f,
+        }
+        for n, d in CELLS
+        for k, f in enumerate(formats)
+    ]
+    found = select(LAWS["additive-granular"], Runs.from_rows(rows))
+    assert any("k_w[int4]" in name for name in found.law.names)
+    assert not any("_a[" in name for name in found.law.names)
+    assert len(found.loss) == 2 * len(CELLS)
+    assert f"{len(CELLS)} rows without a_group are left out" in found.notes
 
 
 def test_a_noiseless_chinchilla_law_is_recovered():

@@ -1,13 +1,17 @@
-"""What other formats cost, and which constants carry over to another text."""
+"""What other formats cost, forward and backward, and which constants carry over to another text."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import polars as pl
 from copies import copies
-from ends import exponent, steady
+from ends import LONG, SHORT, steady
 from measures import (
+    HAS_LOSS,
     LOW,
+    NEAR,
     ONE_PART,
     PARTS,
     PLAIN,
@@ -22,6 +26,7 @@ from measures import (
     penalties,
     quantiles,
     section,
+    size,
     table,
 )
 
@@ -29,29 +34,132 @@ import bitlaw as bl
 from bitlaw.runs import Runs
 
 BUDGETS = pl.col("tokens") < 14e6  # of the stage of formats
+FLOATS = {"gamma_w": 2.8111, "n_w": 0.1240}  # Kumar et al. 2024, of 140 runs with weights in floats
+GRADIENTS = LOW["grad"] | LOW["grad_w"]
 
 
-def formats(core: pl.DataFrame, other: pl.DataFrame, seeds: Noise) -> None:
+def formats(core: pl.DataFrame, other: pl.DataFrame, at_16: pl.DataFrame, seeds: dict[str, Noise]) -> None:
     """Penalties of formats beside those of the core's integers at the same size and tokens."""
+    mean, change = seeds["mean of 1.5M and 13M"], seeds["13M less 1.5M"]
     section(
         "What formats cost",
-        "Nats above 16 bits, mean over 1.5M to 13M tokens; one trunk each, so that the interval is of the seed alone.",
-        "g: of penalty = k tokens^g, where the penalty is more than three sd of seeds. Bits: nominal, without scales.",
+        "Nats above 16 bits, mean over the token counts at which there is a loss, and the change from 1.5M to 13M",
+        f"tokens; one trunk each: mean {mean.between(1, 7)}, change {change.between(1, 7)} at 90 %, by seeds of",
+        "16-bit models and for one row at a time. Bits: nominal, without scales. `grad`: gradients of activations;",
+        "`grad_w`: of weights.",
     )
     if other.is_empty():
         print("Not trained yet.\n")
         return
-    sizes = other["params"].unique().to_list()
-    here = core.filter(BUDGETS, ONE_PART, pl.col("params").is_in(sizes))
-    cost = pl.concat([penalties(other, base=core), penalties(here, base=core)])
+    here = core.filter(BUDGETS, ONE_PART, pl.col("params").is_in(other["params"].unique().to_list()))
+    every = pl.concat([other, here])
+    lost = (
+        every.filter(TRAINED, pl.col("status") == "diverged").group_by("params", SCHEME.alias("scheme")).len()
+    )
+    diverged = {(n, scheme): much for n, scheme, much in lost.iter_rows()}
+    cost = penalties(every, at_16)
     rows = []
-    for (size, scheme), some in sorted(cost.group_by("params", "scheme")):
-        mean = float(some["penalty"].mean())
-        g = exponent(some) if mean > 3 * seeds.sd and some["tokens"].n_unique() > 1 else float("nan")
+    for (params, scheme), some in sorted(cost.group_by("params", "scheme")):
         part = next(p for p, low in LOW.items() if some.select(low.alias("low"))["low"].all())
-        bits = Runs(some).bits(part)[0] if part in PARTS else float("nan")
-        rows.append((size, scheme, bits, some.height, mean, f"± {seeds.between(1, 1):.3f}", g))
-    table(("parameters", "trained", "bits", "ends", "penalty", "90 %", "g"), rows)
+        bits = Runs(some).bits(part)[0] if part in PARTS else math.nan
+        first, last = some.filter(SHORT)["penalty"], some.filter(LONG)["penalty"]
+        grown = float(last.item() - first.item()) if len(first) == len(last) == 1 else math.nan
+        lost_ends = diverged.get((params, scheme), 0)
+        rows.append(
+            (size(params), scheme, bits, some.height, lost_ends, float(some["penalty"].mean()), grown)
+        )
+    table(("parameters", "trained", "bits", "ends", "diverged", "penalty", "change"), rows)
+    means = cost.group_by("params", "scheme").agg(pl.col("penalty").mean())
+    layouts(means, mean)
+    granularity(means, mean)
+    floats(core, other)
+    backward(core, cost.filter(GRADIENTS), mean)
+
+
+def layouts(means: pl.DataFrame, seeds: Noise) -> None:
+    """Floats of as many bits that split them otherwise between exponent and mantissa."""
+    split = pl.col("scheme").str.extract_groups(r"^w=e(?<e>\d)m(?<m>\d)$").struct
+    known = means.with_columns(
+        e=split.field("e").cast(pl.Int64, strict=False), m=split.field("m").cast(pl.Int64, strict=False)
+    ).filter(pl.col("e").is_not_null())
+    known = known.with_columns(bits=1 + pl.col("e") + pl.col("m")).sort("params", "bits", "e")
+    rows = []
+    for (params, bits), some in known.group_by("params", "bits", maintain_order=True):
+        for one, other in zip(some.iter_rows(named=True), some[1:].iter_rows(named=True), strict=False):
+            more = other["penalty"] - one["penalty"]
+            rows.append((size(params), bits, other["scheme"], one["scheme"], more, seeds.between(1, 1)))
+    section(
+        "Exponent or mantissa", "Penalty of weights in the first less that in the second, of as many bits."
+    )
+    table(("parameters", "bits", "first", "second", "difference", "90 %"), rows)
+
+
+def granularity(means: pl.DataFrame, seeds: Noise) -> None:
+    """Section 7.7, item 8: do scales of their own bring activations to what weights of one scale a tensor cost?"""
+    section(
+        "What shares a scale",
+        f"Penalties; a difference between two of them is known {seeds.between(1, 1)} (90 %, seeds). The paper's",
+        "activations with scales of their own have one a channel; these have one a token.",
+    )
+    rows = []
+    for (params,), some in sorted(means.group_by("params")):
+        of = dict(some.select("scheme", "penalty").iter_rows())
+        for bits in (3, 4, 6, 8):
+            names = (f"a=int{bits}", f"a=int{bits} token", f"w=int{bits} tensor", f"w=int{bits}")
+            if names[1] in of:
+                rows.append((size(params), bits, *(of.get(name, math.nan) for name in names)))
+    header = ("activations, a tensor", "activations, a token", "weights, a tensor", "weights, a channel")
+    table(("parameters", "bits", *header), rows)
+
+
+def floats(core: pl.DataFrame, other: pl.DataFrame) -> None:
+    """The law's constants for weights in floats, beside those for integers, at the same size."""
+    section(
+        "Weights in floats, by bits",
+        "gamma_w and n_w with A and B of this size, all else borrowed from the core's fit.",
+    )
+    lender = fit_of("kumar", steady(core), draws=0)
+    if lender is None:
+        return
+    plain_floats = other.filter(TRAINED & HAS_LOSS, ONE_PART, pl.col("w_format").str.contains(r"^e\dm\d$"))
+    here = steady(core).filter(BUDGETS, pl.col("params").is_in(plain_floats["params"].unique().to_list()))
+    integers = here.filter(LOW["w"], ONE_PART)
+    rows: list[tuple[object, ...]] = []
+    paper = bl.published("kumar-2024").values
+    for what, low, published in (("floats", plain_floats, FLOATS), ("integers", integers, paper)):
+        some = pl.concat([here.filter(PLAIN), low])
+        fit = fit_of("kumar", some, borrow=lender, free=("gamma_w", "n_w", "A", "B"))
+        if fit is not None:
+            rows += [
+                (what, low["trunk"].n_unique(), e.parameter.name, e.value, interval(e.low, e.high), e.status,
+                 published[e.parameter.name])
+                for e in fit.estimates
+                if e.parameter.name in FLOATS
+            ]  # fmt: skip
+    table(("weights in", "trunks", "constant", "value", "90 %", "status", "published"), rows)
+
+
+def backward(core: pl.DataFrame, cost: pl.DataFrame, seeds: Noise) -> None:
+    """Do low-precision gradients act as if there were fewer parameters, or fewer tokens (Castro et al., Quartet)?"""
+    section(
+        "Gradients in low precision: effective parameters or tokens",
+        "One constant a format, fitted to the penalties of its sizes and token counts by the 16-bit law at its",
+        f"estimate; rms: what is left, in nats, beside {seeds.sd:.3f} by which a seed moves the mean of a trunk.",
+    )
+    law = fit_of("chinchilla", core.filter(TRAINED & NEAR & HAS_LOSS), draws=0)
+    if law is None:
+        return
+    v = law.values
+    rows = []
+    for (scheme,), some in sorted(cost.group_by("scheme")):
+        penalty, found = some["penalty"].to_numpy(), []
+        for of, coefficient, power in (("params", v["A"], v["alpha"]), ("tokens", v["B"], v["beta"])):
+            term = coefficient * some[of].to_numpy() ** -power
+            more = (penalty @ term) / (term @ term)  # x^-power - 1 of the effective share x
+            left = float(np.sqrt(np.mean((penalty - more * term) ** 2)))
+            found += [(1 + more) ** (-1 / power) if more > -1 else math.nan, left]
+        rows.append((scheme, some["trunk"].n_unique(), some.height, *found))
+    table(("trained", "trunks", "ends", "share of parameters", "rms", "share of tokens", "rms"), rows)
 
 
 def second_text(core: pl.DataFrame, code: pl.DataFrame) -> None:
@@ -73,14 +181,16 @@ def second_text(core: pl.DataFrame, code: pl.DataFrame) -> None:
         of_text, of_code = fit_of(law, here), fit_of(law, there, seed=1)  # draws that have nothing in common
         if of_text is None or of_code is None:
             continue
-        print(f"{law}, RFCs: {evidence(of_text)}; code: {evidence(of_code)}.\n")
+        for text, fit in (("RFCs", of_text), ("code", of_code)):
+            print(f"{law}, {text}:")
+            evidence(fit)
         there_at = {e.parameter.name: e for e in of_code.estimates}
         rows = []
         for e in of_text.estimates:
             name = e.parameter.name
             if e.status != "fixed" and name in there_at:
                 other = there_at[name]
-                ratio = quantiles(np.log(drawn(of_code, name) / drawn(of_text, name)))
+                change = quantiles(drawn(of_code, name) - drawn(of_text, name))
                 rows.append(
                     (
                         name,
@@ -88,10 +198,10 @@ def second_text(core: pl.DataFrame, code: pl.DataFrame) -> None:
                         interval(e.low, e.high),
                         other.value,
                         interval(other.low, other.high),
-                        interval(*ratio),
+                        interval(*change),
                     )
                 )
-        table(("constant", "RFCs", "90 %", "code", "90 %", "ln of the ratio, 90 %"), rows)
+        table(("constant", "RFCs", "90 %", "code", "90 %", "code less RFCs, 90 % each"), rows)
         if law == "kumar":
             borrowed(of_text, there)
 

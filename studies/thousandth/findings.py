@@ -7,44 +7,84 @@ Each section answers one question from the published rows. `measures.py` says wh
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import polars as pl
-from copies import gap_laws, recalibration, robustness, schedules, unified
+from copies import gap_laws, recalibration, robustness, unified
 from elsewhere import formats, second_text
-from ends import noise, optimum, parts_multiply, penalty_growth, rejected_forms, stability
+from ends import (
+    against_size,
+    against_tokens,
+    marginal_fits,
+    noise,
+    parts_multiply,
+    stability,
+    turning,
+)
+from forms import effective, optimum, rejected_forms, trades
 from larger import held_out
-from measures import TRAINED, section, table
+from measures import SCHEME, TRAINED, base, count, section, size, table
+from run import HERE, STAGES
+from schedules import schedules
 
 import bitlaw as bl
 from bitlaw.lab.train import TrunkConfig, savings
 
+STAGE_OF = {sweep: stage for stage, sweeps in STAGES.items() for sweep in sweeps}
+
 
 def counts(of: dict[str, pl.DataFrame]) -> None:
     """What was trained and quantised."""
-    section("What there is")
+    section(
+        "What there is",
+        "Runs: of cosine schedules, every end is one; trunks of other schedules have several ends.",
+    )
+    runs = pl.struct("trunk", "config").n_unique()
     table(
-        ("stage", "trunks", "trained ends", "gaps", "diverged", "failed"),
+        ("stage", "trunks", "runs", "trained ends", "gaps", "ends diverged", "ends failed", "copies not ok"),
         [
             (
                 name,
                 f["trunk"].n_unique(),
+                f.filter(TRAINED).select(runs).item(),
                 f.filter(TRAINED).height,
                 f.filter(~TRAINED & pl.col("gap").is_not_null()).height,
-                f.filter(pl.col("status") == "diverged").height,
-                f.filter(pl.col("status") == "failed").height,
+                f.filter(TRAINED, pl.col("status") == "diverged").height,
+                f.filter(TRAINED, pl.col("status") == "failed").height,
+                f.filter(~TRAINED, pl.col("status") != "ok").height,
             )
             for name, f in of.items()
         ],
     )
-    every = pl.concat(of.values())
-    for row in every.filter(pl.col("status") != "ok").iter_rows(named=True):
-        print(f"- {row['params']:.0f} parameters, {row['tokens']:.0f} tokens, {row['id']}: {row['reason']}")
-    shared, separate = training_flops(every)
-    print(
-        f"Training took {shared:.3g} FLOPs; the same ends as separate runs take {separate:.3g}, "
-        f"so shared trunks cost {shared / separate:.3f} of them.\n"
+    for stage, f in of.items():
+        for row in f.filter(pl.col("status") != "ok").with_columns(scheme=SCHEME).iter_rows(named=True):
+            what = f"{size(row['params'])}, {count(row['tokens'])} tokens, {row['scheme'] or '16 bits'}"
+            print(f"- {stage}: {what}, {row['id']}: {row['status']}, {row['reason']}")
+    print()
+
+
+def costs(of: dict[str, pl.DataFrame]) -> None:
+    """What it took, and what separate runs would have taken."""
+    section(
+        "What it took",
+        "CPU hours as they were noted, with evaluation, restarts and work made twice. Separate: had every end been",
+        "trained by itself. Quantising and scoring are the same for both; their share is by the seconds of the rows.",
     )
+    noted = pl.read_csv(HERE / "hours.csv").with_columns(stage=pl.col("sweep").replace(STAGE_OF))
+    hours = dict(noted.group_by("stage").agg(pl.col("cpu_hours").sum()).iter_rows())
+    rows, whole = [], [0.0, 0.0]
+    for stage, f in of.items():
+        if f.is_empty():
+            continue
+        shared, separate = training_flops(f)
+        trained = f.filter(TRAINED)["seconds"].sum() / f["seconds"].sum()
+        took = hours.get(stage, 0.0)
+        alone = took * (trained * separate / shared + 1 - trained)
+        whole = [whole[0] + took, whole[1] + alone]
+        rows.append((stage, shared, separate, shared / separate, took, alone))
+    header = ("stage", "training FLOPs", "of separate runs", "share", "CPU hours", "of separate runs, about")
+    table(header, [*rows, ("all", math.nan, math.nan, math.nan, *whole)])
 
 
 def training_flops(rows: pl.DataFrame) -> tuple[float, float]:
@@ -66,24 +106,28 @@ def main() -> None:
     """Print all sections."""
     warnings.simplefilter("ignore", RuntimeWarning)
     of = {stage: bl.datasets.thousandth(stage).frame for stage in bl.datasets.STAGES}
-    core = of["core"]
+    core, at_16 = of["core"], base(of["core"])
     print("# Tables of the thousandth study\n")
     counts(of)
-    seeds = noise(core)
-    stability(core)
-    usual = (pl.col("learning_rate") * pl.col("width") - 0.5).abs() < 0.01
-    cosine = of["schedule"].filter(usual, pl.col("schedule") == "cosine")
-    penalty_growth(core, cosine, seeds["mean of 1.5M and 13M"])
-    parts_multiply(core)
+    costs(of)
+    seeds = noise(core, at_16)
+    stability(core, at_16)
+    against_tokens(core, at_16)
+    against_size(core, at_16, seeds["mean of 1.5M and 13M"])
+    turning(core)
+    parts_multiply(core, at_16, seeds["mean of 1.5M and 13M"])
+    marginal_fits(core)
+    effective(core)
     rejected_forms(core)
+    trades(core, at_16)
+    optimum(core, of["held-out"], seeds["13M tokens and more"])
     gap_laws(core)
-    schedules(core, of["schedule"])
     robustness(core)
     recalibration(core)
     unified(core)
-    optimum(core, of["held-out"], seeds["13M tokens and more"])
+    schedules(core, of["schedule"], seeds["13M less 1.5M"])
     held_out(core, of["held-out"])
-    formats(core, of["formats"], seeds["mean of 1.5M and 13M"])
+    formats(core, of["formats"], at_16, seeds)
     second_text(core, of["code"])
 
 

@@ -7,17 +7,23 @@ import math
 import numpy as np
 import polars as pl
 from copies import GAP_LAWS, METHODS, copies
-from ends import show, steady
+from ends import steady
+from forms import show
 from measures import (
     HAS_LOSS,
     PLAIN,
+    SCHEME,
     TRAINED,
     UNSTABLE,
+    count,
     fit_of,
     gaps_of,
     inputs_of,
+    interval,
     over_sizes,
+    quantiles,
     section,
+    size,
     table,
 )
 
@@ -27,6 +33,11 @@ from bitlaw.fitting.split import Facts, Split
 from bitlaw.runs import Runs
 
 PLANNED = 21  # rows
+DRAWS = 2000
+SHOWN = ("kumar", "chinchilla")  # beside the best
+UNTOLD = {
+    "floating-point": "it reads no integers, so that its constants of precision have no row of the core"
+}
 PREDICTED = "kumar-unified"  # of gaps of models trained in low precision
 
 
@@ -42,48 +53,121 @@ def held_out(core: pl.DataFrame, larger: pl.DataFrame) -> None:
     if ends.is_empty():
         print("Not trained yet.\n")
         return
-    lost = larger.filter(TRAINED & ~HAS_LOSS)
-    print(f"{ends.height} of {PLANNED} rows have a loss{''.join(f', {i} diverged' for i in lost['id'])}.\n")
+    print(f"{ends.height} of {PLANNED} rows have a loss.\n")
+    for row in larger.filter(TRAINED & ~HAS_LOSS).iter_rows(named=True):
+        print(
+            f"- {size(row['params'])}, {count(row['tokens'])} tokens, {row['id']}: {row['status']}, {row['reason']}"
+        )
     for what, fitted in (
         ("", steady(core)),
         (", activations and KV of 3 bits fitted too", core.filter(TRAINED & HAS_LOSS)),
     ):
-        section(f"Losses predicted{what}")
-        rows = [scored(law.name, fitted, ends) for law in all_for(Runs(fitted))[0]]
-        # Who predicts all of them first: on fewer rows an error may be smaller because they are the easier ones.
-        table(
-            ("law", "rows", "mean error", "bias", "in 90 % prediction intervals", "error of integer weights"),
-            sorted((row for row in rows if row), key=lambda row: (-row[1], row[2])),
+        section(
+            f"Losses predicted{what}",
+            "Mean of |predicted - measured| in percent of the loss, 90 % by drawing trunks anew; bias: the mean with",
+            "its sign. Inside: rows in their 90 % prediction interval, of all; a row that a law says nothing of is",
+            "not inside.",
         )
+        laws, why = all_for(Runs(fitted))
+        found = {law.name: scored(law.name, fitted, ends) for law in laws if law.name not in UNTOLD}
+        found = {name: of for name, of in found.items() if of is not None and of.height}
+        # Who predicts all of them first: on fewer rows an error may be smaller because they are the easier ones.
+        ranked = sorted(found, key=lambda name: (-found[name].height, found[name]["error"].abs().mean()))
+        table(
+            ("law", "rows", "mean error", "90 %", "bias", "inside", "error, 16 bits and integer weights"),
+            [summary(name, found[name], ends.height) for name in ranked],
+        )
+        for name, reason in {
+            **UNTOLD,
+            **{n: r for n, r in why.items() if not r.startswith("it predicts")},
+        }.items():
+            print(f"- {name}: {reason}")
+        print()
+        by_row(ends, {name: found[name] for name in dict.fromkeys([ranked[0], *SHOWN]) if name in found})
         both = pl.concat([fitted, ends])
         show(bl.compare(Runs(both), hold_out=Split("larger models", beyond)), both)
     gaps(core, larger)
 
 
-def scored(name: str, fitted: pl.DataFrame, ends: pl.DataFrame) -> tuple[object, ...] | None:
-    """How a law fitted to the core predicts each of some ends; what it has no constants for, it does not predict."""
+def scored(name: str, fitted: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame | None:
+    """Predictions of some ends by a law fitted to the core; what it has no constants for, it does not predict."""
     fit = fit_of(name, fitted)
     if fit is None:
         return None
-    errors, whole, inside = [], [], 0
+    found = []
     for k, row in enumerate(ends.iter_rows(named=True)):
         try:
             given = {column: values[0] for column, values in inputs_of(fit, ends[k]).items()}
-            seen = bl.forecast(fit, **given).score(row["loss"])
+            seen = bl.forecast(fit, **given)
         except bl.BitlawError:
             continue
-        errors.append(seen.error)
-        inside += seen.inside
-        if row["w_format"].startswith(("int", "bf16")) and row["params"] > 900_000:
-            whole.append(abs(seen.error))
-    error, bias = np.mean(np.abs(errors)) if errors else math.nan, np.mean(errors) if errors else math.nan
+        score = seen.score(row["loss"])
+        of = (row["id"], row["trunk"], row["params"], row["w_format"] or "bf16")
+        found.append((*of, seen.loss, seen.low, seen.high, score.error, score.inside))
+    names = ("id", "trunk", "params", "weights", "loss", "low", "high", "error", "inside")
+    return pl.DataFrame(found, schema=names, orient="row")
+
+
+def summary(name: str, of: pl.DataFrame, every: int) -> tuple[object, ...]:
+    """A law's errors in percent."""
+    off = of.with_columns(100 * pl.col("error"))
+    whole = off.filter(pl.col("params") > 900e3, ~pl.col("weights").str.starts_with("e"))
     return (
         name,
-        len(errors),
-        float(100 * error),
-        float(100 * bias),
-        f"{inside} of {ends.height}",
-        float(100 * np.mean(whole)) if whole else math.nan,
+        off.height,
+        float(off["error"].abs().mean()),
+        interval(*by_trunks(off)),
+        float(off["error"].mean()),
+        f"{off['inside'].sum()} of {every}",
+        float(whole["error"].abs().mean()),
+    )
+
+
+def by_trunks(off: pl.DataFrame) -> tuple[float, float]:
+    """The interval of a mean error, trunks drawn anew."""
+    sums = off.group_by("trunk").agg(pl.col("error").abs().sum(), pl.len()).sort("trunk")
+    error, rows = sums["error"].to_numpy(), sums["len"].to_numpy()
+    picked = np.random.default_rng(0).integers(len(error), size=(DRAWS, len(error)))
+    return quantiles(error[picked].sum(axis=1) / rows[picked].sum(axis=1))
+
+
+def by_row(ends: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
+    """Each held-out model beside what some laws said of it; in brackets what lies outside the prediction interval."""
+    rows = []
+    for row in ends.with_columns(scheme=SCHEME).sort("params", "scheme", "tokens").iter_rows(named=True):
+        cells = []
+        for of in found.values():
+            here = of.filter(pl.col("id") == row["id"])
+            if here.is_empty():
+                cells.append("-")
+                continue
+            said = here.row(0, named=True)
+            text = f"{said['loss']:.4f} ({said['low']:.3f} to {said['high']:.3f})"
+            cells.append(text if said["inside"] else f"[{text}]")
+        rows.append(
+            (
+                size(row["params"]),
+                count(row["tokens"]),
+                row["scheme"] or "16 bits",
+                f"{row['loss']:.4f}",
+                *cells,
+            )
+        )
+    table(("parameters", "tokens", "trained", "loss", *found), rows)
+    sizes = sorted(ends["params"].unique())
+    print("Mean error by size, percent.\n")
+    table(
+        ("law", *map(size, sizes)),
+        [
+            (
+                name,
+                *(
+                    float(100 * (of.filter(pl.col("params") == n)["error"].abs().mean() or math.nan))
+                    for n in sizes
+                ),
+            )
+            for name, of in found.items()
+        ],
     )
 
 
@@ -109,7 +193,7 @@ def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
                 if fit is None or after.is_empty() or (law in GAP_LAWS and what != "16 bits"):
                     continue
                 gap = gaps_of(fit, after)
-                fine = (gap > 0) & (after["gap"].to_numpy() > 0)
+                fine = np.isfinite(gap) & (gap > 0) & (after["gap"].to_numpy() > 0)
                 off = after.filter(pl.Series(fine)).with_columns(
                     off=pl.Series(np.log(gap[fine] / after["gap"].to_numpy()[fine]))
                 )

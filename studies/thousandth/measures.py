@@ -2,6 +2,9 @@
 
 What a seed moves is known from cells of several seeds. Of most schemes there is one trunk a size, so what is claimed of
 all sizes is a mean over sizes with Student's interval, in which the differences between sizes count as noise.
+
+What low precision costs is measured against trunks of 16 bits and of one part at 10 or 12 bits, which cost next to
+nothing: one 16-bit trunk alone would lend its own seed to every penalty of its size.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ LOW = {
 }
 PLAIN = ~pl.any_horizontal(*LOW.values())
 ONE_PART = pl.sum_horizontal(low.cast(pl.Int64) for low in LOW.values()) <= 1
+#: 16 bits, or one part at 10 bits and more.
+NEAR = ONE_PART & ~pl.any_horizontal(
+    low & ~pl.col(f"{part}_format").is_in(["int10", "int12"]) for part, low in LOW.items()
+)
 UNSTABLE = (pl.col("a_format") == "int3") | (pl.col("kv_format") == "int3")
 
 
@@ -68,6 +75,16 @@ def section(title: str, *said: str) -> None:
         print(" ".join(said) + "\n")
 
 
+def size(params: float) -> str:
+    """A model size as it is called, like 60k."""
+    return f"{params / 1e3:.0f}k" if params < 1e6 else f"{params / 1e6:.2f}M"
+
+
+def count(tokens: float) -> str:
+    """A number of tokens, like 13M."""
+    return f"{tokens / 1e6:.3g}M"
+
+
 def interval(low: float, high: float, unit: str = "") -> str:
     """An interval in words."""
     return f"{low:.3g} to {high:.3g}{unit}" if math.isfinite(low) and math.isfinite(high) else "-"
@@ -86,6 +103,13 @@ def half_width(values: Sequence[float]) -> float:
     """Half of Student's interval of a mean."""
     n = len(values)
     return float(student_quantile(n - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(n))
+
+
+def two_samples(one: Sequence[float], other: Sequence[float]) -> float:
+    """Half of Student's interval of the difference of two means, of one variance."""
+    n, k = len(one), len(other)
+    variance = ((n - 1) * np.var(one, ddof=1) + (k - 1) * np.var(other, ddof=1)) / (n + k - 2)
+    return float(student_quantile(n + k - 2, (1 + LEVEL) / 2) * math.sqrt(variance * (1 / n + 1 / k)))
 
 
 def over_sizes(frame: pl.DataFrame, column: str) -> tuple[float, str, int]:
@@ -108,13 +132,17 @@ class Noise:
             pl.len(), pl.col("loss").var().alias("variance"), pl.col("trunk")
         )
         several = cells.filter(pl.col("len") > 1)
+        if several.is_empty():
+            return cls(math.nan, 1)
         sd = math.sqrt((several["variance"] * (several["len"] - 1)).sum() / (several["len"] - 1).sum())
         trunks = several.explode("trunk").select("params", "trunk").unique()
         return cls(sd, trunks.height - trunks["params"].n_unique())
 
-    def between(self, n: int, others: int) -> float:
-        """Half the interval of a difference between means over so many seeds."""
-        return student_quantile(self.df, (1 + LEVEL) / 2) * self.sd * math.sqrt(1 / n + 1 / others)
+    def between(self, n: int, others: float = math.inf, comparisons: int = 1) -> str:
+        """Half the interval of a difference between means over so many seeds, of one comparison among several."""
+        share = 1 - (1 - LEVEL) / 2 / comparisons
+        half = student_quantile(self.df, share) * self.sd * math.sqrt(1 / n + 1 / others)
+        return f"± {half:.3g}" if math.isfinite(half) else "-"
 
 
 def fit_of(law: str, frame: pl.DataFrame, **how: object) -> bl.Fit | None:
@@ -126,10 +154,13 @@ def fit_of(law: str, frame: pl.DataFrame, **how: object) -> bl.Fit | None:
         return None
 
 
-def evidence(fit: bl.Fit) -> str:
-    """What the intervals of a fit rest on."""
+def evidence(fit: bl.Fit) -> None:
+    """Print what the intervals of a fit rest on, and what the fit itself notes."""
     rows = " and ".join(f"{n} {kind} rows" for kind, n in fit.rows.items() if n)
-    return f"{rows}, {fit.clusters} trunks, {fit.df} degrees of freedom, {fit.method} bootstrap"
+    print(f"{rows}, {fit.clusters} trunks, {fit.df} degrees of freedom, {fit.method} bootstrap by trunk.\n")
+    for note in fit.notes:
+        print(f"- {note}")
+    print()
 
 
 def constants(fit: bl.Fit, names: Sequence[str] = ()) -> list[tuple[object, ...]]:
@@ -170,18 +201,30 @@ def inputs_of(fit: bl.Fit, frame: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def gaps_of(fit: bl.Fit, frame: pl.DataFrame) -> np.ndarray:
-    """The gaps that a fit predicts of rows."""
+    """The gaps that a fit predicts of rows; infinite where its law says nothing."""
     values = np.array([list(fit.values.values())])
-    return fit.law.compiled.gap(values, fit.law.arrange(inputs_of(fit, frame)))[0]
+    return fit.law.compiled.guarded("gap", values, fit.law.arrange(inputs_of(fit, frame)))[0]
 
 
-def penalties(core: pl.DataFrame, base: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Loss of ends of low precision less the mean of 16-bit ends of their size and tokens."""
-    ends = core.filter(TRAINED & HAS_LOSS)
-    base = (ends if base is None else base).filter(TRAINED & HAS_LOSS & PLAIN)
-    base = base.group_by("params", "tokens").agg(pl.col("loss").mean().alias("base"))
+def scale_of(frame: pl.DataFrame, gaps: np.ndarray) -> np.ndarray:
+    """Gaps on the scale that laws of them are fitted on: logarithms, but of what is lost in noise."""
+    return np.arcsinh(gaps / (2 * frame["gap_se"].to_numpy()))
+
+
+def base(core: pl.DataFrame) -> pl.DataFrame:
+    """Mean loss at 16 bits of each size and token count, over trunks that have an end at every count of their size."""
+    ends = core.filter(TRAINED & HAS_LOSS & NEAR)
+    counts = pl.col("tokens").n_unique()
+    whole = ends.filter(counts.over("params", "trunk") == counts.over("params"))
+    return whole.group_by("params", "tokens").agg(
+        pl.col("loss").mean().alias("base"), pl.len().alias("base_trunks")
+    )
+
+
+def penalties(frame: pl.DataFrame, at_16: pl.DataFrame) -> pl.DataFrame:
+    """Loss of ends of low precision less that of 16 bits at their size and tokens, by `base`."""
     return (
-        ends.filter(~PLAIN)
-        .join(base, on=["params", "tokens"])
+        frame.filter(TRAINED & HAS_LOSS & ~NEAR)
+        .join(at_16, on=["params", "tokens"])
         .with_columns(penalty=pl.col("loss") - pl.col("base"), scheme=SCHEME)
     )

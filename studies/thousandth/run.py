@@ -113,13 +113,16 @@ def export() -> None:
     print(f"{len(found)} rows of {len(trunks)} trunks")
 
 
-def note_hours(sweep: str) -> None:
-    """Add the CPU hours of all that was just run to `hours.csv`, evaluation and steps that were made twice included."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+def used() -> float:
+    """CPU seconds of all processes that this one started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
+
+
+def note_hours(sweep: str, seconds: float) -> None:
+    """Add the CPU hours of what was just run to `hours.csv`, evaluation and steps that were made twice included."""
     with (HERE / "hours.csv").open("a", encoding="utf-8") as lines:
-        lines.write(
-            f"{datetime.now(UTC):%Y-%m-%d %H:%M},{sweep},{(used.ru_utime + used.ru_stime) / 3600:.3f}\n"
-        )
+        lines.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M},{sweep},{seconds / 3600:.3f}\n")
 
 
 def main() -> None:
@@ -136,8 +139,9 @@ def main() -> None:
         text = "package:rust" if sweep in STAGES["code"] else "package:rfc"
         command = ["sweep", "run", str(HERE / f"{sweep}.toml"), "--corpus", text]
         command += ["--folder", str(folder(sweep)), "--workers", str(asked.workers)]
+        before = used()
         done = subprocess.run([sys.executable, "-m", "bitlaw", *command], check=False)
-        note_hours(sweep)
+        note_hours(sweep, used() - before)
         export()
         if done.returncode:
             sys.exit(done.returncode)

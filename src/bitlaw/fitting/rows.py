@@ -94,11 +94,18 @@ def select(
     general = len(notes)
 
     sparse = (frame["w_sparsity"].fill_null(0.0) > 0).to_numpy()
-    varies = {part: bool(rows.any()) for part, rows in low.items()}
     reads_sparsity = "w_sparsity" in law.columns
-    law, dropped = _restrict(law, varies | {"w": varies["w"] or (reads_sparsity and bool(sparse.any()))})
+    keep = np.ones(len(ok), dtype=bool)
+
+    def told(whole: Law = law) -> tuple[Law, list[str]]:
+        varies = {part: bool((rows & keep).any()) for part, rows in low.items()}
+        varies["w"] |= reads_sparsity and bool((sparse & keep).any())
+        known, dropped = _restrict(whole, varies)
+        labels = {c: _labels(frame, c, low[c.partition("_")[0]] & keep) for c in known.label_columns}
+        return known.for_labels(labels), dropped
+
+    law, dropped = told()
     notes += dropped
-    law = law.for_labels({c: _labels(frame, c, low[c.partition("_")[0]]) for c in law.label_columns})
     unread = [
         f"{int(low[part].sum())} rows have {what} of low precision"
         for part, what in PARTS.items()
@@ -107,7 +114,6 @@ def select(
     if unread:
         notes.append(f"{', '.join(unread)}; this law does not read it")
 
-    keep = np.ones(len(ok), dtype=bool)
     for part, what in UNREAD.items():
         beyond = ok.bits(part).to_numpy() < UNQUANTIZED
         if part not in law.parts and beyond.any():
@@ -139,6 +145,10 @@ def select(
         notes.append(f"{int((keep & lacking).sum())} rows without {', '.join(names)} are left out")
         keep &= ~lacking
     keep = _in_domain(law, data, keep, notes)
+    less, dropped = told()  # by the rows that are left
+    if less.spec != law.spec:
+        law, data = less, {i.column: data[i.column] for i in less.inputs}
+        notes += [note for note in dropped if note not in notes]
 
     gap, noise = gaps(frame)
     # A law that reads the format after training and has no gap of its own predicts its target, whatever the gap.
@@ -162,17 +172,8 @@ def select(
         notes += _repeated(data, np.where(is_gap, gap, measured), is_loss | is_gap)
 
     def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
-        whole = Block(
-            kind,
-            data,
-            gap if kind == "gap" else measured,
-            noise,
-            weight,
-            spread,
-            cluster,
-            np.arange(len(frame)),
-        )
-        return whole.take(chosen)
+        target = gap if kind == "gap" else measured
+        return Block(kind, data, target, noise, weight, spread, cluster, np.arange(len(frame))).take(chosen)
 
     used = is_loss | is_gap
     one_unit(frame, used)
