@@ -128,16 +128,19 @@ def rises(curve: str) -> float:
 
 def exponent(cells: pl.DataFrame, of: str) -> float:
     """The g of penalty = k_scheme x^g that fits cells best, in nats; x is the column `of`."""
-    places = [
-        (some[of].to_numpy() / cells[of].max(), some["penalty"].to_numpy())
-        for _, some in cells.group_by("scheme")
-    ]
+    some = cells.partition_by("scheme")
+    largest = cells[of].max()
+    return best_power([c[of].to_numpy() / largest for c in some], [c["penalty"].to_numpy() for c in some])
+
+
+def best_power(x: list[np.ndarray], penalty: list[np.ndarray]) -> float:
+    """The g of p = k x^g, a k for each pair of arrays, with the least squares."""
 
     def cost(g: float) -> float:
-        total = 0.0
-        for x, p in places:
-            total += float(np.sum((p - x**g * (x**g @ p) / (x**g @ x**g)) ** 2))
-        return total
+        return sum(
+            float(np.sum((p - y * (y @ p) / (y @ y)) ** 2))
+            for y, p in zip((a**g for a in x), penalty, strict=True)
+        )
 
     return float(minimize_scalar(cost, bounds=(-2, 2), method="bounded").x)
 
@@ -199,13 +202,17 @@ def against_size(core: pl.DataFrame, at_16: pl.DataFrame, seeds: Noise) -> None:
         if cells.is_empty():
             continue
         sizes = cells["params"].unique().sort()
+        some = cells.partition_by("scheme")
+        x, lent = [c["params"].to_numpy() for c in some], [c["base_trunks"].to_numpy() ** -0.5 for c in some]
         draws = []
         for _ in range(DRAWS):
-            shared = dict(zip(sizes, rng.standard_normal(len(sizes)), strict=True))
-            own = rng.standard_normal(cells.height)
-            lent = np.array([shared[n] for n in cells["params"]]) / np.sqrt(cells["base_trunks"].to_numpy())
-            moved = cells["penalty"].to_numpy() + seeds.sd * (own + lent)
-            draws.append(exponent(cells.with_columns(penalty=pl.Series(moved)), "params"))
+            shared = rng.standard_normal(len(sizes))  # of what all penalties of a size are measured against
+            moved = [
+                c["penalty"].to_numpy()
+                + seeds.sd * (rng.standard_normal(c.height) + share * shared[sizes.search_sorted(n)])
+                for c, n, share in zip(some, x, lent, strict=True)
+            ]
+            draws.append(best_power([n / sizes[-1] for n in x], moved))
         each = " ".join(size(n) for n in sizes)
         rows.append(
             (what, each, cells.height, exponent(cells, "params"), interval(*quantiles(np.array(draws))))
