@@ -157,15 +157,51 @@ def test_files_stay_under_four_hundred_lines():
         assert len(path.read_text().splitlines()) <= 400, name
 
 
+def runs_text(code):
+    """What in a file could make code of data: modules that unpickle, functions that evaluate, `torch.load`."""
+    found, made = set(), {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] in made}
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            found |= names & {"sympify", "parse_expr", "S"} | ({node.module} & made)
+            found |= {"torch.load"} if node.module == "torch" and "load" in names else set()
+        elif isinstance(node, ast.Call):
+            whole = ast.unparse(node.func)
+            last = whole.rsplit(".", 1)[-1]
+            called = isinstance(node.func, ast.Name) or whole.startswith("builtins.")
+            found |= {last} & {"sympify", "parse_expr"} | ({last} & {"eval", "exec"} if called else set())
+            found |= {whole} & {"torch.load", "sp.S", "sympy.S"}
+            found |= {word.arg for word in node.keywords if word.arg == "allow_pickle"}
+    return found
+
+
 def test_no_file_unpickles_or_evaluates_text():
     for name, path in modules().items():
-        tree = ast.parse(path.read_text())
-        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        assert not calls & {"eval", "exec", "torch.load", "sympify", "sp.sympify", "parse_expr"}, name
-        names = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-        }
-        assert not names & {"pickle", "dill", "cloudpickle"}, name
+        assert not runs_text(path.read_text()), name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import joblib",
+        "import marshal",
+        "eval(text)",
+        "import builtins; builtins.exec(text)",
+        "import sympy; sympy.sympify(text)",
+        "from sympy import sympify as s; s(text)",
+        "import sympy.parsing.sympy_parser as p; p.parse_expr(text)",
+        "import sympy as sp; sp.S(text)",
+        "import torch; torch.load(path)",
+        "from torch import load",
+        "np.load(path, allow_pickle=True)",
+    ],
+)
+def test_what_would_run_text_is_seen(code):
+    assert runs_text(code)
 
 
 HEAVY = ("torch", "sympy", "matplotlib", "polars", "sqlalchemy", "scipy", "pydantic", "typer")

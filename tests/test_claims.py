@@ -43,6 +43,7 @@ from bitlaw.lab.sweep.rows import failed_row, failed_rows
 from bitlaw.lab.sweep.team import Bench
 from bitlaw.lab.train import train_trunk
 from bitlaw.runs import Leases, running
+from bitlaw.runs.leases import leases as leases_table
 from bitlaw.study import read_study
 
 ROW = {"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}
@@ -71,18 +72,23 @@ def test_a_worker_that_was_started_again_has_its_own_work(where):
 
 def test_a_lease_that_ran_out_is_another_workers_and_its_rows_too(where):
     store = Store(where)
-    short, long = Leases(store, 0.2), Leases(store)
-    lost = short.claim(["x"], "a")
+    long = Leases(store)
+
+    def run_out():
+        update = leases_table.update().values(expires=leases_table.c.expires - 2 * long.seconds)
+        store.database.run("write to", lambda connection: connection.execute(update))
+
+    lost = long.claim(["x"], "a")
     assert long.claim(["x"], "b") is None
-    time.sleep(0.5)
+    run_out()
     assert not running(store)
-    assert short.add(lost, [ROW])  # it was late, but nobody had taken it
-    time.sleep(0.5)
+    assert long.add(lost, [ROW])  # it was late, but nobody had taken it
+    run_out()
     held = long.claim(["x"], "b")
     assert held.attempts == 2
-    assert not short.renew(lost)
-    assert not short.add(lost, [{**ROW, "id": "b"}])
-    short.release(lost)
+    assert not long.renew(lost)
+    assert not long.add(lost, [{**ROW, "id": "b"}])
+    long.release(lost)
     assert store.ids() == {"a"}
     assert long.add(held, [{**ROW, "id": "b"}]) and long.renew(held)
     assert store.ids() == {"a", "b"}
@@ -517,7 +523,9 @@ def test_sigterm_to_all_saves_state_and_gives_work_back(tmp_path):
     ) as engine:
         while "training" not in engine.stderr.readline():
             assert engine.poll() is None
+        deadline = time.monotonic() + 120
         while not running(Store(store)):
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         time.sleep(2)
         os.killpg(engine.pid, signal.SIGTERM)

@@ -169,6 +169,15 @@ def test_help_teaches_and_the_verbs_are_what_they_were():
         assert "bitlaw " in result.output, verb  # an example
 
 
+def test_every_verb_of_every_group_has_help():
+    commands = [((), typer.main.get_command(app))]
+    for path, command in commands:
+        commands += [((*path, verb), below) for verb, below in getattr(command, "commands", {}).items()]
+        out = CliRunner().invoke(app, [*path, "--help"])
+        assert out.exit_code == 0 and "Usage: " in out.output, path
+    assert len(commands) > 40
+
+
 def helps(name):
     """The help of an argument or option, by verb."""
     found, commands = {}, [("bitlaw", typer.main.get_command(app))]
@@ -290,7 +299,13 @@ def test_verbs_that_judge(table, monkeypatch, arguments, words):
     assert out.exit_code == 0, out.exception
     assert words in out.stdout
     out = CliRunner().invoke(app, [*arguments, "--json"])
-    json.loads(out.stdout, parse_constant=lambda word: pytest.fail(word))
+    assert out.exit_code == 0
+    found = json.loads(out.stdout, parse_constant=lambda word: pytest.fail(word))
+    assert found and next(iter(found.values() if isinstance(found, dict) else found))
+    if arguments[0] == "forecast":  # 1.8 + 480 N^-.35 + 2100 D^-.37
+        assert found["loss"] == pytest.approx(2.8241, rel=0.003)
+    if arguments[0] == "isoflop":
+        assert "0.5" in out.stdout  # .37 / .72 = .514
 
 
 def test_a_forecast_is_pinned_before_and_scored_after_the_run(table, monkeypatch):

@@ -343,25 +343,28 @@ def test_jobs_are_done_in_turn_kept_and_given_up_when_nobody_waits(monkeypatch):
             time.sleep(0.005)
         return {"a": b"1"}
 
+    def until(name, state):
+        deadline = time.monotonic() + 60
+        while (found := jobs.find(name)) is not None and found.state != state:
+            assert time.monotonic() < deadline, (name, found.state)
+            time.sleep(0.001)
+
     first = jobs.begin("fit", "first", slow)
-    while first.state != "running":
-        time.sleep(0.001)
+    until("first", "running")
     assert jobs.begin("fit", "first", slow) is first
-    waiting = [jobs.begin("fit", f"{k}", lambda report: {}) for k in range(8)]
+    for k in range(8):
+        jobs.begin("fit", f"{k}", lambda report: {})
     with pytest.raises(ConfigError, match="8 fits wait already"):
         jobs.begin("fit", "more", slow)
     first.asked -= 2 * FORGOTTEN_SECONDS
-    while waiting[-1].state != "done":
-        time.sleep(0.005)
+    until("7", "done")
     assert first.state == "failed" and "given up" in first.error and jobs.find("first") is None
     broken = jobs.begin("fit", "broken", lambda report: {}["x"])
-    while broken.state != "failed":
-        time.sleep(0.005)
+    until("broken", "failed")
     assert "not foreseen (KeyError)" in broken.error
     for k in range(40):
         jobs.begin("fit", f"kept-{k}", lambda report: {})
-        while jobs.find(f"kept-{k}").state != "done":
-            time.sleep(0.001)
+        until(f"kept-{k}", "done")
     assert jobs.find("kept-0") is None and jobs.find("kept-39") is not None
 
 

@@ -333,7 +333,20 @@ def test_gaps_that_are_mostly_negative_are_fitted():
     frame = small.frame.with_columns(pl.col("gap") + noise - 0.05, pl.lit(0.05).alias("gap_se"))
     assert frame["gap"].median() < 0
     fit = bl.fit("gap-kumar", Runs(frame), draws=0)
-    assert np.isfinite(list(fit.values.values())).all()
+    assert fit.rows == {"gap": len(frame)}
+    assert fit.values["C_T"] < 0.1 * bl.fit("gap-kumar", small, draws=0).values["C_T"]
+
+
+def test_runs_that_diverged_or_failed_are_left_out_and_counted():
+    values = published("chinchilla-2024").values
+    good = noiseless(chinchilla, values).frame
+    lost = good.head(2).with_columns(
+        id=pl.col("id") + "-lost", loss=pl.lit(None, pl.Float64), status=pl.Series(["diverged", "failed"])
+    )
+    found = bl.fit(chinchilla, Runs(pl.concat([good, lost])), draws=0)
+    assert found.rows == {"loss": good.height}
+    assert any("2 rows without a loss (diverged or failed) are left out" in note for note in found.notes)
+    assert found.values == bl.fit(chinchilla, Runs(good), draws=0).values
 
 
 def test_one_trunk_gives_no_intervals(sweep):

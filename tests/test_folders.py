@@ -285,14 +285,20 @@ def index(folder, name):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
 
 
+MARK = "somebody-was-here"
+
+
 class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/bitlaw-was-here",)
+        return os.system, (f"touch {self.mark}",)
 
 
 def pickled(folder):
     (folder / "model.safetensors").unlink()
-    torch.save({"x": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"x": Evil(folder.parent / MARK)}, folder / "pytorch_model.bin")
 
 
 def header(folder, text):
@@ -400,7 +406,7 @@ def test_folders_that_lie_are_refused(kind, case, both, tmp_path):
     harm(tmp_path / kind)
     with pytest.raises((DataError, ConfigError), match=words):
         load_model(tmp_path / kind)
-    assert not os.path.exists("/tmp/bitlaw-was-here")
+    assert not (tmp_path / MARK).exists()
 
 
 def test_any_flipped_bit_of_our_folders_is_seen(both, tmp_path):

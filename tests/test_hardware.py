@@ -80,6 +80,25 @@ def test_sparsity_is_not_counted():
 
 
 @pytest.mark.parametrize(
+    ("name", "tflops", "gigabytes", "terabytes_per_second"),
+    [
+        ("h200", 989.5, 141, 4.8),
+        ("mi300x", 1307.4, 192, 5.3),
+        ("tpu-v5p", 459, 95, 2.765),
+        ("tpu-v6e", 918, 32, 1.638),
+        ("l40s", 362.05, 48, 0.864),
+        ("rtx-4090", 165.2, 24, 1.008),
+    ],
+)
+def test_profiles_are_what_makers_print(name, tflops, gigabytes, terabytes_per_second):
+    """Data sheets, 16-bit floats with 32-bit sums, without sparsity."""
+    found = profiles()[name]
+    assert found.peak.bf16 / 1e12 == pytest.approx(tflops, rel=1e-3)
+    assert found.memory / 1e9 == pytest.approx(gigabytes, rel=1e-3)
+    assert found.bandwidth / 1e12 == pytest.approx(terabytes_per_second, rel=0.02)
+
+
+@pytest.mark.parametrize(
     ("name", "formats", "units", "native"),
     [
         ("a100-80g", ("int4", "int4"), "int4", True),

@@ -315,9 +315,9 @@ def test_runs_that_wandb_wrote_offline(tmp_path):
     make("wandb", tmp_path)
     came = import_runs(tmp_path, accept_guesses=True)
     found = same(came, (3.001, 2.001))
-    assert found[0]["learning_rate"] is None or found[0]["learning_rate"] == 1e-3
+    assert found[0]["learning_rate"] is None  # opt.lr is no name that could be nothing else
     assert any("1 of 2 runs are not finished" in remark for remark in came.proposal.remarks)
-    assert "opt.lr" in [*came.proposal.unused, *(rule.theirs for rule in came.proposal.rules)]
+    assert "opt.lr" in came.proposal.unused
     (path, other) = sorted(tmp_path.rglob("*.wandb"))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) - 9])  # killed while it wrote

@@ -82,6 +82,28 @@ def test_units_do_not_matter(name, seed, options):
         assert theirs["q"] == pytest.approx(ours["q"], rel=1e-6)
 
 
+def test_intervals_do_not_know_units():
+    """N in millions and losses in another unit move the ends of the constants that carry it, and no others."""
+    runs = noisy("chinchilla", 3)
+    others = {
+        "millions": Runs(runs.frame.with_columns(pl.col("params") / 1e6)),
+        "bits": Runs(runs.frame.with_columns(pl.col("loss") / np.log(2))),
+    }
+    how = {"draws": 200, "method": "student", "objective": "log-squares"}
+    ends = {
+        name: {
+            e.parameter.name: np.array([e.low, e.high]) for e in bl.fit("chinchilla", some, **how).estimates
+        }
+        for name, some in {"given": runs, **others}.items()
+    }
+    for name in ("alpha", "beta", "E", "B"):
+        assert ends["millions"][name] == pytest.approx(ends["given"][name], rel=1e-5), name
+    for name in ("alpha", "beta"):
+        assert ends["bits"][name] == pytest.approx(ends["given"][name], rel=1e-5), name
+    for name in ("E", "A", "B"):
+        assert ends["bits"][name] == pytest.approx(ends["given"][name] / np.log(2), rel=1e-5), name
+
+
 @few
 @given(st.sampled_from(SOME), seeds, st.sampled_from((*GIVEN, {"objective": "squares"})))
 def test_a_row_counts_as_much_as_its_two_halves(name, seed, options):

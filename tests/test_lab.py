@@ -34,7 +34,8 @@ from bitlaw.lab.quantize import (
 )
 from bitlaw.lab.sweep import SweepConfig, trunks
 from bitlaw.lab.train import Branch, Interrupted, TrunkConfig, World, checkpoint, schedule, train_trunk
-from bitlaw.lab.train.loop import State
+from bitlaw.lab.train.distributed import ALONE
+from bitlaw.lab.train.loop import Diverged, State
 from bitlaw.shapes import Shape, ladder_shape
 
 torch.set_num_threads(1)
@@ -436,6 +437,19 @@ def test_a_diverging_run_has_a_reason_and_no_model(corpus, tmp_path):
     found = list(train_trunk(config(corpus, learning_rate=1e30), corpus, tmp_path))
     assert [e.model for e in found] == [None, None]
     assert all("diverged" in e.reason for e in found)
+
+
+def test_a_step_that_diverges_changes_nothing(corpus):
+    """Weights that are not finite: said before the optimiser moves, so that a checkpoint of the state is whole."""
+    state = State(config(corpus), Scheme(), ALONE)
+    with torch.no_grad():
+        state.model.blocks[0].attention.qkv.weight[0, 0] = math.inf
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    with pytest.raises(Diverged, match="at step 0"):
+        state.update(*batch(corpus, 0, 0, 4, 32), 1.0)
+    after = state.tensors()
+    assert state.step == 0 and before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from bitlaw.fitting.intervals import covariance
-from bitlaw.fitting.objective import Block, Problem
-from bitlaw.fitting.solve import polish
+from bitlaw.fitting.intervals import covariance, draw, profile
+from bitlaw.fitting.objective import Block, Problem, student_quantile
+from bitlaw.fitting.solve import Optimum, polish
 from bitlaw.laws.law import Law
 from bitlaw.laws.spec import LawSpec
 from bitlaw.laws.terms import Input, Parameter, Source
@@ -211,3 +211,54 @@ def test_what_is_typed_here_is_what_nist_says(name, public_data):
     assert np.array_equal(ours.table, theirs.table)
     assert np.array_equal(ours.y, theirs.y)
     assert np.array_equal(ours.x, theirs.x)
+
+
+# ---- intervals
+
+#: Rates of a reaction with treated enzyme (Bates and Watts 1988, table A1.3).
+PUROMYCIN = (
+    [0.02, 0.02, 0.06, 0.06, 0.11, 0.11, 0.22, 0.22, 0.56, 0.56, 1.10, 1.10],
+    [76, 47, 97, 107, 123, 139, 159, 152, 191, 201, 207, 200],
+)
+
+
+def optimum_of(problem, start):
+    found = polish(problem, problem.coordinates(np.array([start], float)))
+    assert found.converged.all()
+    return Optimum(found.u, found.cost, found.converged)
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "start", "ends"),
+    [
+        ("Misra1a", 0.90, (250, 5e-4), ((234.21794, 243.88602), (5.371981e-4, 5.631384e-4))),
+        ("Puromycin", 0.95, (205, 0.08), ((197.3019, 229.2891), (0.046920, 0.086157))),
+    ],
+)
+def test_profile_intervals_are_those_of_scipy(name, level, start, ends, monkeypatch):
+    """Found by least squares of the others and a root finder; R prints 197.302, 229.290, .046925, .086160."""
+    if name == "Puromycin":
+        monkeypatch.setitem(MODELS, name, b1 * x / (b2 + x))
+        conc, rate = (np.array(column, float) for column in PUROMYCIN)
+        problem = pose(name, Certified(np.array([start, start], float).T, rate, conc[None]))
+    else:
+        problem = pose(name, typed(name))
+    optimum = optimum_of(problem, start)
+    for place, (low, high) in enumerate(profile(problem, optimum, level)):
+        for got, expected in zip((low, high), ends[place], strict=True):
+            u = optimum.u[0].copy()
+            u[place] = got
+            width = ends[place][1] - ends[place][0]
+            assert problem.theta(u)[place] == pytest.approx(expected, abs=0.002 * width), (name, place)
+
+
+def test_student_draws_are_as_wide_as_certified_errors_say():
+    certified = typed("Misra1a")
+    problem = pose("Misra1a", certified)
+    optimum = optimum_of(problem, (250, 5e-4))
+    u, df = draw("student", problem, optimum, 20_000, np.random.default_rng(0))
+    assert df == len(certified.y) - 2
+    found = np.quantile(np.array([problem.theta(row) for row in u]), [0.05, 0.95], axis=0)
+    half = student_quantile(df, 0.95) * certified.table[:, 3]
+    for k, value in enumerate(certified.table[:, 2]):
+        assert found[:, k] == pytest.approx([value - half[k], value + half[k]], abs=0.05 * half[k])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -131,6 +133,26 @@ def test_data_frames_are_read(sweep):
     assert len(read_runs(sweep.frame)) == 465
     with pytest.raises(DataError, match="give a path or a data frame"):
         read_runs(42)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "tex"])
+def test_a_full_disk_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, sweep, suffix):
+    """As when a quota ends: a limit on the size of files, in a process of its own."""
+    path = tmp_path / f"runs.{suffix}"
+    write_runs(Runs(sweep.frame.head(3)), path)
+    before = path.read_bytes()
+    write_runs(sweep, tmp_path / "all.csv")
+    code = (
+        "import resource, signal, sys\nfrom bitlaw import DataError, read_runs, write_runs\n"
+        "runs = read_runs(sys.argv[1])\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    write_runs(runs, sys.argv[2])\nexcept DataError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "all.csv"), str(path)]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.startswith(f"cannot write {path}: "), said.stderr
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({"all.csv", path.name})
 
 
 def test_nothing_is_left_when_a_write_fails(tmp_path, sweep):

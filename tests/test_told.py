@@ -378,7 +378,7 @@ def shown(*words):
 @pytest.mark.parametrize("name", [*LAWS, *PUBLISHED])
 def test_laws_are_shown_within_the_page(name):
     text = shown("show", name)
-    assert max(len(line) for line in text.splitlines()) <= 100 or "**" in text
+    assert max(len(line) for line in text.splitlines()) <= 100
     assert "w_format=" not in text
     plain = json.loads(shown("show", name, "--json"))
     assert {"bounds", "units", "fixed", "regime", "fitted", "target", "conditions"} <= set(plain)

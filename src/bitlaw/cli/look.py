@@ -21,7 +21,10 @@ def laws_list(json_: JsonFlag = False) -> None:
     from ..laws import BESIDE, LAWS, PUBLISHED
     from ..planning.source import why_not_plannable
 
-    why = {name: why_not_plannable(p.law) for name, p in PUBLISHED.items()}
+    why = {
+        name: "" if {"steps", "batch_tokens"} <= set(p.law.columns) else why_not_plannable(p.law)
+        for name, p in PUBLISHED.items()
+    }
     paths = {f"{f.__module__}.{f.__name__}": (f.__doc__ or "").splitlines()[0] for f in BESIDE}
     if json_:
         planned = [name for name in PUBLISHED if not why[name]]

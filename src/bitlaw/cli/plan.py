@@ -76,7 +76,7 @@ def plan(
         list[str] | None,
         _option(FORMATS, 'Weights after training: int4, "int4 group128"; repeat it; any; lowest.'),
     ] = None,
-    max_bits: Annotated[float, _option(FORMATS, "Most bits considered where bits are free.")] = 16.0,
+    max_bits: Annotated[float, _option(FORMATS, "Most bits considered, where formats are not named.")] = 16.0,
     max_gap: Annotated[
         float | None, _option(FORMATS, "With --quantize-to lowest: nats per token that it may cost.")
     ] = None,
@@ -205,17 +205,17 @@ def plan(
         if runs is not None or other or toml is not None:
             raise ConfigError("--runs, --other and --toml play no part in --next; drop them")
         design = next_runs(asked, next_, interval=interval, **question)
+        show(design, json_)
         for name, text in design.to_toml().items() if next_out is not None else ():
             _write((next_out or Path()) / name, text)
-        show(design, json_)
         return
     asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
     with Console(stderr=True).status(asking):
         rows = None if runs is None else meant(read_runs(runs), where or ())
         result = answer(asked, runs=rows, others=other or (), interval=interval, **question)
+    show(result, json_)
     if toml is not None:
         _write(toml, result.to_toml())
-    show(result, json_)
 
 
 def _write(path: Path, text: str) -> None:

@@ -91,6 +91,8 @@ def recovery(
     print(
         f"Ten small steps turn the gradient by {found.drift:.0%}, and gain {found.progress:.0%} of what a line gains."
     )
+    if not after > before:
+        return
     print(
         f"Now: bitlaw plan --record {out} --learning-rate 0.05 --within {(after - before) / 2:.2g} --batch 8"
     )

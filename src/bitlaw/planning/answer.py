@@ -205,12 +205,12 @@ def answer_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
             f"{percent(plan.level)} {plan.kind} interval" + (f", {plan.method}" if plan.method else "")
         )
     if ranged:
-        header.append(f"within {plan.tolerance:.0%} of the reducible loss")
+        header.append(f"within {percent(plan.tolerance)} of the reducible loss")
     rows = [["formats", plan.formats, *[""] * (drawn + ranged)]] if plan.formats else []
     for a in plan.answers:
         cells = [a.name.replace("_", " "), quantity(a.name, a.value) + (" (given)" if a.given else "")]
         if drawn:
-            ends = "no spread" if a.low == a.high else span(a.name, a.low, a.high)
+            ends = "no spread" if a.low == a.high < math.inf else span(a.name, a.low, a.high)
             cells.append("" if a.given else ends)
         if ranged:
             cells.append(span(a.name, a.near_low, a.near_high))

@@ -121,7 +121,7 @@ def plan(
         runs: the rows of a fit: laws and objectives that fit them about as well are asked too.
         others: further laws to ask.
         errors: errors on tasks by the loss, like `downstream(runs).curve`: the answers then have an `error`, a share.
-        max_bits: most bits considered where bits are free.
+        max_bits: most bits considered, where formats are not named.
         interval: level of the intervals, for laws with draws.
         tolerance: share of the reducible loss (L - E) that counts as near-optimal.
 

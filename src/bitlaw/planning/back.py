@@ -27,6 +27,12 @@ def how_long_back(record: Record, asked: Question) -> Plan:
     asked.only("a question to a record", READS | {"interval"})
     if asked.learning_rate is None:
         raise ConfigError("a record is of a model, and time hangs on the rate: give learning_rate, like 0.05")
+    if (asked.loss is None) == (asked.within is None):
+        raise ConfigError(
+            "say where to: loss, or within how much of the loss before quantisation, and not both"
+        )
+    if asked.within is not None and math.isnan(record.reference):
+        raise ConfigError("the record does not say the loss before quantisation; give the loss to be reached")
     found = recovery(
         record,
         learning_rate=asked.learning_rate,
@@ -45,10 +51,7 @@ def how_long_back(record: Record, asked: Question) -> Plan:
         f"unstable from a rate of {found.limit:.3g}",
     ]
     if not found.reached:
-        notes.insert(
-            0,
-            f"the loss is not reached within {found.horizon:,} steps; 'without end' means more",
-        )
+        notes.insert(0, f"'without end' means more than {found.horizon:,} steps")
     return Plan(
         question=f"Steps of {found.optimizer} from a loss of {found.start:.4f} to {found.target:.4f}",
         law="no law: the model as a straight line in its weights (Zancato et al. 2020, 2010.12478)",

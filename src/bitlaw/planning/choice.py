@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any, TypeAlias
@@ -59,6 +59,7 @@ class Choice:
         scheme: formats in training.
         post: recipe of the weights after it; None where they stay as they were trained.
         untold: parts of low precision that the law says nothing of.
+        said: what else has to be said of it.
     """
 
     name: str
@@ -72,15 +73,13 @@ class Choice:
     scheme: Scheme = Scheme()
     post: Recipe | None = None
     untold: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What has to be said of it."""
-        return (
-            [f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"]
-            if self.untold
-            else []
-        )
+        said = f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"
+        return [*([said] if self.untold else []), *self.said]
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,20 @@ def chosen(
         for (t, a), columns in zip(pairs, _columns(law, rows), strict=True)
     ]
     return tuple({c.name: c for c in found}.values())
+
+
+def within(choices: Sequence[Choice], most: float) -> tuple[Choice, ...]:
+    """Choices whose weights have at most so many bits, after training where they are quantised then.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    kept = tuple(c for c in choices if min(c.bits, c.post_bits) <= most)
+    if not kept:
+        raise ConfigError(
+            f"none of {', '.join(c.name for c in choices)} is of at most {most:g} bits; raise max_bits"
+        )
+    return kept
 
 
 # ---- what was named
@@ -226,7 +239,10 @@ def _choice(
     kv: Recipe | None,
     pace: Pace,
 ) -> Choice:
-    scheme = trained.scheme
+    scheme, said = trained.scheme, _said(law, trained)
+    if trained.of_all is not None:  # also of what else the law reads
+        read = {"grad_a" if p == "grad" else p: trained.of_all for p in law.parts if p not in PARTS}
+        scheme = replace(scheme, **read)
     forward = pace(scheme.w.format, scheme.a.format)
     if trained.of_all is not None or (pace is by_bits and not scheme.grad_a.quantized):
         train = forward  # the papers count one number of bits for every product
@@ -248,7 +264,28 @@ def _choice(
         scheme=scheme,
         post=after,
         untold=_untold(law, trained),
+        said=said,
     )
+
+
+def _said(law: Law, trained: _Named) -> tuple[str, ...]:
+    """What naming one format for all parts means."""
+    if trained.of_all is None or not trained.of_all.quantized:
+        return ()
+    said, name = [], trained.name
+    if "grad" not in law.parts:
+        said.append(
+            f"costs count the backward pass at {name} too, which a scheme of weights, activations, keys and values "
+            "leaves at 16 bits; name the parts, like w8a8kv8, to count it so"
+        )
+    read = [TRAINED_PARTS[part] for part in law.parts]
+    idle = [what for part, what in PARTS.items() if part not in law.parts]
+    if law.parts and idle:
+        said.append(
+            f"the law reads {name} of {' and '.join(read)} alone, and costs count {' and '.join(idle)} at it as well: "
+            "look at what the law was fitted on"
+        )
+    return tuple(said)
 
 
 def _untold(law: Law, trained: _Named) -> tuple[str, ...]:

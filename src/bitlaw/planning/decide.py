@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import LawError
-from ..formats import UNQUANTIZED
+from ..formats import UNQUANTIZED, Recipe
+from ..formats.listing import SHAPE
 from .answer import Answer, Hedge, Option, Plan, quantity
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
 from .derive import derived
@@ -62,8 +63,14 @@ def decide(search: Search, asked: Question) -> Plan:
     notes = [
         *source.notes,
         *_left_out(search, each),
-        *remarks(search, found, choice),
+        *_alike(options),
+        *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
+        *(
+            [f"sizes count N as the fit does, {source.count}; those of a TOML are without embeddings"]
+            if source.count
+            else []
+        ),
         *_beyond(asked, [("the answer", float(best.loss[0])), *((o.formats, o.loss) for o in options)]),
         *_hedging(hedge, tolerance),
     ]
@@ -80,6 +87,14 @@ def decide(search: Search, asked: Question) -> Plan:
         training=_training(listed, of_listed, hedge, asked.words),
         hedge=hedge,
     )
+
+
+def _alike(options: Sequence[Option]) -> list[str]:
+    """Say which choices the law, and what they cost, do not tell apart: all of them are the best where one is."""
+    groups: dict[float, list[str]] = {}
+    for option in options:
+        groups.setdefault(option.loss, []).append(option.formats)
+    return [f"{' and '.join(names)} are one and the same here" for names in groups.values() if len(names) > 1]
 
 
 def _beyond(asked: Question, losses: Sequence[tuple[str, float]]) -> list[str]:
@@ -181,13 +196,33 @@ def _answers(
     if choice.post is not None or search.free_bits == "post_bits":
         quantities["gap"] = search.gap(source.theta[: len(found.loss)], found)
     quantities |= {name: read(found) for name, read in derived(search, asked).items()}
+    endless = set()
+    if asked.loss is not None:  # where a draw never reaches it, no budget is enough
+        endless = {
+            "params",
+            "tokens",
+            "training_flops",
+            "serving_flops",
+            "hours",
+            "money",
+        } & quantities.keys()
+        lost = ~np.isfinite(found.loss)
+        quantities |= {name: np.where(lost, np.inf, quantities[name]) for name in endless}
     given = {
         "params": limits.params is not None,
         "tokens": limits.tokens is not None,
         "bits": not search.free_bits and len(search.choices) == 1,
     }
     return tuple(
-        answer(name, values, source.drawn, asked.interval, near.get(name), given.get(name, False))
+        answer(
+            name,
+            values,
+            source.drawn,
+            asked.interval,
+            near.get(name),
+            given.get(name, False),
+            name in endless,
+        )
         for name, values in quantities.items()
     )
 
@@ -200,12 +235,15 @@ def _options(
         return ()
     read = derived(search, asked)
     names = {"served_bytes": "bytes", "error": "error", "tokens_per_second": "tokens_per_second"}
-    won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
+    won = np.empty(0) if draws is None else each.loss[draws.choice[np.isfinite(draws.loss)]]
     options = []
     for k, choice in enumerate(search.choices):
         if not np.isfinite(each.loss[k]):
             continue
         best = each.at(np.array([k]))
+        alike = int(
+            (each.loss == each.loss[k]).sum()
+        )  # which the law does not tell apart: they share the draws
         options.append(
             Option(
                 formats=choice.name,
@@ -214,7 +252,7 @@ def _options(
                 tokens=float(each.tokens[k]),
                 loss=float(each.loss[k]),
                 near_optimal=bool(each.loss[k] <= limit),
-                chance=float(np.mean(won == k)) if len(won) else math.nan,
+                chance=float(np.mean(won == each.loss[k])) / alike if len(won) else math.nan,
                 **{names[name]: float(read[name](best)[0]) for name in names.keys() & read.keys()},
             )
         )
@@ -229,9 +267,17 @@ def _whole(search: Search) -> tuple[Choice, ...]:
     (choice,) = search.choices
     if search.free_bits == "bits":
         return tied(search.source.law, [float(b) for b in WHOLE_BITS if b <= search.max_bits])
-    return tuple(_after(choice, float(b)) for b in POST_BITS if b <= search.max_bits)
+    return tuple(_after(choice, b) for b in POST_BITS if b <= search.max_bits)
 
 
-def _after(choice: Choice, bits: float) -> Choice:
-    columns = {**choice.columns, "post_bits": bits}
-    return replace(choice, name=f"{bits:g} bits", columns=columns, serve=bits / 16, post_bits=bits, bpw=bits)
+def _after(choice: Choice, bits: int) -> Choice:
+    recipe = Recipe.parse(f"int{bits}", "channel")
+    return replace(
+        choice,
+        name=f"{bits} bits",
+        columns={**choice.columns, "post_bits": float(bits)},
+        serve=bits / 16,
+        post_bits=float(bits),
+        bpw=recipe.bits_per_weight(SHAPE),
+        post=recipe,
+    )

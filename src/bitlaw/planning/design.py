@@ -172,7 +172,7 @@ def next_runs(
     spend: str | float,
     *,
     candidates: Iterable[Trunk] | None = None,
-    narrow: Sequence[str] | None = None,
+    narrow: str | Sequence[str] | None = None,
     interval: float = 0.90,
     **question: Any,
 ) -> Design:
@@ -217,7 +217,7 @@ def next_runs(
     flops = parse_quantity(spend, "flops")
     _refuse(fit, source, asked)
     found = _optima(source, asked)
-    names = _names(found, narrow)
+    names = _names(found, [narrow] if isinstance(narrow, str) else narrow)
     answers = np.stack([_value(name, found) for name in names], axis=1)
     known = np.asarray(np.isfinite(answers[1:]).all(axis=1))
     if known.sum() < FEWEST:
@@ -366,7 +366,7 @@ def _notes(source: Source, fit: Fit, basket: Basket, shop: Shop, spend: float, l
             else "no candidate would narrow the answer by anything that counts"
         )
     if lost:
-        notes.append(f"{lost} of {draws} draws have no optimum in the law's domain and are left out")
+        notes.append(f"{lost} of {draws} draws have no answer to this question and are left out")
     if fit.df < WIDEST:
         notes.append(
             f"the draws have {fit.df} degrees of freedom: widths are rough until there are more trunks"

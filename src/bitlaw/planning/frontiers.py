@@ -15,7 +15,7 @@ from .choice import chosen, tied
 from .limits import Array, Limits
 from .optimum import AMOUNTS, Best, Search
 from .search import FINE
-from .source import Source
+from .source import Source, plannable
 
 ROUNDS = 8  # of the search: five digits at least, more than a figure shows
 NAMES = ("bits", "params", "tokens", "loss")
@@ -45,13 +45,15 @@ def frontier(
         For each name an array (budgets, 3): the best value, and its interval's ends (NaN without draws).
 
     Raises:
-        ConfigError: a law that no budget can be planned with.
+        ConfigError: a law that no budget can be planned with, or budgets that are none.
 
     >>> best = frontier("kumar-2024", [1e20, 1e22], params=1e9)
     >>> best["bits"][:, 0].round(2).tolist()
     [8.05, 13.61]
     """
     source = Source.of(law, interval)
+    plannable(source.law)
+    _positive(budgets)
     free = "bits" if source.reads_bits else ""
     choices = tied(source.law, [16.0]) if free else chosen(source.law, None, None)
     each = np.repeat(np.asarray(budgets, dtype=float), len(source.theta))
@@ -80,7 +82,7 @@ def serving_frontier(
 
     Raises:
         LawError: a law without a gap by bits.
-        ConfigError: a law that cannot be planned with.
+        ConfigError: a law that cannot be planned with, or budgets that are none.
 
     >>> best = serving_frontier("kumar-2024", [1e9, 1e10])
     >>> best["bits"][:, 0].round(2).tolist(), [f"{x:.3g}" for x in best["params"][:, 0]]
@@ -92,6 +94,7 @@ def serving_frontier(
         raise LawError(f"{source.law.name} has no gap by bits after training; take a law like kumar-unified")
     if not {"params", "tokens"} <= set(source.law.columns) or source.law.loss == 0:
         raise ConfigError(f"{source.law.name} has no loss by size and tokens; take a law like kumar-unified")
+    _positive(budgets)
     choices = chosen(source.law, None, None)
     costs = np.asarray(budgets, dtype=float) / 8  # a token takes 2 N P / 16 FLOPs of 16 bits
     start = np.empty((0, 0))
@@ -105,6 +108,12 @@ def serving_frontier(
     endless = np.log(best.tokens / best.params) > AMOUNTS / 2 - NEAR_END
     best = replace(best, tokens=np.where(endless, np.inf, best.tokens))
     return _ends(best, len(costs), source, interval)
+
+
+def _positive(budgets: Sequence[float]) -> None:
+    given = np.asarray(budgets, dtype=float)
+    if not given.size or not (np.isfinite(given) & (given > 0)).all():
+        raise ConfigError(f"budgets are positive numbers, not {list(budgets)}; try [1e20, 1e21]")
 
 
 def _first(count: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import LawError
 from .answer import Option, Plan
-from .choice import chosen
+from .choice import chosen, within
 from .limits import Array, Limits
 from .optimum import Search
 from .question import Question
@@ -35,7 +35,7 @@ def lowest(source: Source, asked: Question) -> Plan:
     """
     params, tokens = asked.model("the fewest safe bits are")
     most_gap, interval = asked.max_gap, asked.interval
-    choices = chosen(source.law, asked.bits, "any")
+    choices = within(chosen(source.law, asked.bits, "any"), asked.max_bits)
     search = Search(source, choices, Limits(params=params, tokens=tokens))
     gaps, critical = zip(*(_of(search, k, params, tokens) for k in range(len(search.choices))), strict=True)
     gap, beyond = np.stack(gaps), np.stack(critical)  # (choices, 1 + draws)
@@ -45,17 +45,15 @@ def lowest(source: Source, asked: Question) -> Plan:
     bits = np.array([c.post_bits for c in search.choices])
     fewest = np.where(safe, bits[:, None], np.inf).min(axis=0)
     if not np.isfinite(fewest[0]):
-        within = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
+        limit = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
         raise LawError(
-            f"none of {', '.join(c.name for c in search.choices)} is safe here{within}; allow more bits"
+            f"none of {', '.join(c.name for c in search.choices)} is safe here{limit}; leave it unquantised, or ask "
+            "about fewer tokens or a larger gap"
         )
     k = int(np.flatnonzero(safe[:, 0] & (bits == fewest[0]))[0])
-    draws = np.arange(gap.shape[1])
-    at = np.array([int(np.argmin(np.where(safe[:, j], bits, np.inf))) for j in draws])
     where = np.isfinite(fewest)
-    found = {"bits": fewest, "gap": np.where(where, gap[at, draws], np.nan)}
-    found["critical_tokens"] = np.where(where, beyond[at, draws], np.nan)
-    answers = tuple(answer(n, v, source.drawn, interval, None, False) for n, v in found.items())
+    found = {"bits": fewest, "gap": gap[k], "critical_tokens": beyond[k]}
+    answers = tuple(answer(n, v, source.drawn, interval, None, False, n == "bits") for n, v in found.items())
     options = tuple(
         Option(
             formats=c.name,

@@ -51,11 +51,15 @@ def judge(source: Source, asked: Question) -> Plan:
         raise LawError(
             f"{source.name} says that {choice.name} costs nothing; ask about formats of low precision"
         )
+    inside = np.isfinite(predicted)
+    lost, predicted = int((~inside).sum()), predicted[inside]
     with_noise = _measured_again(source, choice, predicted, params, tokens) if source.drawn else predicted
     gap, ratio = (
         answer(name, values, source.drawn, interval, None, False)
         for name, values in (("predicted_gap", with_noise), ("ratio", measured / with_noise))
     )
+    if not (gap.low > 0 or gap.high < 0):  # what is divided by may be nothing
+        ratio = replace(ratio, low=math.nan, high=math.nan)
     found = (
         Answer("measured_gap", measured, given=True),
         replace(gap, value=float(predicted[0])),
@@ -64,6 +68,10 @@ def judge(source: Source, asked: Question) -> Plan:
     notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes, *choice.notes]
     if source.drawn and choice.post is not None and "gap" not in source.noise:
         notes.append("the fit tells nothing of the noise of a gap, so the interval is that of the law alone")
+    if lost:
+        notes.append(
+            f"{lost} of {lost + len(predicted) - 1} draws say nothing of these formats and are left out"
+        )
     notes.append("what each law was fitted on, parts and formats above all: bitlaw laws show NAME")
     bits_read = {k: v for k, v in choice.columns.items() if k.endswith("_bits")}
     notes += source.extrapolation(params, tokens, bits_read)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ..errors import ConfigError
 from ..laws import Law
 from ..units import format_quantity
-from .choice import Choice, chosen, tied
+from .choice import Choice, chosen, tied, within
 from .optimum import Search
 from .question import Question
 from .source import Source
 from .target import budget_for
 
+MOST = 16.0  # bits, where nobody said otherwise
 #: Formats that hardware may have units for, among which a plan on it chooses.
 NATIVE = ("bf16", "e4m3", "int8", "nvfp4", "mxfp4", "int4")
 
@@ -43,6 +44,8 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     """The formats to choose among, which bits are free, and what has to be said of them."""
     law, bits, post = source.law, asked.bits, asked.quantize_to
     told = dict.fromkeys(name for _, labels in law.spec.labels for name in labels)
+    if asked.max_bits < MOST and not (bits in (None, "any", "each") or post in ("any", "lowest")):
+        raise ConfigError("max_bits plays no part where formats are named; drop it")
     one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
     notes: list[str] = []
     if asked.machine is None and bits is None and post is None and source.reads_bits:
@@ -56,14 +59,14 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
         notes.append(f"formats considered: {', '.join(native)}; name others with bits")
         bits = native
     elif bits is None and post is None:
-        assumed = (
-            f"training at 16 bits is assumed: the law has constants for {', '.join(told)}; name one with bits"
-        )
+        known = f"the law has constants for {', '.join(told)}" if told else "the law reads formats by name"
+        assumed = f"training at 16 bits is assumed: {known}; name one with bits"
         plain = "the law has no precision terms, so training at 16 bits is assumed"
-        notes.append(assumed if law.parts and told else plain)
+        notes.append(assumed if law.parts else plain)
     elif bits is not None and not law.parts:
         notes.append("the law has no precision terms: bits count in the cost, and lose nothing by it")
-    return chosen(law, bits, post, asked.kv, asked.pace), "", notes
+    found = chosen(law, bits, post, asked.kv, asked.pace)
+    return within(found, asked.max_bits) if asked.max_bits < MOST else found, "", notes
 
 
 def _reads_post_bits(law: Law) -> bool:

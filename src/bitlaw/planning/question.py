@@ -12,7 +12,7 @@ from ..fitting import Fit
 from ..runs import read_runs
 from ..units import format_quantity, parse_quantity
 from .choice import Choice, Formats, Pace, by_bits
-from .cost import achieved_from
+from .cost import Achieved, achieved_from
 from .hardware import hardware
 from .limits import Limits
 from .machine import Machine
@@ -20,7 +20,16 @@ from .serve import Cache
 
 Quantity: TypeAlias = str | float | None
 LEAST_BITS, MOST_BITS = 2.0, 64.0  # that max_bits may be
-LEAST = {"params": 100, "tokens": 100, "memory": 1000}  # less has lost its unit
+#: Less has lost its unit.
+LEAST = {
+    "params": 100,
+    "tokens": 100,
+    "memory": 1000,
+    "max_params": 100,
+    "max_tokens": 100,
+    "unique_tokens": 100,
+    "served": 100,
+}
 #: What arguments are where nothing was said, if not None.
 UNSAID = {"sequences": 1.0, "devices": 1.0, "max_bits": 16.0, "interval": 0.9, "tolerance": 0.01}
 
@@ -126,7 +135,7 @@ class Question:
             machine=machine,
             throughput=quantity("throughput", "tokens"),
             max_gap=positive("max_gap"),
-            measured_gap=_number(asked["measured_gap"], "measured_gap"),
+            measured_gap=_number(asked["measured_gap"], "measured_gap", ", in nats per token"),
             within=positive("within"),
             learning_rate=positive("learning_rate"),
             momentum=_number(asked["momentum"], "momentum"),
@@ -223,7 +232,8 @@ class Question:
             read = self.machine.hardware.bandwidth * self.machine.devices
             held.append(self.sequences * read / self.speed)  # what may be read in a step
             each.append(self.machine.flops_per_second / self.speed)
-        if self.machine is not None and self.machine.hardware.memory and (self.speed or self.context):
+        served = self.speed or self.context or self.bytes
+        if self.machine is not None and self.machine.hardware.memory and served:
             held.append(self.machine.hardware.memory * self.machine.devices)
         return Limits(
             flops=self.flops,
@@ -299,7 +309,7 @@ class Question:
             text = f"The cheapest way to a loss of {self.loss:g}"
         elif self.flops is not None:
             text = f"The best model for {format_quantity(self.flops, 'flops')}"
-        elif self.params is not None and self.tokens is None and after:
+        elif self.params is not None and after and not (self.tokens or self.max_tokens or self.unique_tokens):
             text = "How long to train: beyond this many tokens, more training hurts"
         else:
             text = "The best model"
@@ -330,11 +340,11 @@ def _errors(fit: Any) -> Fit | None:
     return fit
 
 
-def _number(value: Any, name: str) -> float | None:
+def _number(value: Any, name: str, unit: str = "") -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be a number, in nats per token, not {value!r}")
+        raise ConfigError(f"{name} must be a number{unit}, not {value!r}")
     return float(value)
 
 
@@ -368,5 +378,5 @@ def _machine(asked: Mapping[str, Any], devices: float) -> Machine | None:
         profile = profile.with_speedups(asked["speedups"])
     achieved = asked["achieved"]
     if achieved is not None and (isinstance(achieved, bool) or not isinstance(achieved, int | float)):
-        achieved = achieved_from(read_runs(achieved), profile)
+        achieved = achieved if isinstance(achieved, Achieved) else achieved_from(read_runs(achieved), profile)
     return Machine(profile, devices, achieved)

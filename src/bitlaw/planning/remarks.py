@@ -12,13 +12,14 @@ from .choice import Choice
 from .optimum import AMOUNTS, MIDDLE, MIN_BITS, Best, Search
 
 
-def remarks(search: Search, found: Best, choice: Choice) -> list[str]:
+def remarks(search: Search, found: Best, choice: Choice, loss: float | None = None) -> list[str]:
     """Warnings and remarks, in sentences.
 
     Args:
         search: what was asked.
         found: the optimum at the estimate, and in every draw.
         choice: the best one.
+        loss: that was to be reached, if one was.
     """
     best = found.at(slice(1))
     columns = {name: float(v[0, 0]) for name, v in search.read(best.choice, *_places(best)).items()}
@@ -28,7 +29,7 @@ def remarks(search: Search, found: Best, choice: Choice) -> list[str]:
         *search.source.extrapolation(params, tokens, bits),
         *_at_an_edge(search, best),
         *_unspent(search, best),
-        *_in_draws(search, found),
+        *_in_draws(search, found, loss),
         *_silent(search, choice),
         *_worth(search, best),
     ]
@@ -44,6 +45,9 @@ def _at_an_edge(search: Search, best: Best) -> list[str]:
         notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
     if search.free_bits and bits < MIN_BITS + 1e-3:
         notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
+    most = search.limits.most_tokens
+    if "tokens" in search.axes and most is not None and best.tokens[0] > 0.999 * most:
+        notes.append("more tokens would help: there are no more")
     if "params" in search.axes and search.limits.flops is not None:
         middle = 0.5 * math.log(float(np.ravel(search.limits.flops)[0]))
         if abs(math.log(float(best.params[0])) - middle) > MIDDLE - 0.1:
@@ -65,9 +69,14 @@ def _unspent(search: Search, best: Best) -> list[str]:
     return [f"{left:.0%} of the budget is left: {why}"]
 
 
-def _in_draws(search: Search, found: Best) -> list[str]:
+def _in_draws(search: Search, found: Best, loss: float | None) -> list[str]:
     count, notes = len(found.loss) - 1, []
-    if lost := int((~np.isfinite(found.loss)).sum()):
+    lost = int((~np.isfinite(found.loss)).sum())
+    if lost and loss is not None:
+        notes.append(
+            f"in {lost / count:.0%} of draws no budget reaches the loss; intervals count these as without end"
+        )
+    elif lost:
         notes.append(f"{lost} of {count} draws have no optimum in the law's domain and are left out")
     if "tokens" in search.axes and search.limits.endless:
         never = np.log(found.tokens / found.params) > AMOUNTS / 2 - 1e-6

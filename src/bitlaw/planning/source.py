@@ -39,6 +39,7 @@ class Source:
     noise: Mapping[str, float] = field(default_factory=dict)
     df: int = 0
     raw: bool = False  # noise of losses is in nats per token, and not relative
+    count: str = ""  # what N counts, where it is not the parameters without embeddings
 
     @classmethod
     def of(cls, law: Fit | Published | str, interval: float) -> Source:
@@ -65,7 +66,11 @@ class Source:
         point = law.law.vector(law.values)[None]
         drawn = law.df > 0
         weak = [e.parameter.name for e in law.estimates if e.status in ("at bound", "not identified")]
-        notes = (f"the rows do not pin down {', '.join(weak)}; see the fit",) if weak else ()
+        notes = [f"the rows do not pin down {', '.join(weak)}; see the fit"] if weak else []
+        if not drawn:
+            notes.append(
+                "the fit has no draws, so that nothing here has an interval; fit with draws for that"
+            )
         theta = np.concatenate([point, law.draws]) if drawn else point
         return cls(
             f"{law.law.name}, fitted to {sum(law.rows.values())} rows",
@@ -73,11 +78,12 @@ class Source:
             theta,
             drawn,
             dict(law.ranges),
-            notes,
+            tuple(notes),
             draws_text(law) if drawn else "",
             law.noise,
             law.df,
             law.objective == "squares",
+            "" if law.count in ("non_embedding", "not stated") else law.count,
         )
 
     def noting(self, *notes: str) -> Source:
@@ -192,15 +198,27 @@ def why_not_plannable(law: Law) -> str:
 
 
 def answer(
-    name: str, values: Array, drawn: bool, interval: float, near: tuple[float, float] | None, given: bool
+    name: str,
+    values: Array,
+    drawn: bool,
+    interval: float,
+    near: tuple[float, float] | None,
+    given: bool,
+    endless: bool = False,
 ) -> Answer:
-    """Put a quantity's values, the estimate first and the draws after it, into an answer."""
+    """Put a quantity's values, the estimate first and the draws after it, into an answer.
+
+    Draws that are not finite are left out; where `endless`, those at infinity count, as more than any number.
+    """
     low = high = math.nan
     if drawn:
         tail = (1 - interval) / 2
-        finite = values[1:][np.isfinite(values[1:])]
-        if len(finite):
-            low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
+        draws = values[1:][~np.isnan(values[1:]) if endless else np.isfinite(values[1:])]
+        if len(draws) and np.isfinite(draws).all():
+            low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+        elif len(draws):  # nothing lies between two draws of which one has no end
+            low = float(np.quantile(draws, tail, method="lower"))
+            high = float(np.quantile(draws, 1 - tail, method="higher"))
     near_low, near_high = near or (math.nan, math.nan)
     return Answer(name, float(values[0]), low, high, near_low, near_high, given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import polars as pl
@@ -47,7 +48,9 @@ def write(runs: Runs, path: Path, spreadsheet: bool) -> None:
         if suffix == ".tex":
             temporary.write_text(latex(runs), encoding="utf-8")
         elif suffix == ".parquet":
-            frame.write_parquet(temporary)
+            data = io.BytesIO()  # a full disk is an OSError to Python, and to polars something else
+            frame.write_parquet(data)
+            temporary.write_bytes(data.getbuffer())
         else:
             (without_formulas(frame) if spreadsheet else frame).write_csv(temporary)
 

@@ -76,7 +76,7 @@ def train_bpe(text: Text, vocab: int) -> Any:
     with suppress(OSError, DataError):  # a cache that cannot be written costs time alone
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as temporary:
-            coder.save(str(temporary))
+            temporary.write_text(coder.to_str(), encoding="utf-8")
     return coder
 
 

@@ -193,8 +193,9 @@ def fetch_speech(on_package: Callable[[int, str], None] = lambda done, package: 
                 log_mel(read_wav(data, name)) for name, data in files.items() if "/silence/" not in name
             ]
             starts = np.cumsum([0, *map(len, frames[:-1])])
+            data = safetensors.numpy.save({"frames": np.concatenate(frames), "starts": starts})
             with whole(_kept(package)) as temporary:
-                safetensors.numpy.save_file({"frames": np.concatenate(frames), "starts": starts}, temporary)
+                temporary.write_bytes(data)
 
 
 def _kept(package: str) -> Path:
