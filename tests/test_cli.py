@@ -308,6 +308,38 @@ def test_verbs_that_judge(table, monkeypatch, arguments, words):
         assert "0.5" in out.stdout  # .37 / .72 = .514
 
 
+def test_options_of_verbs_that_judge_do_what_they_say(table, monkeypatch):
+    monkeypatch.chdir(table)
+
+    def asked(*words):
+        out = CliRunner().invoke(app, [*words, "--json"])
+        assert out.exit_code == 0, out.output
+        return json.loads(out.stdout)
+
+    plain = asked("protocol", "runs.csv")
+    assert asked("protocol", "runs.csv", "--last", "0.5") != plain
+    assert asked("isoflop", "runs.csv", "--approach", "2") == asked("isoflop", "runs.csv")
+    out = CliRunner().invoke(app, ["isoflop", "runs.csv", "--approach", "1"])
+    assert "longer training curves" in str(
+        out.exception
+    )  # an envelope needs curves, which these rows are not
+
+
+def test_a_table_for_spreadsheets_runs_nothing(tmp_path):
+    (tmp_path / "runs.csv").write_text("id,params,tokens,loss\n=1+1,1e6,2e7,3.1\n")
+    for words, cell in (((), "=1+1"), (("--spreadsheet",), "'=1+1")):
+        out = CliRunner().invoke(
+            app, ["runs", "convert", str(tmp_path / "runs.csv"), str(tmp_path / "out.csv"), *words]
+        )
+        assert out.exit_code == 0, out.output
+        assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith(cell)
+
+
+def test_a_corpus_that_there_is_not_is_no_download():
+    out = CliRunner().invoke(app, ["corpus", "get", "rcf"])
+    assert out.exit_code != 0 and "did you mean 'rfc'" in f"{out.output}{out.exception}"
+
+
 def test_a_forecast_is_pinned_before_and_scored_after_the_run(table, monkeypatch):
     monkeypatch.chdir(table)
     ask = ["forecast", "fit.json", "--params", "300M", "--tokens", "6B", "--pin", "pinned.json"]

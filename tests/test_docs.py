@@ -185,3 +185,38 @@ def test_every_number_of_how_good_it_is_stands_in_its_sources():
     assert len(numbers(page)) > 100
     found = {n for n in numbers(page) if {n, f"{float(n or 0) / 100:.3f}".lstrip("0")} & sources}
     assert numbers(page) - found == set()
+
+
+def cells(page, first):
+    """Rows of all tables whose first cell begins with some words, by that cell; spaces before % are left out."""
+    rows = [line.strip("| ").split("|") for line in page.splitlines() if line.startswith(f"| {first}")]
+    return [
+        [cell.strip().replace(" %", "%").replace("%", "").removesuffix(" noise") for cell in row]
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("study", ["kumar", "chinchilla", "outer", "cost of bits", "capacity, by"])
+def test_regrets_of_how_good_it_is_are_those_of_the_benchmark(study):
+    """Cell by cell: share within 1 %, median, worst, and the share of the hedge."""
+    page, table = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("how-good", "regret"))
+    measured = {row[0]: row for row in cells(table, study) if len(row) == 10}
+    told = [row for row in cells(page, study) if len(row) in (5, 6)]
+    assert told and {row[0] for row in told} == measured.keys()
+    for row in told:
+        name, within, median, worst, *rest = row
+        _, _, share, middle, _, most, _, hedged, *_ = measured[name]
+        assert (within, median, worst) == (share, middle, most), name
+        if len(rest) == 1:
+            assert rest[0] == hedged.split(" (")[0], name
+
+
+@pytest.mark.parametrize("noise", ["uniform", "small models noisier", "2 % outliers"])
+def test_coverage_of_how_good_it_is_is_that_of_the_benchmark(noise):
+    page, table = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("how-good", "coverage"))
+    section = table.split(f"## Noise: {noise}")[1].split("## ")[0]
+    (row,) = [row for row in cells(page, noise) if " of 60" in row[1]]
+    inside = row[1].partition(" ")[0]
+    low, high = re.findall(r"([\d.]+) at nominal", row[2])
+    assert f"{inside} of the 60 counts of the default lie in the band" in section
+    assert f"{low}% at nominal" in section and f"{high}% at nominal" in section

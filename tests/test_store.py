@@ -48,6 +48,26 @@ def test_a_row_is_stored_once_and_a_bad_one_stores_none(where):
     assert store.runs().frame["loss"].to_list() == [3.1]
 
 
+#: Written by 0.1.0, and never again: its losses, and what they are of.
+KEPT = Path(__file__).parent / "data" / "store-0.1.0.sqlite"
+KEPT_ROWS = {
+    1.8375042589648345: (30288.0, 1500160.0, "bf16", None, None),
+    1.7275705884796926: (30288.0, 3000320.0, "bf16", None, None),
+    3.4114814496385364: (30288.0, 1500160.0, "bf16", "int2", "awq"),
+    1.991808918449813: (30288.0, 1500160.0, "bf16", "int3", "awq"),
+}
+
+
+def test_a_store_of_the_first_version_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    shutil.copy(KEPT, path)
+    frame = read_runs(path).frame
+    of = frame.select("params", "tokens", "w_format", "post_format", "method").rows()
+    assert dict(zip(frame["loss"], of, strict=True)) == KEPT_ROWS
+    Store(path).add([{**ROW, "id": "one more"}])
+    assert read_runs(path).frame.height == len(KEPT_ROWS) + 1
+
+
 @pytest.mark.parametrize(
     "change",
     ["loss = 'text'", "loss = -1", "status = 'fine'", "loss = NULL", "tokens = 0", "loss = 9e307 * 10"],

@@ -427,8 +427,25 @@ def test_files_that_are_included_often_are_read_once(colours):
     assert task["repeats"] == 1
 
 
-def test_templates_are_filled_in_nowhere_but_in_the_sandbox():
-    assert not [name for name in vars(Harness) if "tasks" in name and not name.startswith("_")]
+def test_templates_are_filled_in_nowhere_but_in_the_sandbox(harness, ours, colours, monkeypatch):
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import evaluator, utils
+
+    class Unguarded:
+        def from_string(self, text):
+            raise AssertionError("a template was filled in outside of the sandbox")
+
+    seen, evaluate = [], evaluator.evaluate
+
+    def watched(**named):
+        seen.append(type(utils.env))
+        return evaluate(**named)
+
+    outside = Unguarded()
+    monkeypatch.setattr(utils, "env", outside)
+    monkeypatch.setattr(evaluator, "evaluate", watched)
+    assert Harness(colours).judge(ours).error is not None
+    assert seen == [ImmutableSandboxedEnvironment] and utils.env is outside
 
 
 def test_a_file_without_a_task_is_for_others_to_include(colours):
