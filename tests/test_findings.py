@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,5 +51,4 @@ def test_every_section_has_its_tables():
     assert (
         f"| core | {core['trunk'].n_unique()} | {ends['config'].n_unique()} | {ends.height} |" in done.stdout
     )
-    assert "nan" not in done.stdout.split()
-    assert "Traceback" not in done.stderr
+    assert not re.search(r"\bnan", done.stdout)

@@ -57,6 +57,12 @@ def test_what_no_row_that_is_left_tells_of_is_no_parameter():
     assert not any("_a[" in name for name in found.law.names)
     assert len(found.loss) == 2 * len(CELLS)
     assert f"{len(CELLS)} rows without a_group are left out" in found.notes
+    weights = [0.0 if row.get("w_format") else 1.0 for row in rows]
+    found = select(LAWS["additive-granular"], Runs.from_rows(rows), weights=weights)
+    assert not any("[" in name for name in found.law.names)
+    assert (
+        "no row that is left has weights of low precision; their factor is left out of the law" in found.notes
+    )
 
 
 def test_a_noiseless_chinchilla_law_is_recovered():

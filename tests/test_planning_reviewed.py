@@ -53,9 +53,11 @@ def test_gradients_that_the_law_reads_are_in_the_configuration():
     quartet = plan("quartet-2025-mxfp4", budget=1e20, bits="mxfp4")
     assert "grad_a=mxfp4" in quartet.to_toml()
     assert not any("count the backward pass" in note for note in quartet.notes)
-    kumar = plan("kumar-2024", budget=1e20, bits="int8")
-    assert "grad" not in kumar.to_toml().split("schemes")[1].split("\n")[0]
-    assert any("backward pass at int8 too" in note for note in kumar.notes)
+    kumar = {"law": "kumar-2024", "bits": "int8", "params": "1B"}
+    by_bits, on_hardware = plan(**kumar, budget=1e20), plan(**kumar, budget=1e21, hardware="h100")
+    assert "grad" not in by_bits.to_toml().split("schemes")[1].split("\n")[0]
+    assert any("backward pass at int8 too" in note for note in on_hardware.notes)
+    assert not any("backward" in note for note in by_bits.notes)
 
 
 def test_a_law_of_weights_says_so_where_all_parts_are_named():
@@ -69,8 +71,8 @@ def test_a_law_of_weights_says_so_where_all_parts_are_named():
 def test_sizes_of_a_fit_that_counts_otherwise_are_said(rows):
     total = replace(fit("chinchilla", rows, draws=0), count="total")
     notes = plan(total, budget=1e20).notes
-    assert any("sizes count N as the fit does, total" in note for note in notes)
-    assert any("no draws" in note for note in notes)
+    assert any("N counts total parameters" in note for note in notes)
+    assert any("the fit has no intervals" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_memory_is_no_more_than_the_hardware_has():
 def test_the_end_of_the_tokens_is_not_where_training_hurts():
     capped = plan("kumar-2024", params="1B", max_tokens="20B", quantize_to="int4")
     assert capped["tokens"].value == pytest.approx(20e9)
-    assert "hurts" not in capped.question and any("there are no more" in note for note in capped.notes)
+    assert "hurts" not in capped.question and any("more tokens would help" in note for note in capped.notes)
     assert "hurts" in plan("kumar-2024", params="1B", quantize_to="int4").question
 
 

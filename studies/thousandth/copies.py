@@ -96,11 +96,9 @@ def robustness(core: pl.DataFrame) -> None:
         "few bits as they are quantised to, or fewer, stand in the second table; activations and KV of 3 bits are",
         "left out.",
     )
-    some = copies(core).filter(
-        ~UNSTABLE, pl.col("gap") > 0, pl.col("post_format").is_in(["int2", "int3", "int4"])
-    )
+    some = copies(core).filter(~UNSTABLE, pl.col("post_format").is_in(["int2", "int3", "int4"]))
     cell = ["params", "tokens", "method", "post_format"]
-    at_16 = some.filter(PLAIN).group_by(cell).agg(pl.col("gap").mean().alias("gap_16"))
+    at_16 = some.filter(PLAIN, pl.col("gap") > 0).group_by(cell).agg(pl.col("gap").mean().alias("gap_16"))
     post = pl.col("post_format").str.strip_prefix("int").cast(pl.Int64)
     paired = some.filter(~PLAIN, ONE_PART).join(at_16, on=cell)
     paired = paired.with_columns(
@@ -113,7 +111,7 @@ def robustness(core: pl.DataFrame) -> None:
     rows = []
     for part, what in PARTS.items():
         for (method, span), group in sorted(
-            paired.filter(LOW[part], ~pl.col("few")).group_by("method", "range")
+            paired.filter(LOW[part], ~pl.col("few"), pl.col("gap") > 0).group_by("method", "range")
         ):
             rows.append((what, span, method, *over_sizes(group, "ratio")))
     table(("part", "trained at", "method", "mean ln ratio", "90 %", "sizes"), rows)

@@ -41,12 +41,15 @@ GRADIENTS = LOW["grad"] | LOW["grad_w"]
 def formats(core: pl.DataFrame, other: pl.DataFrame, at_16: pl.DataFrame, seeds: dict[str, Noise]) -> None:
     """Penalties of formats beside those of the core's integers at the same size and tokens."""
     mean, change = seeds["mean of 1.5M and 13M"], seeds["13M less 1.5M"]
+    fewest = (
+        at_16.filter(pl.col("params").is_in(other["params"].unique().to_list()))["base_trunks"].min() or 1
+    )
     section(
         "What formats cost",
         "Nats above 16 bits, mean over the token counts at which there is a loss, and the change from 1.5M to 13M",
-        f"tokens; one trunk each: mean {mean.between(1, 7)}, change {change.between(1, 7)} at 90 %, by seeds of",
-        "16-bit models and for one row at a time. Bits: nominal, without scales. `grad`: gradients of activations;",
-        "`grad_w`: of weights.",
+        f"tokens; one trunk each: mean {mean.between(1, fewest)}, change {change.between(1, fewest)} at 90 %, by",
+        "seeds of 16-bit models and for one row at a time. Bits: nominal, without scales. `grad`: gradients of",
+        "activations; `grad_w`: of weights.",
     )
     if other.is_empty():
         print("Not trained yet.\n")
@@ -58,16 +61,17 @@ def formats(core: pl.DataFrame, other: pl.DataFrame, at_16: pl.DataFrame, seeds:
     )
     diverged = {(n, scheme): much for n, scheme, much in lost.iter_rows()}
     cost = penalties(every, at_16)
+    ends = every.filter(TRAINED & ~NEAR).with_columns(scheme=SCHEME)
+    ends = ends.join(cost.select("id", "penalty"), on="id", how="left")
     rows = []
-    for (params, scheme), some in sorted(cost.group_by("params", "scheme")):
+    for (params, scheme), some in sorted(ends.group_by("params", "scheme"), key=lambda group: group[0]):
         part = next(p for p, low in LOW.items() if some.select(low.alias("low"))["low"].all())
         bits = Runs(some).bits(part)[0] if part in PARTS else math.nan
-        first, last = some.filter(SHORT)["penalty"], some.filter(LONG)["penalty"]
+        first, last = (some.filter(end)["penalty"].drop_nulls() for end in (SHORT, LONG))
         grown = float(last.item() - first.item()) if len(first) == len(last) == 1 else math.nan
-        lost_ends = diverged.get((params, scheme), 0)
-        rows.append(
-            (size(params), scheme, bits, some.height, lost_ends, float(some["penalty"].mean()), grown)
-        )
+        had = some["penalty"].drop_nulls()
+        diverged = some.filter(pl.col("status") == "diverged").height
+        rows.append((size(params), scheme, bits, len(had), diverged, float(had.mean() or math.nan), grown))
     table(("parameters", "trained", "bits", "ends", "diverged", "penalty", "change"), rows)
     means = cost.group_by("params", "scheme").agg(pl.col("penalty").mean())
     layouts(means, mean)

@@ -186,7 +186,8 @@ def against_size(core: pl.DataFrame, at_16: pl.DataFrame, seeds: Noise) -> None:
     section(
         "What training in low precision costs, against parameters",
         "Mean penalty over 1.5M to 13M tokens = k parameters^h, a k for each scheme as above. N_eff says h = -alpha,",
-        "an added penalty h = 0. The interval is of seeds alone, of the trunks and of what they are measured against.",
+        "an added penalty h = 0. The interval is of seeds alone, which move the mean of 1.5M and 13M tokens as above,",
+        "of the trunks and of what they are measured against.",
     )
     known = penalties(core, at_16).filter(ONE_PART, FEW, ~UNSTABLE, pl.col("tokens") < 14e6)
     rows = []
@@ -206,10 +207,11 @@ def against_size(core: pl.DataFrame, at_16: pl.DataFrame, seeds: Noise) -> None:
         x, lent = [c["params"].to_numpy() for c in some], [c["base_trunks"].to_numpy() ** -0.5 for c in some]
         draws = []
         for _ in range(DRAWS):
+            sd = seeds.sd * math.sqrt(seeds.df / rng.chisquare(seeds.df))  # itself known from few seeds
             shared = rng.standard_normal(len(sizes))  # of what all penalties of a size are measured against
             moved = [
                 c["penalty"].to_numpy()
-                + seeds.sd * (rng.standard_normal(c.height) + share * shared[sizes.search_sorted(n)])
+                + sd * (rng.standard_normal(c.height) + share * shared[sizes.search_sorted(n)])
                 for c, n, share in zip(some, x, lent, strict=True)
             ]
             draws.append(best_power([n / sizes[-1] for n in x], moved))

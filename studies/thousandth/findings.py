@@ -125,7 +125,7 @@ def main() -> None:
     robustness(core)
     recalibration(core)
     unified(core)
-    schedules(core, of["schedule"], seeds["13M less 1.5M"])
+    schedules(core, of["schedule"], seeds)
     held_out(core, of["held-out"])
     formats(core, of["formats"], at_16, seeds)
     second_text(core, of["code"])

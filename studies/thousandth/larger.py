@@ -72,7 +72,7 @@ def held_out(core: pl.DataFrame, larger: pl.DataFrame) -> None:
         # Who predicts all of them first: on fewer rows an error may be smaller because they are the easier ones.
         ranked = sorted(found, key=lambda name: (-found[name].height, found[name]["error"].abs().mean()))
         table(
-            ("law", "rows", "mean error", "90 %", "bias", "inside", "error, 16 bits and integer weights"),
+            ("law", "rows", "mean error", "90 %", "bias", "inside", "error, 1M and 3M in integers"),
             [summary(name, found[name], ends.height) for name in ranked],
         )
         for name, reason in why.items():
@@ -115,7 +115,7 @@ def summary(name: str, of: pl.DataFrame, every: int) -> tuple[object, ...]:
         interval(*by_trunks(off)),
         float(off["error"].mean()),
         f"{off['inside'].sum()} of {every}",
-        float(whole["error"].abs().mean()),
+        float(whole["error"].abs().mean() or math.nan),
     )
 
 
@@ -129,6 +129,7 @@ def by_trunks(off: pl.DataFrame) -> tuple[float, float]:
 
 def by_row(ends: pl.DataFrame, found: dict[str, pl.DataFrame]) -> None:
     """Each held-out model beside what some laws said of it; in brackets what lies outside the prediction interval."""
+    print("Losses, predictions and their 90 % intervals; in brackets where the loss lies outside.\n")
     rows = []
     for row in ends.with_columns(scheme=SCHEME).sort("params", "scheme", "tokens").iter_rows(named=True):
         cells = []
@@ -195,5 +196,6 @@ def gaps(core: pl.DataFrame, larger: pl.DataFrame) -> None:
                 )
                 mean, between, sizes = over_sizes(off.with_columns(pl.col("off").abs()), "off")
                 counted = f"{off.height} of {after.height}"
-                rows.append((method, law, what, counted, mean, between, sizes, off["off"].mean()))
+                bias = float(off["off"].mean() or math.nan)
+                rows.append((method, law, what, counted, mean, between, sizes, bias))
     table(("method", "law", "trained in", "gaps", "mean error", "90 %", "sizes", "bias"), rows)

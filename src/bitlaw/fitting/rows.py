@@ -97,10 +97,10 @@ def select(
     reads_sparsity = "w_sparsity" in law.columns
     keep = np.ones(len(ok), dtype=bool)
 
-    def told(whole: Law = law) -> tuple[Law, list[str]]:
+    def told(which: str = "", whole: Law = law) -> tuple[Law, list[str]]:
         varies = {part: bool((rows & keep).any()) for part, rows in low.items()}
         varies["w"] |= reads_sparsity and bool((sparse & keep).any())
-        known, dropped = _restrict(whole, varies)
+        known, dropped = _restrict(whole, varies, which)
         labels = {c: _labels(frame, c, low[c.partition("_")[0]] & keep) for c in known.label_columns}
         return known.for_labels(labels), dropped
 
@@ -145,10 +145,6 @@ def select(
         notes.append(f"{int((keep & lacking).sum())} rows without {', '.join(names)} are left out")
         keep &= ~lacking
     keep = _in_domain(law, data, keep, notes)
-    less, dropped = told()  # by the rows that are left
-    if less.spec != law.spec:
-        law, data = less, {i.column: data[i.column] for i in less.inputs}
-        notes += [note for note in dropped if note not in notes]
 
     gap, noise = gaps(frame)
     # A law that reads the format after training and has no gap of its own predicts its target, whatever the gap.
@@ -168,6 +164,11 @@ def select(
     spread = _spread(frame, is_loss) if measured_noise else np.ones(len(frame))
     keep &= weight > 0
     is_loss, is_gap = is_loss & keep, is_gap & keep
+    keep = is_loss | is_gap
+    less, dropped = told("that is left ")
+    if less.spec != law.spec:
+        law, data = less, {i.column: data[i.column] for i in less.inputs}
+        notes += [note for note in dropped if note.replace("that is left ", "") not in notes]
     if weights is None:
         notes += _repeated(data, np.where(is_gap, gap, measured), is_loss | is_gap)
 
@@ -249,16 +250,16 @@ def _labels(frame: pl.DataFrame, column: str, low: NDArray[np.bool_]) -> tuple[s
     return tuple(sorted(names, key=lambda name: parse_format(name).bits))
 
 
-def _restrict(law: Law, varies: dict[str, bool]) -> tuple[Law, list[str]]:
+def _restrict(law: Law, varies: dict[str, bool], which: str) -> tuple[Law, list[str]]:
     """Drop the terms of a law that no row could tell anything about."""
     missing = [part for part in dict(law.spec.precision) if not varies[part]]
     notes = [
-        f"no row has {TRAINED_PARTS[part]} of low precision; their factor is left out of the law"
+        f"no row {which}has {TRAINED_PARTS[part]} of low precision; their factor is left out of the law"
         for part in missing
     ]
     gap = bool(law.spec.gap) and not varies["post"]
     if gap:
-        notes.append("no row was quantised after training; the gap is left out of the law")
+        notes.append(f"no row {which}was quantised after training; the gap is left out of the law")
     return (
         (reduced(law, set(dict(law.spec.precision)) - set(missing), not gap), notes) if notes else (law, [])
     )

@@ -170,7 +170,7 @@ def all_read(source: Source, asked: Question) -> None:
         ConfigError: such an argument was given.
     """
     sure, rates = (
-        {"max_bits", "interval", "tolerance"},
+        {"interval", "tolerance"} | ({"max_bits"} if asked.measured_gap is None else set()),
         {"hardware", "devices", "achieved", "throughput", "speedups"},
     )
     model = {"params", "tokens", "bits", "quantize_to"}

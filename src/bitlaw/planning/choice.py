@@ -59,7 +59,7 @@ class Choice:
         scheme: formats in training.
         post: recipe of the weights after it; None where they stay as they were trained.
         untold: parts of low precision that the law says nothing of.
-        said: what else has to be said of it.
+        said: what has to be said of its costs.
     """
 
     name: str
@@ -76,10 +76,18 @@ class Choice:
     said: tuple[str, ...] = ()
 
     @property
+    def silent(self) -> list[str]:
+        """What the law says nothing of."""
+        return (
+            [f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"]
+            if self.untold
+            else []
+        )
+
+    @property
     def notes(self) -> list[str]:
-        """What has to be said of it."""
-        said = f"the law says nothing of {' and '.join(self.untold)}: they are taken to lose nothing"
-        return [*([said] if self.untold else []), *self.said]
+        """What has to be said of it, costs included."""
+        return [*self.silent, *self.said]
 
 
 @dataclass(frozen=True)
@@ -239,7 +247,7 @@ def _choice(
     kv: Recipe | None,
     pace: Pace,
 ) -> Choice:
-    scheme, said = trained.scheme, _said(law, trained)
+    scheme, said = trained.scheme, _said(law, trained, pace)
     if trained.of_all is not None:  # also of what else the law reads
         read = {"grad_a" if p == "grad" else p: trained.of_all for p in law.parts if p not in PARTS}
         scheme = replace(scheme, **read)
@@ -268,15 +276,15 @@ def _choice(
     )
 
 
-def _said(law: Law, trained: _Named) -> tuple[str, ...]:
-    """What naming one format for all parts means."""
+def _said(law: Law, trained: _Named, pace: Pace) -> tuple[str, ...]:
+    """What naming one format for all parts means for costs."""
     if trained.of_all is None or not trained.of_all.quantized:
         return ()
     said, name = [], trained.name
-    if "grad" not in law.parts:
+    if "grad" not in law.parts and pace is not by_bits:
         said.append(
             f"costs count the backward pass at {name} too, which a scheme of weights, activations, keys and values "
-            "leaves at 16 bits; name the parts, like w8a8kv8, to count it so"
+            f"leaves at 16 bits; name the parts, like 'w={name}, a={name}', to count it so"
         )
     read = [TRAINED_PARTS[part] for part in law.parts]
     idle = [what for part, what in PARTS.items() if part not in law.parts]

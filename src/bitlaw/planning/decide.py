@@ -24,6 +24,8 @@ from .source import answer, stretch
 from .training import training_toml
 
 ANY = 1e9  # a size and tokens at which it is asked what a law says of formats
+#: What a model costs, without end in draws that never reach a loss.
+COSTS = {"training_flops", "serving_flops", "hours", "money"}
 NEAR = 4.0  # sizes and tokens are compared within exp(+-4) of the best
 
 
@@ -60,17 +62,14 @@ def decide(search: Search, asked: Question) -> Plan:
         in_draws = listed.in_draws(of_listed) if search.free_bits else draws
     options = _options(listed, of_listed, in_draws, limit, asked)
     hedge = None if in_draws is None else hedged(listed, of_listed, in_draws)
+    training = _training(listed, of_listed, hedge, asked.words)
     notes = [
         *source.notes,
         *_left_out(search, each),
-        *_alike(options),
+        *_same(search.choices),
         *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
-        *(
-            [f"sizes count N as the fit does, {source.count}; those of a TOML are without embeddings"]
-            if source.count
-            else []
-        ),
+        *_counted(source.count, training),
         *_beyond(asked, [("the answer", float(best.loss[0])), *((o.formats, o.loss) for o in options)]),
         *_hedging(hedge, tolerance),
     ]
@@ -84,17 +83,29 @@ def decide(search: Search, asked: Question) -> Plan:
         notes=tuple(dict.fromkeys(notes)),
         method=source.method,
         formats="" if search.free_bits else choice.name,
-        training=_training(listed, of_listed, hedge, asked.words),
+        training=training,
         hedge=hedge,
     )
 
 
-def _alike(options: Sequence[Option]) -> list[str]:
-    """Say which choices the law, and what they cost, do not tell apart: all of them are the best where one is."""
-    groups: dict[float, list[str]] = {}
-    for option in options:
-        groups.setdefault(option.loss, []).append(option.formats)
-    return [f"{' and '.join(names)} are one and the same here" for names in groups.values() if len(names) > 1]
+def _counted(count: str, training: str) -> list[str]:
+    """Say where a configuration would take a size for another than it is."""
+    if not count or not training:
+        return []
+    return [
+        f"N counts {count} parameters, as in the fit; the configuration takes it for parameters without embeddings"
+    ]
+
+
+def _alike(choices: Sequence[Choice]) -> list[list[int]]:
+    """For each choice, those that neither the law nor what they cost tells from it, itself among them."""
+    keys = [(sorted(c.columns.items()), c.train, c.serve, c.bpw, c.kv_bits) for c in choices]
+    return [[k for k, other in enumerate(keys) if other == key] for key in keys]
+
+
+def _same(choices: Sequence[Choice]) -> list[str]:
+    groups = {tuple(group): [choices[k].name for k in group] for group in _alike(choices) if len(group) > 1}
+    return [f"{' and '.join(names)} are one and the same here" for names in groups.values()]
 
 
 def _beyond(asked: Question, losses: Sequence[tuple[str, float]]) -> list[str]:
@@ -196,23 +207,15 @@ def _answers(
     if choice.post is not None or search.free_bits == "post_bits":
         quantities["gap"] = search.gap(source.theta[: len(found.loss)], found)
     quantities |= {name: read(found) for name, read in derived(search, asked).items()}
-    endless = set()
-    if asked.loss is not None:  # where a draw never reaches it, no budget is enough
-        endless = {
-            "params",
-            "tokens",
-            "training_flops",
-            "serving_flops",
-            "hours",
-            "money",
-        } & quantities.keys()
-        lost = ~np.isfinite(found.loss)
-        quantities |= {name: np.where(lost, np.inf, quantities[name]) for name in endless}
     given = {
         "params": limits.params is not None,
         "tokens": limits.tokens is not None,
         "bits": not search.free_bits and len(search.choices) == 1,
     }
+    endless = (
+        COSTS & quantities.keys() if asked.loss is not None else set()
+    )  # no budget is enough in some draws
+    quantities |= {name: np.where(np.isfinite(found.loss), quantities[name], np.inf) for name in endless}
     return tuple(
         answer(
             name,
@@ -235,15 +238,13 @@ def _options(
         return ()
     read = derived(search, asked)
     names = {"served_bytes": "bytes", "error": "error", "tokens_per_second": "tokens_per_second"}
-    won = np.empty(0) if draws is None else each.loss[draws.choice[np.isfinite(draws.loss)]]
+    won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
+    alike = _alike(search.choices)
     options = []
     for k, choice in enumerate(search.choices):
         if not np.isfinite(each.loss[k]):
             continue
         best = each.at(np.array([k]))
-        alike = int(
-            (each.loss == each.loss[k]).sum()
-        )  # which the law does not tell apart: they share the draws
         options.append(
             Option(
                 formats=choice.name,
@@ -252,7 +253,7 @@ def _options(
                 tokens=float(each.tokens[k]),
                 loss=float(each.loss[k]),
                 near_optimal=bool(each.loss[k] <= limit),
-                chance=float(np.mean(won == each.loss[k])) / alike if len(won) else math.nan,
+                chance=float(np.isin(won, alike[k]).mean()) / len(alike[k]) if len(won) else math.nan,
                 **{names[name]: float(read[name](best)[0]) for name in names.keys() & read.keys()},
             )
         )

@@ -48,7 +48,7 @@ def lowest(source: Source, asked: Question) -> Plan:
         limit = "" if most_gap is None else f", at a gap of {most_gap:g} at most"
         raise LawError(
             f"none of {', '.join(c.name for c in search.choices)} is safe here{limit}; leave it unquantised, or ask "
-            "about fewer tokens or a larger gap"
+            "about fewer tokens, a larger gap or more bits"
         )
     k = int(np.flatnonzero(safe[:, 0] & (bits == fewest[0]))[0])
     where = np.isfinite(fewest)
@@ -66,7 +66,7 @@ def lowest(source: Source, asked: Question) -> Plan:
         )
         for j, c in enumerate(search.choices)
     )
-    notes = [*source.notes, *search.choices[k].notes]
+    notes = [*source.notes, *search.choices[k].silent]
     if source.drawn and not where[1:].all():
         notes.append(f"in {1 - where[1:].mean():.0%} of draws none of these is safe")
     notes += source.extrapolation(params, tokens, {"post_bits": float(fewest[0])})

@@ -65,7 +65,7 @@ def judge(source: Source, asked: Question) -> Plan:
         replace(gap, value=float(predicted[0])),
         replace(ratio, value=measured / float(predicted[0])),
     )
-    notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes, *choice.notes]
+    notes = [_verdict(measured, gap.low, gap.high, interval, source.drawn), *source.notes, *choice.silent]
     if source.drawn and choice.post is not None and "gap" not in source.noise:
         notes.append("the fit tells nothing of the noise of a gap, so the interval is that of the law alone")
     if lost:

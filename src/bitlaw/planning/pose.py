@@ -11,7 +11,6 @@ from .question import Question
 from .source import Source
 from .target import budget_for
 
-MOST = 16.0  # bits, where nobody said otherwise
 #: Formats that hardware may have units for, among which a plan on it chooses.
 NATIVE = ("bf16", "e4m3", "int8", "nvfp4", "mxfp4", "int4")
 
@@ -44,7 +43,7 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
     """The formats to choose among, which bits are free, and what has to be said of them."""
     law, bits, post = source.law, asked.bits, asked.quantize_to
     told = dict.fromkeys(name for _, labels in law.spec.labels for name in labels)
-    if asked.max_bits < MOST and not (bits in (None, "any", "each") or post in ("any", "lowest")):
+    if "max_bits" in asked.said and bits not in (None, "any", "each") and post != "any":
         raise ConfigError("max_bits plays no part where formats are named; drop it")
     one = bits is None or (isinstance(bits, str | int) and bits not in ("any", "each"))
     notes: list[str] = []
@@ -65,8 +64,9 @@ def _choices(source: Source, asked: Question) -> tuple[tuple[Choice, ...], str, 
         notes.append(assumed if law.parts else plain)
     elif bits is not None and not law.parts:
         notes.append("the law has no precision terms: bits count in the cost, and lose nothing by it")
+    limited = "max_bits" in asked.said and (bits is not None or post is not None)
     found = chosen(law, bits, post, asked.kv, asked.pace)
-    return within(found, asked.max_bits) if asked.max_bits < MOST else found, "", notes
+    return within(found, asked.max_bits) if limited else found, "", notes
 
 
 def _reads_post_bits(law: Law) -> bool:

@@ -45,14 +45,18 @@ def _at_an_edge(search: Search, best: Best) -> list[str]:
         notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
     if search.free_bits and bits < MIN_BITS + 1e-3:
         notes.append(f"the optimum lies at the fewest bits considered, {MIN_BITS:g}")
-    most = search.limits.most_tokens
-    if "tokens" in search.axes and most is not None and best.tokens[0] > 0.999 * most:
-        notes.append("more tokens would help: there are no more")
+    if _at_most_tokens(search, best):
+        notes.append("more tokens would help, but there are no more by max_tokens or unique_tokens")
     if "params" in search.axes and search.limits.flops is not None:
         middle = 0.5 * math.log(float(np.ravel(search.limits.flops)[0]))
         if abs(math.log(float(best.params[0])) - middle) > MIDDLE - 0.1:
             notes.append("the law has no best size: it lies at the edge of what was searched")
     return notes
+
+
+def _at_most_tokens(search: Search, best: Best) -> bool:
+    most = search.limits.most_tokens
+    return "tokens" in search.axes and most is not None and bool(best.tokens[0] > 0.999 * most)
 
 
 def _unspent(search: Search, best: Best) -> list[str]:
@@ -65,7 +69,8 @@ def _unspent(search: Search, best: Best) -> list[str]:
     left = 1 - spent / float(np.ravel(search.limits.flops)[0])
     if left < 0.01:
         return []
-    why = "more tokens would hurt" if "tokens" in search.axes else "size and tokens are as large as may be"
+    free = "tokens" in search.axes and not _at_most_tokens(search, best)
+    why = "more tokens would hurt" if free else "size and tokens are as large as may be"
     return [f"{left:.0%} of the budget is left: {why}"]
 
 
@@ -74,7 +79,8 @@ def _in_draws(search: Search, found: Best, loss: float | None) -> list[str]:
     lost = int((~np.isfinite(found.loss)).sum())
     if lost and loss is not None:
         notes.append(
-            f"in {lost / count:.0%} of draws no budget reaches the loss; intervals count these as without end"
+            f"in {lost / count:.0%} of draws no budget reaches the loss: costs have no end there, and other intervals "
+            "leave them out"
         )
     elif lost:
         notes.append(f"{lost} of {count} draws have no optimum in the law's domain and are left out")

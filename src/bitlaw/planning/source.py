@@ -69,7 +69,7 @@ class Source:
         notes = [f"the rows do not pin down {', '.join(weak)}; see the fit"] if weak else []
         if not drawn:
             notes.append(
-                "the fit has no draws, so that nothing here has an interval; fit with draws for that"
+                "the fit has no intervals, so nothing here has one; its notes say why, or it was made with draws=0"
             )
         theta = np.concatenate([point, law.draws]) if drawn else point
         return cls(
