@@ -410,6 +410,8 @@ def test_what_laws_list_says():
     plain = json.loads(shown("list", "--json"))
     for name in plain["planned"]:
         plan(name, budget=1e20)
+    for name in plain["planned_by_loss"]:
+        plan(name, params=1e9, loss=2.5)
     assert len(plain["rules"]) == len(BESIDE)
     assert {x.law for x in INCOMPLETE} <= set(LAWS)
 

@@ -21,15 +21,19 @@ def laws_list(json_: JsonFlag = False) -> None:
     from ..laws import BESIDE, LAWS, PUBLISHED
     from ..planning.source import why_not_plannable
 
-    why = {
-        name: "" if {"steps", "batch_tokens"} <= set(p.law.columns) else why_not_plannable(p.law)
-        for name, p in PUBLISHED.items()
-    }
+    why = {name: why_not_plannable(p.law) for name, p in PUBLISHED.items()}
+    steps = [name for name, p in PUBLISHED.items() if {"steps", "batch_tokens"} <= set(p.law.columns)]
     paths = {f"{f.__module__}.{f.__name__}": (f.__doc__ or "").splitlines()[0] for f in BESIDE}
     if json_:
         planned = [name for name in PUBLISHED if not why[name]]
         print_json(
-            {"laws": list(LAWS), "published": list(PUBLISHED), "planned": planned, "rules": list(paths)}
+            {
+                "laws": list(LAWS),
+                "published": list(PUBLISHED),
+                "planned": planned,
+                "planned_by_loss": steps,
+                "rules": list(paths),
+            }
         )
         return
     for law in LAWS.values():
@@ -38,9 +42,12 @@ def laws_list(json_: JsonFlag = False) -> None:
     for p in PUBLISHED.values():
         if not why[p.name]:
             print(f"{p.name:28} {p.source}")
+    print("\nPublished constants, for `bitlaw plan --law` with --params and --loss:")
+    for name in steps:
+        print(f"{name:28} {PUBLISHED[name].source}")
     print("\nPublished constants of which no plan can be made:")
     for p in PUBLISHED.values():
-        if why[p.name]:
+        if why[p.name] and p.name not in steps:
             print(f"{p.name:28} {p.source}; {why[p.name]}")
     print("\nRules, which are functions:")
     for path, sentence in paths.items():
