@@ -99,11 +99,10 @@ def robustness(core: pl.DataFrame) -> None:
     some = copies(core).filter(~UNSTABLE, pl.col("post_format").is_in(["int2", "int3", "int4"]))
     cell = ["params", "tokens", "method", "post_format"]
     at_16 = some.filter(PLAIN, pl.col("gap") > 0).group_by(cell).agg(pl.col("gap").mean().alias("gap_16"))
-    post = pl.col("post_format").str.strip_prefix("int").cast(pl.Int64)
     paired = some.filter(~PLAIN, ONE_PART).join(at_16, on=cell)
     paired = paired.with_columns(
         ratio=(pl.col("gap") / pl.col("gap_16")).log(),
-        few=pl.any_horizontal(LOW[p] & (bits_of(p) <= post) for p in PARTS),
+        few=pl.any_horizontal(LOW[p] & (bits_of(p) <= bits_of("post")) for p in PARTS),
         range=pl.when(pl.any_horizontal(LOW[p] & (bits_of(p) <= 4) for p in PARTS))
         .then(pl.lit("3 or 4 bits"))
         .otherwise(pl.lit("5 to 12 bits")),
@@ -123,15 +122,7 @@ def robustness(core: pl.DataFrame) -> None:
                 group.with_columns(share=pl.col("gap") / pl.col("gap_16")), "share"
             )
             rows.append((what, method, group.height, float(group["gap"].mean()), mean, between, sizes))
-    header = (
-        "part",
-        "method",
-        "gaps above 0",
-        "mean gap",
-        "share of the gap of 16-bit models",
-        "90 %",
-        "sizes",
-    )
+    header = ("part", "method", "gaps", "mean gap", "share of the gap of 16-bit models", "90 %", "sizes")
     table(header, rows)
 
 
@@ -173,22 +164,10 @@ def unified(core: pl.DataFrame) -> None:
         ends, after = some.filter(TRAINED), copies(some)
         loss = r2(ends["loss"].to_numpy(), fit.predict(**inputs_of(fit, ends)))
         gap = gaps_of(fit, after)
-        spoken, few = (
-            np.isfinite(gap),
-            after.select(
-                pl.any_horizontal(
-                    LOW[p] & (bits_of(p) == pl.col("post_format").str.strip_prefix("int").cast(pl.Int64))
-                    for p in PARTS
-                )
-            )
-            .to_series()
-            .to_numpy(),
-        )
-        alike, after, gap = (
-            after.filter(pl.Series(spoken & few)),
-            after.filter(pl.Series(spoken & ~few)),
-            gap[spoken & ~few],
-        )
+        equal = pl.any_horizontal(LOW[p] & (bits_of(p) == bits_of("post")) for p in PARTS)
+        spoken, few = np.isfinite(gap), after.select(equal.alias("equal"))["equal"].to_numpy()
+        alike = after.filter(pl.Series(spoken & few))
+        after, gap = after.filter(pl.Series(spoken & ~few)), gap[spoken & ~few]
         measured = after["gap"].to_numpy()
         on_scale = scale_of(after, measured), scale_of(after, gap)
         errors.append(after.with_columns(error=pl.Series(np.abs(on_scale[0] - on_scale[1]))))

@@ -34,7 +34,7 @@ import bitlaw as bl
 from bitlaw.runs import Runs
 
 BUDGETS = pl.col("tokens") < 14e6  # of the stage of formats
-FLOATS = {"gamma_w": 2.8111, "n_w": 0.1240}  # Kumar et al. 2024, of 140 runs with weights in floats
+OF_WEIGHTS = ("gamma_w", "n_w")
 GRADIENTS = LOW["grad"] | LOW["grad_w"]
 
 
@@ -56,10 +56,6 @@ def formats(core: pl.DataFrame, other: pl.DataFrame, at_16: pl.DataFrame, seeds:
         return
     here = core.filter(BUDGETS, ONE_PART, pl.col("params").is_in(other["params"].unique().to_list()))
     every = pl.concat([other, here])
-    lost = (
-        every.filter(TRAINED, pl.col("status") == "diverged").group_by("params", SCHEME.alias("scheme")).len()
-    )
-    diverged = {(n, scheme): much for n, scheme, much in lost.iter_rows()}
     cost = penalties(every, at_16)
     ends = every.filter(TRAINED & ~NEAR).with_columns(scheme=SCHEME)
     ends = ends.join(cost.select("id", "penalty"), on="id", how="left")
@@ -129,16 +125,19 @@ def floats(core: pl.DataFrame, other: pl.DataFrame) -> None:
     here = steady(core).filter(BUDGETS, pl.col("params").is_in(plain_floats["params"].unique().to_list()))
     integers = here.filter(LOW["w"], ONE_PART)
     rows: list[tuple[object, ...]] = []
-    paper = bl.published("kumar-2024").values
-    for what, low, published in (("floats", plain_floats, FLOATS), ("integers", integers, paper)):
+    for what, low, name in (
+        ("floats", plain_floats, "kumar-2024-float"),
+        ("integers", integers, "kumar-2024"),
+    ):
+        published = bl.published(name).values
         some = pl.concat([here.filter(PLAIN), low])
-        fit = fit_of("kumar", some, borrow=lender, free=("gamma_w", "n_w", "A", "B"))
+        fit = fit_of("kumar", some, borrow=lender, free=(*OF_WEIGHTS, "A", "B"))
         if fit is not None:
             rows += [
                 (what, low["trunk"].n_unique(), e.parameter.name, e.value, interval(e.low, e.high), e.status,
                  published[e.parameter.name])
                 for e in fit.estimates
-                if e.parameter.name in FLOATS
+                if e.parameter.name in OF_WEIGHTS
             ]  # fmt: skip
     table(("weights in", "trunks", "constant", "value", "90 %", "status", "published"), rows)
 

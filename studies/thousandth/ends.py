@@ -241,8 +241,8 @@ def turning(core: pl.DataFrame) -> None:
     rows = []
     for (what, params, _), some in whole.group_by("what", "params", "trunk", maintain_order=True):
         at = dict(some.select("tokens", "loss").iter_rows())
-        seeds = changes(after.filter(pl.col("what") == what)) if what in set(after["what"]) else None
-        seeds = changes(trained.filter(PLAIN)) if seeds is None else seeds
+        treated = after.filter(pl.col("what") == what)
+        seeds = changes(trained.filter(PLAIN) if treated.is_empty() else treated)
         *_, before, last = some["loss"]
         lowest = min(at, key=lambda tokens: at[tokens])
         cells = (at.get(tokens, math.nan) for tokens in budgets)

@@ -97,15 +97,16 @@ def select(
     reads_sparsity = "w_sparsity" in law.columns
     keep = np.ones(len(ok), dtype=bool)
 
-    def told(which: str = "", whole: Law = law) -> tuple[Law, list[str]]:
+    def told(law: Law, which: str = "") -> tuple[Law, Law]:
+        """The law without what no kept row tells anything about, before and after its labels have constants."""
         varies = {part: bool((rows & keep).any()) for part, rows in low.items()}
         varies["w"] |= reads_sparsity and bool((sparse & keep).any())
-        known, dropped = _restrict(whole, varies, which)
-        labels = {c: _labels(frame, c, low[c.partition("_")[0]] & keep) for c in known.label_columns}
-        return known.for_labels(labels), dropped
+        plain, dropped = _restrict(law, varies, which)
+        notes.extend(dropped)
+        labels = {c: _labels(frame, c, low[c.partition("_")[0]] & keep) for c in plain.label_columns}
+        return plain, plain.for_labels(labels)
 
-    law, dropped = told()
-    notes += dropped
+    plain, law = told(law)
     unread = [
         f"{int(low[part].sum())} rows have {what} of low precision"
         for part, what in PARTS.items()
@@ -165,23 +166,21 @@ def select(
     keep &= weight > 0
     is_loss, is_gap = is_loss & keep, is_gap & keep
     keep = is_loss | is_gap
-    less, dropped = told("that is left ")
+    _, less = told(plain, "that is left ")
     if less.spec != law.spec:
         law, data = less, {i.column: data[i.column] for i in less.inputs}
-        notes += [note for note in dropped if note.replace("that is left ", "") not in notes]
     if weights is None:
-        notes += _repeated(data, np.where(is_gap, gap, measured), is_loss | is_gap)
+        notes += _repeated(data, np.where(is_gap, gap, measured), keep)
 
     def block(kind: str, chosen: NDArray[np.bool_]) -> Block:
         target = gap if kind == "gap" else measured
         return Block(kind, data, target, noise, weight, spread, cluster, np.arange(len(frame))).take(chosen)
 
-    used = is_loss | is_gap
-    one_unit(frame, used)
+    one_unit(frame, keep)
     one_evaluation_set(frame, is_loss)
     ranges = {}
     for name, column in data.items():
-        inside = column[used]
+        inside = column[keep]
         if name.endswith("_bits"):  # of those in low precision
             inside = inside[inside < UNQUANTIZED]
         if len(inside):

@@ -104,6 +104,7 @@ def _alike(choices: Sequence[Choice]) -> list[list[int]]:
 
 
 def _same(choices: Sequence[Choice]) -> list[str]:
+    """Say which choices are the same."""
     groups = {tuple(group): [choices[k].name for k in group] for group in _alike(choices) if len(group) > 1}
     return [f"{' and '.join(names)} are one and the same here" for names in groups.values()]
 
@@ -212,9 +213,7 @@ def _answers(
         "tokens": limits.tokens is not None,
         "bits": not search.free_bits and len(search.choices) == 1,
     }
-    endless = (
-        COSTS & quantities.keys() if asked.loss is not None else set()
-    )  # no budget is enough in some draws
+    endless = COSTS & quantities.keys() if asked.loss is not None else set()
     quantities |= {name: np.where(np.isfinite(found.loss), quantities[name], np.inf) for name in endless}
     return tuple(
         answer(

@@ -39,7 +39,7 @@ class Optimizers:
             for name, p in named.items()
             if p.ndim == 2
             and id(p) not in tables
-            and not name.startswith("embedding")
+            and not name.startswith("embedding")  # of frames, a linear map
             and not name.endswith(".step")
         ]
         others = [name for name in named if name not in decayed]
