@@ -516,6 +516,17 @@ def test_a_range_with_a_zero_point_is_of_all_that_was_shown():
     assert (static(torch.tensor([[-9.0, 10.0]])) - torch.tensor([[-9.0, 10.0]])).abs().max() < 19 / 15
 
 
+def test_zeros_say_nothing_of_the_scale_of_blocks():
+    text = torch.randn(4, 16, generator=torch.Generator().manual_seed(0)) / 100
+    shown, first, last = (StaticQuantize(Recipe.parse("nvfp4")) for _ in range(3))
+    shown.look(text)
+    first.look(torch.zeros(4, 16))
+    first.look(text)
+    last.look(text)
+    last.look(torch.zeros(4, 16))
+    assert shown.found == first.found == last.found
+
+
 def test_static_scales_of_stochastic_recipes_are_the_same_every_time(trained, text):
     low = apply_scheme(copy.deepcopy(trained), Scheme.parse("a=int4 tensor stochastic"))
     found = []

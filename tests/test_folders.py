@@ -232,6 +232,30 @@ def test_quantising_what_was_quantised(tmp_path):
     assert "while it runs already" in str(third.exception)
 
 
+def test_a_setting_that_cannot_be_leaves_the_others(tmp_path):
+    """Groups of 40 do not divide its rows, and have no mean; the next is tried all the same, the first again later."""
+    write_text(tmp_path)
+    make_ours(tmp_path / "ours")
+    command = ["quantize", tmp_path / "ours", "--text", tmp_path, "--eval-tokens", 1024, "--method", "rtn"]
+    command += ["--formats", "ternary,int4", "--group", 40, "--store", tmp_path / "rows.sqlite"]
+    for _ in range(2):
+        out = run(*command)
+        assert out.exit_code == 1
+        assert "ternary group40 by rtn failed: ConfigError: 'ternary group40' does not divide" in out.stderr
+        assert read_runs(tmp_path / "rows.sqlite").frame["post_format"].to_list() == [None, "int4"]
+
+
+def test_a_model_trained_with_rounded_gradients_rounds_nothing_while_it_runs(tmp_path):
+    write_text(tmp_path)
+    make_ours(tmp_path / "ours", "w=int4, grad_a=e5m2")
+    out = run("quantize", tmp_path / "ours", "--text", tmp_path, "--eval-tokens", 1024, "--method", "rtn",
+              "--formats", "int3", "--activations", "int8 token", "--store", tmp_path / "rows.sqlite",
+              "--save", tmp_path / "out")  # fmt: skip
+    assert out.exit_code == 0, out.output
+    (folder,) = (tmp_path / "out").iterdir()
+    assert load_model(folder).scheme.name == "a=int8 token"
+
+
 def test_saving_later_and_saving_twice(tmp_path):
     write_text(tmp_path)
     make_ours(tmp_path / "ours")

@@ -83,6 +83,8 @@ def test_schemes_survive_their_name(name):
 def test_sixteen_bits_of_a_part_are_none_as_the_field_writes_them():
     assert Scheme.parse("w4a16") == Scheme.parse("w4a16kv16") == Scheme.parse("w4")
     assert Scheme.parse("w16a16") == Scheme.parse("16")
+    for nothing in ("w=fp32", "a=fp16, kv=bf16", "16"):
+        assert not Scheme.parse(nothing).quantized and Scheme.parse(nothing).name == "16"
     assert Scheme.parse("a=int16").name == "a=int16" and Scheme.parse("a=int16").quantized
 
 

@@ -247,8 +247,8 @@ def test_names_of_formats_are_asked_about_whatever_the_column_is_called(tmp_path
     path = put(tmp_path, f"{HEAD},fmt\n1e6,2e7,3,int4\n")
     with pytest.raises(ConfigError, match="seems to name formats"):
         import_runs(path)
-    unknown = put(tmp_path, f"{HEAD},quant\n1e6,2e7,3,nf4\n")
-    with pytest.raises(ConfigError, match=r'values = \{ "nf4" = "int4" \}'):
+    unknown = put(tmp_path, f"{HEAD},quant\n1e6,2e7,3,nf3\n")
+    with pytest.raises(ConfigError, match=r'values = \{ "nf3" = "int3" \}'):
         import_runs(unknown, accept_guesses=True)
     harmless = put(tmp_path, f"{HEAD},precision\n1e6,2e7,3,bf16-mixed\n")
     assert import_runs(harmless, accept_guesses=True).runs.frame["w_format"].to_list() == [None]

@@ -135,12 +135,12 @@ def test_a_group_of_lm_eval_is_counted_by_its_tasks(tmp_path):
 
 
 def test_formats_of_lm_eval_that_are_none_of_ours_are_asked_about(tmp_path):
-    arguments = {"pretrained": "me/m", "dtype": "auto", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    arguments = {"pretrained": "me/m", "dtype": "auto", "load_in_4bit": True, "bnb_4bit_quant_type": "nf3"}
     path = put(tmp_path / "results.json", {**RESULTS, "config": {"model_args": arguments}})
     constants = {"tokens": "1T", "params": "1B", "loss": "2"}
-    with pytest.raises(ConfigError, match=r'values = \{ "nf4" = "int4" \}'):
+    with pytest.raises(ConfigError, match=r'values = \{ "nf3" = "int3" \}'):
         import_runs(path, constants=constants, accept_guesses=True)
-    mapping = {"post_format": {"column": "post_format", "values": {"nf4": "int4"}}}
+    mapping = {"post_format": {"column": "post_format", "values": {"nf3": "int4"}}}
     came = import_runs(path, mapping, constants, accept_guesses=True, ignore=["args.bnb_4bit_quant_type"])
     assert rows(came)[0]["post_format"] == "int4" and rows(came)[0]["w_format"] is None
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from bitlaw import ConfigError, parse_format
 from bitlaw.formats import FAMILIES, KUMAR_FLOATS, NAMED, Float, Microscaled, Native, Recipe, Uniform
@@ -30,7 +31,7 @@ CASTS = {
 }
 GRIDS = [
     parse_format(n)
-    for n in (*SMALL, "e5m6", "int2", "int3", "int4", "int8", "midrise1", "midrise4", "ternary")
+    for n in (*SMALL, "e5m6", "int2", "int3", "int4", "int8", "midrise1", "midrise4", "ternary", "nf4")
 ]
 
 
@@ -205,7 +206,8 @@ def test_at_a_fixed_scale_rounding_is_idempotent_monotone_and_within_half_a_step
     held = (x >= values[0]) & (x <= values[-1])
     nearest = (x[held, None].double() - values.double()).abs().min(-1).values if len(values) < 300 else None
     if nearest is not None:
-        assert torch.equal((q[held].double() - x[held].double()).abs(), nearest)
+        off = (q[held].double() - x[held].double()).abs() - nearest
+        assert off.abs().max() <= (6e-8 if grid.name == "nf4" else 0.0)  # its middles are no floats
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda g: g.name)
@@ -223,6 +225,14 @@ def test_stochastic_rounding_has_the_right_mean_and_takes_neighbours_only(grid):
     error = error[(share > 0.01) & (share < 0.99)]
     assert error.abs().max() < 5
     assert abs(error.mean()) < 5 / math.sqrt(len(error))
+
+
+@pytest.mark.parametrize("name", ["int8", "int16", "e5m6", "nf4"])
+def test_chance_does_not_move_what_lies_on_the_grid(name):
+    """Ten million draws: v + draw, rounded to a float, would be the next integer for some."""
+    fmt = parse_format(name)
+    x = torch.tensor(fmt.values(), dtype=torch.float32)[-2].expand(10_000_000)
+    assert torch.equal(round_values(x, fmt, torch.Generator().manual_seed(0)), x)
 
 
 @settings(deadline=None, max_examples=60)
@@ -324,7 +334,9 @@ def test_what_is_packed_comes_out_again(bits):
     assert np.array_equal(unpack(packed, fmt, 1001), places)
 
 
-@pytest.mark.parametrize("name", ["e4m3", "e2m1", "mxfp4", "mxint8", "nvfp4", "midrise3", "mxfp8_e5m2"])
+@pytest.mark.parametrize(
+    "name", ["e4m3", "e2m1", "mxfp4", "mxint8", "nvfp4", "nf4", "midrise3", "mxfp8_e5m2"]
+)
 def test_gaussian_errors_against_a_million_numbers(name):
     x = torch.randn(1, 2**20, generator=torch.Generator().manual_seed(0))
     fmt = parse_format(name)
@@ -337,6 +349,38 @@ def test_gaussian_errors_against_a_million_numbers(name):
     else:
         q = quantize(x, Recipe.parse(f"{name} gaussian"))
     assert ((q - x) ** 2).mean().item() == pytest.approx(relative_error(fmt), rel=0.01)
+
+
+def test_nf4_is_of_the_quantiles_of_its_paper():
+    """Dettmers et al. 2023: equally likely cells of N(0, 1) on either side of zero, eight above and seven below."""
+    outermost = (1 - 1 / 32 + 1 - 1 / 30) / 2
+    above, below = (norm.ppf(np.linspace(outermost, 0.5, n)[:-1]) for n in (9, 8))
+    expected = np.sort(np.concatenate([above, [0.0], -below])) / above[0]
+    assert parse_format("nf4").values() == pytest.approx(expected, abs=1e-6)
+
+
+def test_scales_of_least_error_reach_into_heavy_tails():
+    """By a search over all scales, one tensor of Student's t with three degrees of freedom."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_t(3, (1, 2**17))).float()
+    for name in ("int4", "e2m1", "int3"):
+        found = (quantize(x, Recipe.parse(f"{name} tensor mse")) - x).square().mean()
+        peaks = [x.abs().max() * share for share in np.geomspace(1, 3e-3, 300)]
+        clipped = [quantize(x.clamp(-p, p), Recipe.parse(f"{name} tensor")) for p in peaks]
+        least = min((q - x).square().mean() for q in clipped)
+        assert found <= 1.03 * least, name
+
+
+def test_tiny_tensors_round_to_nothing_rather_than_to_nan():
+    q = quantize(torch.full((1, 16), 5e-36), Recipe.parse("nvfp4"))
+    assert q.isfinite().all()
+
+
+def test_what_is_cached_in_inference_can_be_trained_with():
+    with torch.inference_mode():
+        rotate(torch.ones(2, 1234))
+    weight = torch.nn.Parameter(torch.randn(2, 1234))
+    rotate(weight).square().sum().backward()
+    assert weight.grad is not None
 
 
 def test_the_list_of_formats_holds_together():
@@ -363,6 +407,10 @@ def test_the_list_of_formats_holds_together():
         "nvfp4 rotate",
         "uint2 block16",
         "midrise4 gaussian",
+        "ternary channel",
+        "ternary channel absmax",
+        "binary tensor absmax",
+        "nf4 group64",
     ],
 )
 def test_recipes_survive_their_text(text):
@@ -383,8 +431,17 @@ def test_recipes_survive_their_text(text):
         ("mxfp4 mse", "of its own"),
         ("int4 absmean", "binary"),
         ("uint4 gaussian", "zero point"),
+        ("int4 learned rotate", "learned steps round to nearest"),
+        ("int4 learned stochastic", "learned steps round to nearest"),
+        ("bf16 token", "leaves numbers as they are"),
     ],
 )
 def test_impossible_recipes_are_refused(text, words):
     with pytest.raises(ConfigError, match=words):
         Recipe.parse(text)
+
+
+@pytest.mark.parametrize("shared", ["group-1", "group0", "chanel"])
+def test_what_numbers_do_not_share_a_scale_by_is_refused(shared):
+    with pytest.raises(ConfigError, match="group"):
+        Recipe.parse("int4", shared)

@@ -310,7 +310,7 @@ def test_schemes_of_stored_weights_survive_their_name(text):
         ("w=e4m3 stored", "cannot be stored"),
         ("w=uint4 stored", "cannot be stored"),
         ("w=nvfp4 stored", "cannot be stored"),
-        ("w=bf16 stored", "cannot be stored"),
+        ("w=bf16 stored", "leaves numbers as they are"),
         ("w=int8 group32 stored", "channel or tensor"),
         ("w=int8 rotate stored", "not rotated"),
         ("w=int8 learned stored", "task clicks"),

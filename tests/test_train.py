@@ -520,7 +520,8 @@ def test_batches_that_are_fetched_ahead_are_the_same_batches(monkeypatch):
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own code
 @pytest.mark.parametrize(
-    "scheme", ["16", "w4a4kv4", "w=int4 learned, a=int6 learned", "w=nvfp4, a=mxfp4", STORED]
+    "scheme",
+    ["16", "w4a4kv4", "w=int4 learned, a=int6 learned", "w=nvfp4, a=mxfp4", "w=nf4 group16 rotate", STORED],
 )
 def test_a_compiled_step_learns_the_same_and_models_share_it(scheme):
     torch.compiler.reset()

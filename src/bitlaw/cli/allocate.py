@@ -44,7 +44,7 @@ def allocate(
     from ..lab.corpus import read_corpus, spread_windows
     from ..lab.decode import allocations, first_to_lose
     from ..lab.model import load_model
-    from ..lab.quantize.settings import Setting, bytes_of
+    from ..lab.quantize.settings import Setting, bytes_read
     from ..lab.sweep.folders import encoded
     from ..lab.sweep.processes import device_named
 
@@ -75,7 +75,7 @@ def allocate(
             )
         tell("scoring")
         forms = {b: Setting.of(method, "bf16" if b == 16 else f"int{b}") for b in choices}
-        sizes = [{b: bytes_of(model.model, form) for b, form in forms.items()} for model in models]
+        sizes = [{b: bytes_read(model.model, form) for b, form in forms.items()} for model in models]
         prompt = max(1, length // 8)
         prompts, said = [w[:prompt] for w in windows], [w[prompt:] for w in windows]
         table = allocations(*sources, sizes, prompts, said, beta=beta)

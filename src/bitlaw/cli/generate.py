@@ -41,7 +41,10 @@ TokensOption = Annotated[
     typer.Option(min=1, help=f"To draw at most; default: {USUAL}, or what the model has room for."),
 ]
 BeyondOption = Annotated[
-    bool, typer.Option("--beyond", help="Go on beyond the length that the model was trained on.")
+    bool,
+    typer.Option(
+        "--beyond", help="Go on beyond the length that the model was trained on; a sliding window then grows."
+    ),
 ]
 CalibrationOption = Annotated[
     int, typer.Option(min=2, help="Tokens of the text that gptq, awq and static scales are found on.")

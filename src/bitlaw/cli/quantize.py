@@ -109,7 +109,8 @@ def quantize(
                 on_setting=lambda done, name: reporter(Progress(done, len(after.settings), name)),
             )
             for row in found:
-                kept.add([row])
+                if row["status"] != "failed":  # the next time it may not
+                    kept.add([row])
                 rows.append(row)
         except KeyboardInterrupt:
             reporter.close()
@@ -121,9 +122,14 @@ def quantize(
     kept.close()
     if json_:
         print_json([{key: value for key, value in row.items() if value is not None} for row in table])
-        return
-    _show(table, judge is not None)
-    print(f"Rows: {store}" + (f"   Models: {save}" if save else ""))
+    else:
+        _show(table, judge is not None)
+        print(f"Rows: {store}" + (f"   Models: {save}" if save else ""))
+    failed = [row for row in rows if row["status"] == "failed"]
+    for row in failed:
+        print(f"{row['post_recipe']} by {row['method']} failed: {row['reason']}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _judge(tasks: str, corpus: Corpus, limit: int | None, trust: bool) -> Judge:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..errors import ConfigError, nearest
-from .grid import Float, Format, Microscaled, Native, Uniform, floating, integer, midrise, unsigned
+from .grid import Codebook, Float, Format, Microscaled, Native, Uniform, floating, integer, midrise, unsigned
 
 Status: TypeAlias = Literal["stable", "experimental"]
 
@@ -28,6 +28,18 @@ class Entry:
     status: Status = "stable"
 
 
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
+    *(
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ),
+)
 _MX = "OCP Microscaling Formats 1.0 (2023)"
 NAMED: dict[str, Entry] = {
     entry.format.name: entry
@@ -39,6 +51,11 @@ NAMED: dict[str, Entry] = {
         Entry(Native("fp16", 16), "half precision; unquantised", "IEEE 754"),
         Entry(Uniform("ternary", -1, 1, 1.58), "-1, 0, 1", "Ma et al. 2024, 2402.17764"),
         Entry(Uniform("binary", -0.5, 0.5, 1), "-1/2, 1/2", "Wang et al. 2023, 2310.11453"),
+        Entry(
+            Codebook("nf4", NF4),
+            "16 quantiles of normal data; `nf4 group64` is QLoRA's, before its scales are quantised",
+            "Dettmers et al. 2023, 2305.14314, appendix E",
+        ),
         Entry(Microscaled("mxfp8_e4m3", floating(4, 3), 32, "e8m0"), "blocks of 32 E4M3", _MX),
         Entry(Microscaled("mxfp8_e5m2", floating(5, 2), 32, "e8m0"), "blocks of 32 E5M2", _MX),
         Entry(Microscaled("mxfp6_e2m3", floating(2, 3), 32, "e8m0"), "blocks of 32 E2M3", _MX),

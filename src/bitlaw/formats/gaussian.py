@@ -86,8 +86,9 @@ def _error(values: Array, cut: float = math.inf) -> float:
 def relative_error(fmt: Format) -> float:
     """Mean squared error of a format on N(0, 1) at its best scale, or with its own scales where it has blocks.
 
-    Integers are taken as trained here, symmetric with 2^bits - 1 levels; blocks of `Microscaled` have the scales that
-    they would be given, a scale of the whole tensor being one.
+    Integers are taken as symmetric, with the 2^bits - 1 levels that absmax scales reach; scales that cut off (`mse`,
+    `gaussian`) use the lowest level too, for a little less error, .149 in place of .190 at two bits. Blocks of
+    `Microscaled` have the scales that they would be given, a scale of the whole tensor being one.
 
     >>> from bitlaw import parse_format
     >>> [round(relative_error(parse_format(name)), 5) for name in ("midrise2", "int4", "e2m1", "mxfp4")]

@@ -35,7 +35,8 @@ class Recipe:
         granularity: what shares a scale; formats with blocks of their own know.
         size: numbers of a group, or side of a block.
         scale: how scales are found.
-        rounding: to the nearest value, or up or down by chance so that the mean is right.
+        rounding: to the nearest value, or up or down by chance so that the mean is right for numbers within the grid;
+            what lies beyond it, as up to a quarter of the largest of an MX block does, is cut off.
         rotate: turn the last dimension by a random Hadamard matrix first, which spreads outliers.
         stored: whether integers and steps are all that is kept of a weight between two training steps.
 
@@ -69,6 +70,10 @@ class Recipe:
             )
         if self.scale == "gaussian" and isinstance(fmt, Uniform) and fmt.shifted:
             raise ConfigError(f"{name} has a zero point, which Gaussian scales do not; try 'absmax' or 'mse'")
+        if self.scale == "learned" and (self.rotate or self.rounding != "nearest"):
+            raise ConfigError(
+                f"learned steps round to nearest, without a rotation; drop one word of '{self}'"
+            )
         if self.stored:
             self._check_stored()
 
@@ -106,6 +111,8 @@ class Recipe:
         """
         first, *words = text.split() or [""]
         fmt = parse_format(first)
+        if words and isinstance(fmt, Native):
+            raise ConfigError(f"{first} leaves numbers as they are; drop {' '.join(words)!r} in {text!r}")
         own = isinstance(fmt, (Microscaled, Native))
         chosen: dict[str, object] = {}
         for word in words:
@@ -126,16 +133,20 @@ class Recipe:
                 raise ConfigError(f"{word!r} in {text!r} says again what another word has said; drop one")
             chosen |= found
         if "granularity" not in chosen and not own:
-            chosen |= _shared(granularity)
-        if "scale" not in chosen and fmt.name in ("binary", "ternary"):
-            chosen["scale"] = "absmean"
+            usual = _shared(granularity)
+            if not usual:
+                raise ConfigError(
+                    f"no numbers share a scale by {granularity!r}; try 'channel', 'tensor' or 'group128'"
+                )
+            chosen |= usual
+        chosen.setdefault("scale", _usual_scale(fmt))
         return cls(fmt, **chosen)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         words = [self.format.name]
         if self.quantized and not isinstance(self.format, Microscaled):
             words.append(self.granularity + (str(self.size) if self.size else ""))
-            words += [self.scale] if self.scale != "absmax" else []
+            words += [self.scale] if self.scale != _usual_scale(self.format) else []
         words += ["stochastic"] if self.rounding == "stochastic" else []
         words += ["rotate"] if self.rotate else []
         words += ["stored"] if self.stored else []
@@ -187,6 +198,10 @@ class Recipe:
         (4.125, 4.25)
         """
         return 8 * self.stored_bytes(shape) / (shape[0] * shape[1])
+
+
+def _usual_scale(fmt: Format) -> Scale:
+    return "absmean" if fmt.name in ("binary", "ternary") else "absmax"
 
 
 def _shared(word: str) -> dict[str, object]:

@@ -63,7 +63,7 @@ class Scheme:
     @property
     def quantized(self) -> bool:
         """Whether any part is trained in low precision."""
-        return self != Scheme()
+        return any(getattr(self, f.name).quantized for f in fields(self))
 
     @property
     def stored(self) -> bool:

@@ -220,8 +220,8 @@ def format_unit(ours: str, series: pl.Series) -> str | None:
 def meaning(name: str) -> str:
     """The format that a name most likely stands for, as a proposal to a person; `?` where nothing says it.
 
-    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "16bit", "mixed")]
-    ['bf16', 'e4m3', 'e5m2', 'int8', 'int4', '?', '?']
+    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "nf3", "16bit", "mixed")]
+    ['bf16', 'e4m3', 'e5m2', 'int8', 'nf4', 'int3', '?', '?']
     """
     for unit in ("", "dtype", "gguf"):
         turned, flaws = convert(pl.Series([name]), "post_format", unit)

@@ -65,7 +65,8 @@ class LowPrecisionLinear(nn.Linear):
 
         y = Q_a(x) Q_w(W)^T;   with g = Q_grad_a(dy):  dx = g Q_w(W),  dW = Q_grad_w(g^T Q_a(x))
 
-    Both products of the backward pass take the rounded gradient, as hardware would.
+    Both products of the backward pass take one rounded gradient. With a scale a tensor that is what hardware does; with
+    groups, blocks or tokens hardware rounds anew for dW, along the tokens that it sums over.
     """
 
     def __init__(self, linear: nn.Linear, scheme: Scheme, headroom: float | None = None) -> None:

@@ -20,8 +20,8 @@ from .scales import grouped, rounder, tensor_scale
 def fake_quantize(x: Tensor, recipe: Recipe, chance: torch.Generator | None = None) -> Tensor:
     """Return x on the grid of a recipe's format, with the gradient passed straight through.
 
-    The forward value is rounded; the backward pass sees the identity (Bengio et al. 2013), so everything
-    behind the quantiser trains in full precision.
+    The forward value is rounded (it may be a last bit off its grid, being x plus a difference); the backward pass
+    sees the identity (Bengio et al. 2013), so everything behind the quantiser trains in full precision.
 
     Args:
         x: any tensor; groups lie along its last dimension, blocks along its last two.

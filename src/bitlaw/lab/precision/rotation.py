@@ -28,9 +28,14 @@ def rotate(x: Tensor, back: bool = False) -> Tensor:
     return turned.flatten(-2)
 
 
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result
 def _rotation(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A stack of orthogonal matrices (blocks, side, side)."""
+    return _made(width, dtype, device)
+
+
+@lru_cache(maxsize=32)
+def _made(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     side = min(width & -width, LARGEST)
     if side < 2:
         raise ConfigError(f"rows of {width} numbers cannot be rotated: a Hadamard matrix has an even side")
@@ -38,5 +43,8 @@ def _rotation(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     while len(matrix) < side:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     generator = torch.Generator().manual_seed(width)
-    signs = torch.randint(0, 2, (width // side, 1, side), generator=generator, dtype=torch.float64) * 2 - 1
-    return (matrix * signs / side**0.5).to(device, dtype)
+    with torch.inference_mode(False):  # it is kept, and training may use it after
+        signs = (
+            torch.randint(0, 2, (width // side, 1, side), generator=generator, dtype=torch.float64) * 2 - 1
+        )
+        return (matrix * signs / side**0.5).to(device, dtype)

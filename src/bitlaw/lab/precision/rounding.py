@@ -17,7 +17,8 @@ _EXPONENT = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int
 def round_values(y: Tensor, grid: Grid, chance: torch.Generator | None = None) -> Tensor:
     """Return y on a grid.
 
-    Ties go to the even neighbour (of half-integers: up), and what lies beyond the grid to its ends.
+    Ties go to the even neighbour (of half-integers up, of a list of values down), and what lies beyond the grid to its
+    ends.
 
     Args:
         y: float32 or float64.
@@ -40,6 +41,7 @@ def round_values(y: Tensor, grid: Grid, chance: torch.Generator | None = None) -
     if isinstance(grid, Microscaled):
         return round_values(y / grid.unit, grid.element, chance).mul_(grid.unit)
     values, middles = _codebook(grid, y.dtype, y.device)
+    y = y.contiguous()  # torch warns of a copy otherwise
     if chance is None:
         return values[torch.bucketize(y, middles)]
     above = torch.bucketize(y, values).clamp_(1, len(values) - 1)
@@ -59,7 +61,8 @@ def power_of_two(y: Tensor) -> Tensor:
 
 
 def _by_chance(v: Tensor, generator: torch.Generator) -> Tensor:
-    return (v + _draw(v, generator)).floor_()
+    low = v.floor()
+    return low + (_draw(v, generator) < v - low)  # exact: v + draw would be rounded, and integers move
 
 
 def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,7 +71,14 @@ def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=source, device=like.device, dtype=like.dtype)
 
 
-@lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result
 def _codebook(grid: Grid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    values = torch.tensor(grid.values(), dtype=dtype, device=device)
-    return values, (values[1:] + values[:-1]) / 2
+    """The values of a grid, and the middles between them."""
+    return _listed(grid, dtype, device)
+
+
+@lru_cache(maxsize=16)
+def _listed(grid: Grid, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # they are kept, and training may use them after
+        values = torch.tensor(grid.values(), dtype=dtype, device=device)
+        return values, (values[1:] + values[:-1]) / 2

@@ -16,7 +16,8 @@ from ...formats import Codebook, Float, Microscaled, Native, Recipe, Uniform
 from ...formats.gaussian import gaussian_scale
 from .rounding import power_of_two, round_values
 
-SHRINK = torch.linspace(1.0, 0.2, 81)  # of the absmax range: where the error-minimising scale is looked for
+#: Of the absmax range: where the scale of least error is looked for. Tails as heavy as Student's t want a tenth.
+SHRINK = torch.cat([torch.linspace(1.0, 0.2, 81), torch.logspace(-0.75, -2.4, 34)])
 E8M0 = 2.0**-127, 2.0**127
 
 
@@ -116,7 +117,7 @@ def tensor_scale(x: Tensor, fmt: Microscaled) -> Tensor:
     if fmt.scale == "e8m0":
         return one
     whole = absmax(x, tuple(range(x.ndim))) / (fmt.scale.peak * fmt.peak)
-    return torch.where(whole > 0, whole, one)
+    return torch.where(whole >= torch.finfo(x.dtype).tiny, whole, one)  # else its reciprocal may be infinite
 
 
 def block_scales(x: Tensor, fmt: Microscaled, whole: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,8 @@ class StaticQuantize(nn.Module):
         # Else it is what numbers are multiplied by: small is wide.
         scaled = isinstance(fmt, Microscaled) or len(found) == 2
         width = found[0].item() if scaled else 1 / found[0].item()
+        if isinstance(fmt, Microscaled) and not split.any():
+            width = 0.0  # the scale of zeros is one, which says nothing of numbers that come later
         if width > self.width:
             self.found, self.width = found, width
 

@@ -1,4 +1,4 @@
-"""Quantise the weights of a whole model after training, block by block, each on the inputs that it will have."""
+"""Quantise the weights of a whole model after training, block by block, each on what the blocks before it make."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError, LabError, nearest
 from ...formats import Recipe
 from ..precision import quantize, settle
+from ..precision.draws import seeded
 from .awq import awq
 from .evaluate import EVAL_BATCH
 from .gptq import gptq
@@ -32,7 +33,8 @@ def quantize_model(
 ) -> ModelT:
     """Return a copy of a model with the weights of its blocks' linear layers quantised; the rest stays.
 
-    Blocks are taken in order, and each sees its inputs as the quantised blocks before it make them.
+    Blocks are taken in order, and each sees its inputs as the quantised blocks before it make them; statistics are of
+    inputs before a linear layer rounds them, if it does. Rounding by chance draws from a seed of its own.
 
     Args:
         model: a decoder with its blocks in `blocks`.
@@ -48,7 +50,11 @@ def quantize_model(
         raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
     if calibration is None and method != "rtn":
         raise ConfigError(f"{method} needs calibration text; give some that is not evaluated on")
-    quantized = copy.deepcopy(model)
+    with seeded(0, next(model.parameters()).device):
+        return _quantized(copy.deepcopy(model), recipe, method, calibration)
+
+
+def _quantized(quantized: ModelT, recipe: Recipe, method: str, calibration: Tensor | None) -> ModelT:
     blocks: list[nn.Module] = list(quantized.blocks)
     for block in blocks:
         for linear in linears_of(block).values():

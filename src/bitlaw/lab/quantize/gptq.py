@@ -22,7 +22,19 @@ from ..precision.scales import rounder, tensor_scale
 
 DAMPING = 0.01  # of the mean diagonal of H, added to it
 COLUMNS = 64  # rounded before the others are updated all at once
-SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # of absmax ranges, tried for recipes of least error
+SHRINK = (
+    1.0,
+    0.95,
+    0.9,
+    0.85,
+    0.8,
+    0.7,
+    0.6,
+    0.5,
+    0.4,
+    0.3,
+    0.2,
+)  # of absmax ranges, tried for recipes of least error
 AT_ONCE = 2**24  # numbers of trials that are made together
 ATTEMPTS = 8  # at an inverse, each with ten times the damping
 

@@ -60,7 +60,7 @@ def running(loaded: Loaded, scheme: Scheme) -> Scheme:
     Raises:
         DataError: it does so already, and would be made to do it twice.
     """
-    kept, asked = replace(loaded.scheme, w=PLAIN), replace(scheme, w=PLAIN)
+    kept, asked = (replace(s, w=PLAIN, grad_a=PLAIN, grad_w=PLAIN) for s in (loaded.scheme, scheme))
     if kept.quantized and asked.quantized:
         raise DataError(
             f"{loaded.name} rounds {kept.name} while it runs already; name the folder of the model that it was made "

@@ -44,6 +44,11 @@ class Setting:
                 raise ConfigError(
                     f"'{recipe}' is of training; after it nothing is learned: try 'absmax' or 'mse'"
                 )
+        if self.method != "rtn" and self.weights.rounding == "stochastic":
+            raise ConfigError(
+                f"{self.method} chooses the values that fit its inputs, and leaves nothing to chance; drop "
+                f"'stochastic' in '{self.weights}', or use rtn"
+            )
         if self.method == "gptq" and self.weights.granularity == "block":
             raise ConfigError("GPTQ rounds columns, which square blocks hold together; try 'group128'")
 
@@ -158,6 +163,14 @@ def bytes_of(model: nn.Module, setting: Setting) -> int:
     """Bytes of a model whose weights are in a setting; what is not quantised takes 16 bits each."""
     packed, weights = packed_size(model, setting)
     return packed + (sum(p.numel() for p in model.parameters()) - weights) * REST_BITS // 8
+
+
+def bytes_read(model: nn.Module, setting: Setting) -> int:
+    """Bytes that a pass over one token reads: those of `bytes_of` but for tables in which rows are only looked up."""
+    multiplied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
+    looked_up = sum(size for table, size in tables.items() if table not in multiplied)
+    return bytes_of(model, setting) - looked_up * REST_BITS // 8
 
 
 def packed_size(model: nn.Module, setting: Setting) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ..quantize.parts import running
 from ..tasks import Judge, Judged
 from .after import After
 from .processes import device_named
-from .rows import MEASURED, post_row, read_on, scored
+from .rows import FAILURES, MEASURED, blame, failed_copy, post_row, read_on, scored
 
 #: What a folder's row says of an earlier evaluation, and no longer holds.
 OF_THE_ROW_BEFORE = {
@@ -39,7 +39,7 @@ def quantize_folder(
     on_judged: Callable[[str, Judged], None] = lambda row, judged: None,
     on_setting: Callable[[int, str], None] = lambda count, name: None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of a model, then one for each way of quantising it.
+    """Yield the row of a model, then one for each way of quantising it; a way that cannot be has status `failed`.
 
     Args:
         folder: as `load_model` reads it.
@@ -90,10 +90,14 @@ def quantize_folder(
     yield row
     ids = {setting: after.row_id(row["id"], setting) for setting in after.settings}
     left = [s for s in ids if ids[s] not in done or (after.models and not (after.models / ids[s]).exists())]
-    outcomes = try_settings(before, left, calibration)
     for count, setting in enumerate(left, start=len(ids) - len(left)):
         on_setting(count, setting.name)
-        outcome = next(outcomes)
+        try:
+            (outcome,) = try_settings(before, [setting], calibration)
+        except FAILURES as error:  # the other settings are sound
+            failed = {"id": row["id"], "status": "failed", "reason": blame(error)}
+            yield failed_copy(failed, setting, after)
+            continue
         made = post_row(row, outcome, calibration, after)
         quantized = replace(loaded, model=outcome.model, scheme=schemes[setting])
         made = judged(made, quantized)

@@ -79,7 +79,8 @@ class TrainingConfig(BaseModel):
     )
     autocast: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="of matrix products; auto: bfloat16 where the processor or GPU is fast at it",
+        description="of matrix products; auto: bfloat16 where the processor or GPU is fast at it. It has 8 significant "
+        "bits: grids of more bits than that, like w10 or a12, are then no finer than unquantised",
     )
     compile: bool = Field(
         default=False,
