@@ -60,6 +60,10 @@ def test_cells_made_again_have_the_losses_that_they_had(store, tmp_path):
     assert sum(one.quantized for one in found) == 12
     assert seen[-1] == (pytest.approx(1), len(rows))
     assert make_again(again, tmp_path, None) == found  # nothing is made a third time
+    kept = Store(tmp_path / "runs.sqlite")
+    kept.forget(found[0].id)
+    kept.add([{"id": found[0].id, "params": 1e6, "tokens": 1e6, "status": "failed"}])
+    assert math.inf in [one.difference for one in make_again(again, tmp_path, None)]
     renamed = [{**row, "id": f"{row['id']}-x"} if row["method"] == "gptq" else row for row in rows]
     with pytest.raises(DataError, match="does not end in the tokens"):
         draw(renamed, 10)

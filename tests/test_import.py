@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -22,11 +23,13 @@ from typer.testing import CliRunner
 
 from bitlaw import ConfigError, DataError, Store, import_runs, read_runs
 from bitlaw.cli.main import app
-from bitlaw.runs import COLUMN
+from bitlaw.runs import COLUMN, Runs
 from bitlaw.runs.check import check, check_column, parse_cell
 from bitlaw.runs.convert import convert
 from bitlaw.runs.guess import plain, unit_in
 from bitlaw.runs.mapping import as_toml, read_mapping
+from bitlaw.runs.raw import column_of, from_records
+from bitlaw.runs.where import parse_where
 
 HEAD = "params,tokens,loss"
 MESSY = (
@@ -600,3 +603,140 @@ def test_help_has_an_example_of_each_source():
         "--map",
     ):
         assert word in said
+
+
+# ---- what a review found
+
+
+@pytest.mark.parametrize("cell", ["16", " 4", 16, 8.0])
+def test_bits_without_a_format_are_refused_wherever_rows_come_in(cell, tmp_path):
+    row = {"params": 1e6, "tokens": 2e7, "loss": 3.0, "w_format": cell}
+    with pytest.raises(DataError, match="says how many bits, not of which format"):
+        Runs.from_rows([row])
+    with pytest.raises(DataError, match="says how many bits, not of which format"):
+        read_runs(put(tmp_path, f"{HEAD},w_format\n1e6,2e7,3,{int(float(cell))}\n"))
+    with pytest.raises(ConfigError, match="says how many bits"):
+        parse_where(f"w_format={int(float(cell))}")
+
+
+def test_rows_in_python_are_checked_like_rows_in_files():
+    row = {"params": 1e6, "tokens": 2e7, "loss": 3.0}
+    came = Runs.from_rows(
+        [{**row, "w_format": "INT4", "steps": np.int64(5), "trunk": " "}, {**row, "loss": np.float32(2)}]
+    )
+    assert (
+        came.frame["w_format"][0] == "int4" and came.frame["steps"][0] == 5 and came.frame["trunk"][0] is None
+    )
+    for column, value, words in (
+        ("steps", 10.5, "not a whole number"),
+        ("flops", 10**400, "not finite"),
+        ("id", "\ud800", "half a character"),
+        ("id", "evil\rgood", "would move a cursor"),
+        ("method", b"\x00\xff", "neither text nor a number"),
+        ("loss", 1.5e300, "out of range"),
+    ):
+        with pytest.raises(DataError, match=words):
+            Runs.from_rows([{**row, column: value}])
+
+
+def test_nan_is_no_format():
+    for frame in (
+        pl.DataFrame(
+            {"params": [1e6] * 2, "tokens": [2e7] * 2, "loss": [3.0, 2.9], "w_format": [math.nan] * 2}
+        ),
+        pl.DataFrame({"params": [1e6] * 2, "tokens": [2e7] * 2, "loss": [3.0, 2.9], "bits": [4.0, math.nan]}),
+    ):
+        mapping = {} if "w_format" in frame.columns else {"w_format": "bits in int"}
+        with pytest.raises((ConfigError, DataError), match="(?i)nan"):
+            import_runs(frame, mapping)
+
+
+def test_what_is_read_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path, f"{HEAD},note\n1e6,2e7,3,x\n")
+    before = path.read_bytes()
+    (tmp_path / "link.csv").symlink_to(path)
+    for words in (
+        ("runs.csv", "-o", tmp_path / "runs.csv"),
+        ("./runs.csv", "-o", "link.csv"),
+        ("runs.csv", "-o", "x.csv", "--problems", "./runs.csv"),
+        ("runs.csv", "-o", "x.csv", "--save-map", "../" + tmp_path.name + "/runs.csv"),
+    ):
+        assert "is what is read" in str(run(*words).exception)
+    convert = ["runs", "convert", "runs.csv", "./runs.csv", "--spreadsheet"]
+    assert "is what is read" in str(CliRunner().invoke(app, convert).exception)
+    assert path.read_bytes() == before
+
+
+def test_a_saved_map_keeps_what_shall_stay_empty(tmp_path):
+    path = put(tmp_path, f"{HEAD},lr\n1e6,2e7,3,0.001\n")
+    said = run(
+        path, "-o", tmp_path / "a.csv", "--map", "learning_rate=", "--save-map", tmp_path / "m.toml", "--yes"
+    )
+    assert said.exit_code == 0 and 'learning_rate = ""' in (tmp_path / "m.toml").read_text()
+    assert run(path, "-o", tmp_path / "b.csv", "--map", tmp_path / "m.toml", "--yes").exit_code == 0
+    assert read_runs(tmp_path / "b.csv").frame["learning_rate"][0] is None
+
+
+def test_what_else_was_measured_of_a_diverged_run_is_lost_with_it(tmp_path):
+    path = put(tmp_path, f"{HEAD},loss_se,bpb\n1e6,2e7,nan,nan,inf\n1e6,2e7,3,0.1,4\n")
+    came = import_runs(path, diverged=True)
+    assert came.diverged == 1 and came.runs.frame["bpb"].to_list() == [None, 4.0]
+    with pytest.raises(DataError, match="not finite"):  # of a run that has a loss it is a bad cell
+        import_runs(put(tmp_path, f"{HEAD},bpb\n1e6,2e7,3,nan\n"), diverged=True)
+
+
+def test_decimal_commas_take_no_time_and_are_remarked_on_where_there_are_none(tmp_path):
+    path = put(tmp_path, f'{HEAD},note\n1e6,2e7,"3,1",1{" " * 200_000},x\n'.replace(",x", ";x"))
+    assert import_runs(path, decimal_comma=True).runs.frame["loss"][0] == 3.1
+    came = import_runs(put(tmp_path, f"{HEAD}\n1e6,2e7,3.125\n1e6,3e7,3.250\n"), decimal_comma=True)
+    assert came.runs.frame["loss"].to_list() == [3125.0, 3250.0]
+    assert any("3.125 is read as 3125" in note for note in came.notes)
+
+
+def test_odd_tables_end_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, f"{HEAD}\n1e6,2e7,3\n", "~nobody-of-that-name.csv")
+    assert run("~nobody-of-that-name.csv", "-o", "out.csv").exit_code == 0
+    twice = pl.DataFrame(
+        {"config": [{"a": 1}], "config.a": [2], "params": [1e6], "tokens": [2e7], "loss": [3.0]}
+    )
+    with pytest.raises(DataError, match=r"two columns are called 'config\.a'"):
+        import_runs(twice)
+    put(tmp_path, f"\n  \nsep=;\n{HEAD.replace(',', ';')}\n1e6;2e7;3\n1e6;2e7;bad\n", "excel.csv")
+    with pytest.raises(DataError, match="line 6, column loss"):
+        import_runs("excel.csv")
+    name = os.fsdecode(b"caf\xe9.csv")
+    words = [
+        sys.executable,
+        "-m",
+        "bitlaw",
+        "runs",
+        "import",
+        "excel.csv",
+        "--keep-good",
+        "-o",
+        name,
+        "--problems",
+        name + "x",
+    ]
+    done = subprocess.run(words, capture_output=True)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        b"Wrote 1 rows to caf\\udce9.csv; 1 were left out",
+    ), done
+    assert len(read_runs(name)) == 1
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(DataError, match="lists within lists"):
+        column_of([deep])
+
+
+def test_a_password_in_a_source_is_not_repeated(monkeypatch):
+    raw = from_records(
+        [("run", {"n_params": 1e6, "train_tokens": 2e7, "eval/loss": 3.0})], "MLflow", "MLflow"
+    )
+    monkeypatch.setattr("bitlaw.runs.read_raw", lambda *a, **k: raw)
+    said = str(run("mlflow:http://me:s3cret@host:5000").exception)
+    assert "mlflow:http://host:5000" in said and "s3cret" not in said

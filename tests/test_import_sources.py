@@ -145,6 +145,25 @@ def test_formats_of_lm_eval_that_are_none_of_ours_are_asked_about(tmp_path):
     assert rows(came)[0]["post_format"] == "int4" and rows(came)[0]["w_format"] is None
 
 
+@pytest.mark.parametrize("name", ["TheBloke/Llama-2-7B-GPTQ", "x/y-4bit-AWQ"])
+def test_a_quantised_model_of_unknown_bits_is_asked_about(tmp_path, name):
+    path = put(tmp_path / "results.json", {**RESULTS, "config": {"model_args": f"pretrained={name}"}})
+    with pytest.raises(ConfigError, match=r'"(gptq|awq)" = "\?"'):
+        import_runs(path, constants={"tokens": "1T", "params": "1B", "loss": "2"}, accept_guesses=True)
+
+
+def test_gaps_of_a_table_are_within_models_and_sizes_have_units(tmp_path):
+    table = """| model | quant | PPL | Size | Ctx size |
+|---|---|---|---|---|
+| 7B | F16 | 5.90 | 13.0 | 512 |
+| 7B | Q4_0 | 6.10 | 3.8 | 512 |
+| 13B | Q4_0 | 5.40 | 7.3 GB | 512 |
+"""
+    frame = read_raw(put(tmp_path / "t.md", table)).frame
+    assert frame["gap"].to_list() == [None, pytest.approx(math.log(6.1 / 5.9)), None]
+    assert frame["bytes"].to_list() == [None, None, 7.3e9]
+
+
 def test_a_folder_of_two_kinds_asks_which(tmp_path):
     put(tmp_path / "results.json", RESULTS)
     put(
@@ -255,6 +274,29 @@ for address in (f"sqlite:///{folder}/mlflow.db", f"file://{folder}/files/mlruns"
         client.set_terminated(run, "FAILED" if k else "FINISHED")
     gone = client.create_run(experiment).info.run_id
     client.delete_run(gone)
+    client.create_registered_model("a-model")
+""",
+    "infinite": """
+from mlflow import MlflowClient
+client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+run = client.create_run(client.create_experiment("e")).info.run_id
+for key, value in (("n_params", 1e6), ("train_tokens", 3e5), ("eval/loss", float("inf"))):
+    client.log_metric(run, key, value)
+client.set_terminated(run, "FINISHED")
+""",
+    "resumed": """
+import wandb
+for part in range(2):
+    run = wandb.init(project="p", id="one", resume="allow", config={"n_params": 10**6}, dir=folder)
+    for step in range(3):
+        run.log({"eval/loss": 3.3 - step / 10 - part, "train_tokens": 1e5 * (step + 1 + 3 * part)})
+    run.finish()
+""",
+    "clash": """
+import trackio
+run = trackio.init(project="p", name="run", config={"n_params": 10**6, "train_tokens": 3e5, "lr": 0.3}, embed=False)
+run.log({"eval/loss": 3.1, "lr": 1e-9})
+run.finish()
 """,
     "tensorboard": """
 from torch.utils.tensorboard import SummaryWriter
@@ -284,7 +326,8 @@ for k in range(2):
         place = Path(folder) / f"run {k}" / f"checkpoint-{step}"
         place.mkdir(parents=True)
         state = TrainerState(global_step=step, num_input_tokens_seen=300 * step)
-        state.log_history = [{"loss": 9.0, "step": 1}, {"eval_loss": 4.1 - step / 1000 - k, "step": step}]
+        rates = [{"learning_rate": 3e-4, "loss": 9.0, "step": 1}, {"learning_rate": 0.0, "total_flos": 0.0}]
+        state.log_history = [*rates, {"eval_loss": 4.1 - step / 1000 - k, "step": step}]
         state.save_to_json(str(place / "trainer_state.json"))
         (place / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "hidden_size": 64}))
 """,
@@ -293,7 +336,7 @@ for k in range(2):
 
 def make(name, folder):
     """Runs made by a library in a process of its own: trackers leave threads, sockets and warnings behind."""
-    pytest.importorskip(name)
+    pytest.importorskip({"infinite": "mlflow", "resumed": "wandb", "clash": "trackio"}.get(name, name))
     extra = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "TRACKIO_DIR": str(folder)}
     extra |= {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": ""}
     command = [sys.executable, "-c", f"folder = {str(folder)!r}\n{MAKERS[name]}"]
@@ -338,6 +381,32 @@ def test_runs_that_mlflow_wrote(tmp_path):
         assert raw.frame["note"].to_list() == ["two\nlines"] * 2
         assert raw.frame["experiment"].to_list() == ["e: 1"] * 2
     same(import_runs(f"mlflow:sqlite:///{tmp_path}/mlflow.db", accept_guesses=True))
+
+
+@pytest.mark.slow
+def test_an_infinite_loss_in_a_database_of_mlflow_is_one(tmp_path):
+    make("infinite", tmp_path)
+    with pytest.raises(DataError, match="inf is not finite"):
+        import_runs(tmp_path, accept_guesses=True)
+    came = import_runs(tmp_path, accept_guesses=True, diverged=True)
+    assert came.diverged == 1 and rows(came)[0]["loss"] is None
+
+
+@pytest.mark.slow
+def test_a_run_of_wandb_that_was_resumed_is_one(tmp_path):
+    make("resumed", tmp_path)
+    assert len(list(tmp_path.rglob("*.wandb"))) == 2
+    came = import_runs(tmp_path, accept_guesses=True)
+    (row,) = rows(came)
+    assert (row["loss"], row["tokens"]) == (pytest.approx(2.1), 6e5)
+    assert any("some were resumed, and are joined" in note for note in came.notes)
+
+
+@pytest.mark.slow
+def test_what_is_logged_does_not_replace_what_was_configured(tmp_path):
+    make("clash", tmp_path)
+    came = import_runs(tmp_path / "p.db", accept_guesses=True)
+    assert rows(came)[0]["learning_rate"] == 0.3 and "metrics.lr" in came.proposal.unused
 
 
 @pytest.mark.slow
@@ -397,6 +466,7 @@ def test_states_that_transformers_wrote(tmp_path):
     assert [
         (row["id"], row["tokens"], row["steps"], row["width"], row["w_format"]) for row in rows(came)
     ] == [(f"run {k}", 3e5, 1000, 64, "bf16") for k in range(2)]
+    assert {(row["learning_rate"], row["learning_rate_end"]) for row in rows(came)} == {(3e-4, 0.0)}
 
 
 @pytest.mark.slow

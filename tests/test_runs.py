@@ -292,14 +292,14 @@ def test_tables_become_latex_that_runs_nothing(tmp_path):
 def test_spreadsheets_get_no_formulas_and_keep_numbers(tmp_path):
     rows = [
         {**ROW, "id": text, "gap": -0.1, "post_format": "int4"}
-        for text in ("=1+1", "+1", "-1", "@a", "\t=1", "b")
+        for text in ("=1+1", "+1", "-1", "@a", "＝1", "b")
     ]
     runs = Runs.from_rows(rows)
     write_runs(runs, tmp_path / "a.csv", spreadsheet=True)
     write_runs(runs, tmp_path / "b.csv")
     assert read_runs(tmp_path / "b.csv").frame["id"].to_list()[:4] == ["=1+1", "+1", "-1", "@a"]
     kept = pl.read_csv(tmp_path / "a.csv", infer_schema=False)
-    assert kept["id"].to_list() == ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", "b"] and set(kept["gap"]) == {
+    assert kept["id"].to_list() == ["'=1+1", "'+1", "'-1", "'@a", "'＝1", "b"] and set(kept["gap"]) == {
         "-0.1"
     }
     with pytest.raises(DataError, match="not for spreadsheets"):

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from bitlaw import DataError, Store, StoreError, read_runs
-from bitlaw.runs import Leases, sqlite
+from bitlaw.runs import Leases, Runs, sqlite
 
 ROW = {"id": "a", "params": 1e6, "tokens": 2e7, "loss": 3.1}
 
@@ -93,9 +93,28 @@ def test_a_read_only_store_is_not_written(where):
 def test_forgotten_rows_take_their_children_with_them(where):
     store = Store(where)
     child = {**ROW, "id": "a-int4", "parent": "a", "post_format": "int4", "gap": 0.1}
-    store.add([ROW, child, {**ROW, "id": "b"}])
-    assert (store.forget("a"), store.forget("a")) == (2, 0)
-    assert store.statuses() == {"b": "ok"}
+    grandchild = {**child, "id": "a-int4-int2", "parent": "a-int4"}
+    average = {**ROW, "id": "a-swa", "trunk": "t"}
+    store.add(
+        [{**ROW, "trunk": "t"}, child, grandchild, average, {**child, "id": "a-swa-int4", "parent": "a-swa"}]
+    )
+    store.add([{**ROW, "id": "b"}, {**ROW, "id": "a-other"}])
+    assert (store.forget("a"), store.forget("a")) == (5, 0)
+    assert store.statuses() == {"b": "ok", "a-other": "ok"}
+
+
+def test_rows_without_ids_of_several_tables_stay_apart(where):
+    """And the same table once more adds nothing."""
+    store = Store(where)
+    plain = {key: value for key, value in ROW.items() if key != "id"}
+    tables = [
+        Runs.from_rows([{**plain, "loss": loss} for loss in losses])
+        for losses in ((3.1, 3.0), (2.5, 2.4, 2.4))
+    ]
+    assert [store.take(table) for table in (*tables, *tables)] == [2, 3, 0, 0]
+    for loss in (1.9, 1.8):
+        store.add([{**plain, "loss": loss}])
+    assert sorted(store.runs().frame["loss"]) == [1.8, 1.9, 2.4, 2.4, 2.5, 3.0, 3.1]
 
 
 def test_an_older_store_gets_the_columns_that_came_since(where):

@@ -6,6 +6,7 @@ import json
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from bitlaw import ConfigError, DataError, read_runs
 from bitlaw.lab.corpus import read_corpus, spread_windows
@@ -193,3 +194,24 @@ def test_a_corpus_larger_than_the_limit_is_cut_and_said(tmp_path, monkeypatch, c
 def test_a_file_name_too_long_is_refused():
     with pytest.raises(DataError):
         read_corpus("x" * 5000)
+
+
+def test_budgets_of_as_many_steps_and_numbers_without_end_are_refused():
+    sweep = {"sizes": (4000,), "schemes": ("16",)}
+    with pytest.raises(ValidationError, match="as many steps of 8 x 128 tokens at size 4000"):
+        SweepConfig(**sweep, budgets=(300_000, 300_100))
+    for name in ("rate_times_width", "weight_decay"):
+        with pytest.raises(ValidationError, match="finite"):
+            SweepConfig(**sweep, budgets=(300_000,), **{name: float("inf")})
+
+
+def test_checkpoints_of_work_that_is_not_asked_for_outlive_the_start(tmp_path):
+    """A configuration that was cut down for a moment loses nothing."""
+    text, store = read_corpus(None), Store(tmp_path / "runs.sqlite")
+    shape = {"sizes": (4000,), "budgets": (8_000,), "batch_size": 4, "seq_len": 64, "eval_tokens": 4096}
+    first, other = (trunks(SweepConfig(**shape, schemes=(scheme,)), text) for scheme in ("16", "w4"))
+    kept = tmp_path / "c" / other[0].work_id() / "step-10"
+    kept.mkdir(parents=True)
+    seen = []
+    run_sweep(first, store, tmp_path / "c", workers=1, on_rows=lambda rows: seen.append(kept.exists()))
+    assert seen == [True]

@@ -145,6 +145,13 @@ def test_orders_are_signs_and_expressions_are_never_null():
         assert ROWS.frame.select(parse_where(text).expression().alias("x"))["x"].dtype == pl.Boolean
 
 
+def test_an_empty_cell_contains_what_it_means():
+    runs = Runs.from_rows([{"params": 1e6, "tokens": 2e7, "loss": 3.0}])
+    for text in ("w_format = bf16", "w_format contains bf", "status contains ok"):
+        assert len(where(runs, [text])) == 1
+    assert not len(matching(runs, [parse_where("any contains bf16")]))  # looks at what is written
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("where") / "runs.csv"

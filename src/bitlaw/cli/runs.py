@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -64,6 +65,7 @@ def runs_convert(
     """
     from ..runs import read_runs, write_runs
 
+    _spare([runs], out)
     table = read_runs(runs)
     write_runs(table, out, spreadsheet=spreadsheet)
     if json_:
@@ -166,8 +168,7 @@ def runs_import(
     from .progress import Reporter
 
     said = read_mapping(map_ or (), set_ or (), ignore or ())
-    if out in sources:
-        raise ConfigError(f"{out} is what is read; name another file with -o")
+    _spare(sources, out, problems, save_map)
     if not is_address(out) and not out.lower().endswith(WRITTEN):
         raise ConfigError(f"cannot write {out}; name a file that ends in {', '.join(WRITTEN)}")
     with Reporter() as reporter:
@@ -197,7 +198,7 @@ def runs_import(
         from ..files import whole
 
         with whole(save_map) as temporary:
-            temporary.write_text(as_toml(proposal.rules, said.ignored), encoding="utf-8")
+            temporary.write_text(as_toml(proposal.rules, said.ignored, said.refused), encoding="utf-8")
     if json_:
         print_json({**came.as_json(), "file": _plain(out), "new": new})
         return
@@ -207,7 +208,22 @@ def runs_import(
 def _home(source: str) -> str:
     """A source whose folder may begin with ~, which a shell leaves alone after a word like trackio:."""
     kind, sign, rest = source.rpartition(":")
-    return f"{kind}{sign}{Path(rest).expanduser()}" if rest.startswith("~") else source
+    try:
+        return f"{kind}{sign}{Path(rest).expanduser()}" if rest.startswith("~") else source
+    except RuntimeError:  # nobody's home: a file may begin with ~
+        return source
+
+
+def _spare(sources: list[str], *written: str | Path | None) -> None:
+    """Refuse to write over what is read, whatever the way to it is called."""
+    from ..runs import is_address
+
+    read = {
+        Path(name).resolve() for source in map(_home, sources) for name in (source, source.partition(":")[2])
+    }
+    for out in written:
+        if out is not None and not is_address(out) and Path(out).resolve() in read - {Path().resolve()}:
+            raise ConfigError(f"{out} is what is read; name another file to write to")
 
 
 def _plain(out: str) -> str:
@@ -266,7 +282,8 @@ def _confirm(proposal: Proposal, sources: list[str], flags: list[tuple[str, Any]
         ConfigError: nobody can be asked, or they are wrong.
     """
     flags = [*flags, *(("--map", str(rule)) for rule in proposal.guesses)]
-    again = command_line("runs import", sources, *flags)
+    spoken = [re.sub(r"//[^/@]*@", "//", source) for source in sources]  # without passwords
+    again = command_line("runs import", spoken, *flags)
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{len(proposal.guesses)} columns are guesses; add --yes if they are right, or say them: {again}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ def verify_study(
     runs, corpus, every = _rows(source, corpus)
     again = draw(runs.frame.to_dicts(), count, seed)
     folder = out or Path(f"verify-{Path(source).stem}-{count}-{seed}")
+    if there := _there(folder, again.rows):
+        print(
+            f"{there} of {len(again.rows)} rows are in {folder} already; remove it to make them anew.",
+            file=sys.stderr,
+        )
     with Reporter() as reporter:
 
         def on_progress(done: float, total: float, made: int) -> None:
@@ -67,9 +73,23 @@ def verify_study(
             what = f"Copies by {method} to {recipe}" if method else "Losses"
             print(f"{what} of other seeds differ by sd {sd:.4f} ({freedom} degrees of freedom).")
         for one in wrong:
-            print(f"Not the same: row {one.id} had {one.before}, and has {one.now}.")
+            now = one.now if one.status == "ok" else one.status
+            print(f"Not the same: row {one.id} had {one.before or 'diverged'}, and has {now}.")
     if wrong:
         raise typer.Exit(1)
+
+
+def _there(folder: Path, rows: Mapping[str, Any]) -> int:
+    """How many of the rows an earlier call, perhaps of other versions, has made."""
+    from ..runs import Store
+
+    if not (folder / "runs.sqlite").is_file():
+        return 0
+    store = Store(folder / "runs.sqlite", read_only=True)
+    try:
+        return len(store.ids() & rows.keys())
+    finally:
+        store.close()
 
 
 def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None, Runs]:
@@ -97,7 +117,13 @@ def _rows(source: str, corpus: str | None) -> tuple[Runs, str | None, Runs]:
 
 
 def _told(one: Repeat) -> dict[str, Any]:
-    return {"id": one.id, "quantized": one.quantized, "before": one.before, "now": one.now}
+    return {
+        "id": one.id,
+        "quantized": one.quantized,
+        "before": one.before,
+        "now": one.now,
+        "status": one.status,
+    }
 
 
 def _summary(found: list[Repeat]) -> list[str]:

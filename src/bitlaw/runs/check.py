@@ -7,7 +7,7 @@ bad, are looked at one by one. Bulk takes nothing that a single look would refus
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ import polars as pl
 from ..formats import parse_format
 from .schema import COLUMN, SCHEMA, STATUSES, UNSEEN, Column
 
+FEW = 64  # cells that are sooner looked at one by one
 MOST_FORMATS = 1000  # that a table can name; a column of more is something else
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _INTEGER = r"^[+-]?[0-9]{1,18}$"
@@ -82,20 +83,23 @@ def check_column(column: Column, series: pl.Series) -> tuple[pl.Series, list[Fla
     """Turn a column into its type; cells that cannot be are null and flaws."""
     if column.kind == "format":
         return _formats(column, series)
+    if len(series) < FEW:
+        return _one_by_one(column, range(len(series)), series.to_list())
     good, sure = _in_bulk(column, series)
     doubtful = (~sure).arg_true().to_list()
-    if not doubtful:
-        return good.alias(column.name), []
-    cells = series.gather(doubtful).to_list()
-    flaws, mended = [], []
-    for row, cell in zip(doubtful, cells, strict=True):
-        try:
-            mended.append(parse_cell(column, cell))
-        except ValueError as error:
-            mended.append(None)
-            flaws.append(Flaw(row, column.name, str(error)))
-    values = pl.Series(mended, dtype=SCHEMA[column.name])
+    values, flaws = _one_by_one(column, doubtful, series.gather(doubtful).to_list())
     return good.scatter(doubtful, values).alias(column.name), flaws
+
+
+def _one_by_one(column: Column, rows: Iterable[int], cells: list[Any]) -> tuple[pl.Series, list[Flaw]]:
+    flaws, values = [], []
+    for row, cell in zip(rows, cells, strict=True):
+        try:
+            values.append(parse_cell(column, cell))
+        except ValueError as error:
+            values.append(None)
+            flaws.append(Flaw(row, column.name, str(error)))
+    return pl.Series(column.name, values, dtype=SCHEMA[column.name]), flaws
 
 
 def _in_bulk(column: Column, series: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -143,6 +147,7 @@ def _formats(column: Column, series: pl.Series) -> tuple[pl.Series, list[Flaw]]:
     """Formats name by name: there are few, however many rows there are."""
     reasons: dict[Any, str] = {}
     names: dict[Any, str | None] = {}
+    series = comparable(series)
     for cell in series.unique(maintain_order=True).to_list():
         if len(names) + len(reasons) >= MOST_FORMATS:
             reasons[cell] = f"more than {MOST_FORMATS:,} different formats; is this a column of formats?"
@@ -156,6 +161,12 @@ def _formats(column: Column, series: pl.Series) -> tuple[pl.Series, list[Flaw]]:
     if not reasons:
         return checked, []
     return checked, [Flaw(row, column.name, reasons[c]) for row, c in enumerate(cells) if c in reasons]
+
+
+def comparable(series: pl.Series) -> pl.Series:
+    """A column whose cells can be looked up: NaN, which is not itself, as text."""
+    lost = series.is_nan().fill_null(False) if series.dtype.is_float() else None
+    return series if lost is None or not lost.any() else series.cast(pl.String)
 
 
 def _rows(frame: pl.DataFrame) -> list[Flaw]:
@@ -202,7 +213,7 @@ def parse_cell(column: Column, cell: Any) -> Any:
             cell = int(cell)
         elif isinstance(cell, float):
             raise ValueError(f"{cell!r} is not text")
-        value = str(cell)
+        value = str(cell).replace("\r\n", "\n")
     elif isinstance(cell, str):
         value = number(cell)
         if column.kind == "integer" and math.isfinite(value):
@@ -215,7 +226,7 @@ def parse_cell(column: Column, cell: Any) -> Any:
                 f"{cell!r} is not a whole number" if math.isfinite(value) else column.problem(value)
             )
         if abs(value) >= 2**63:
-            raise ValueError(f"{cell!r} is too large")
+            raise ValueError(f"{cell!r} is too large for a whole number of 64 bits")
         value = int(value)
     elif column.kind == "number":
         value = float(value)
@@ -234,7 +245,7 @@ def _whole(text: str) -> int:
     except (ArithmeticError, ValueError):
         raise ValueError(f"{text[:40]!r} is not a whole number") from None
     if abs(exact) >= 2**63:
-        raise ValueError(f"{text[:40]!r} is too large")
+        raise ValueError(f"{text[:40]!r} is too large for a whole number of 64 bits")
     return int(exact)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from ..errors import BitlawError, ConfigError, nearest
 from ..units import parse_quantity
-from .check import Flaw, number, numbers, parse_cell
+from .check import Flaw, comparable, number, numbers, parse_cell
 from .schema import COLUMN
 
 FACTORS = {
@@ -151,6 +151,7 @@ def _each(series: pl.Series, ours: str, turn: Any) -> tuple[pl.Series, list[Flaw
     """Turn every different cell once."""
     turned: dict[Any, Any] = {}
     reasons: dict[Any, str] = {}
+    series = comparable(series)
     for cell in series.unique().to_list():
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             turned[cell] = None

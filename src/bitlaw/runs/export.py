@@ -52,7 +52,8 @@ def write(runs: Runs, path: Path, spreadsheet: bool) -> None:
             frame.write_parquet(data)
             temporary.write_bytes(data.getbuffer())
         else:
-            (without_formulas(frame) if spreadsheet else frame).write_csv(temporary)
+            text = (without_formulas(frame) if spreadsheet else frame).write_csv()
+            temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def used(runs: Runs) -> pl.DataFrame:

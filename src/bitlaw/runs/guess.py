@@ -47,6 +47,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "post_format": ("post_format", "quantization", "quant", "quant_type"),
     "error": ("error", "error_rate", "accuracy", "acc"),
     "learning_rate": ("learning_rate", "lr", "peak_lr", "max_lr"),
+    "learning_rate_end": ("learning_rate_end",),
     "weight_decay": ("weight_decay", "wd"),
     "optimizer": ("optimizer", "optim"),
     "schedule": ("schedule", "lr_scheduler_type", "lr_schedule"),

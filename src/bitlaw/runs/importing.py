@@ -19,6 +19,7 @@ from .export import without_formulas
 from .mapping import read_mapping
 from .proposal import Proposal, propose
 from .raw import SHOWN, Problem, Raw, Tell, shown, silent, together, told, with_points
+from .schema import COLUMN
 from .sources import open_source
 from .table import Runs
 
@@ -152,16 +153,18 @@ def carry_out(
     check_whole(raw, proposal)
     columns: dict[str, pl.Series] = {}
     flaws: list[Flaw] = []
-    lost = None
+    (losses,) = [rule.theirs for rule in proposal.rules if rule.ours == "loss"][:1] or [""]
+    lost = _not_finite(raw.frame[losses]) if diverged and losses else None
     for place, rule in enumerate(proposal.rules):
         tell("converting", place / len(proposal.rules))
         if not rule.theirs:
             columns[rule.ours] = pl.Series([rule.constant]).new_from_index(0, raw.frame.height)
             continue
         series = raw.frame[rule.theirs]
-        if diverged and rule.ours == "loss":
-            lost = _not_finite(series)
-            series = series.set(lost, None)
+        if lost is not None and COLUMN[rule.ours].kind == "number":
+            series = series.set(
+                lost & _not_finite(series), None
+            )  # what was measured of a lost run is lost with it
         columns[rule.ours], found = convert(series, rule.ours, rule.unit, rule.values)
         flaws += found
     if lost is not None:
@@ -208,7 +211,7 @@ def write_problems(problems: Iterable[Problem], path: str | os.PathLike[str]) ->
     names = ("place", "column", "value", "reason")
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
     with whole(Path(path)) as temporary:
-        without_formulas(frame).write_csv(temporary)
+        temporary.write_text(without_formulas(frame).write_csv(), encoding="utf-8", newline="")
 
 
 def check_whole(raw: Raw, proposal: Proposal) -> None:

@@ -180,7 +180,7 @@ def _file(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def as_toml(rules: Iterable[Rule], ignored: Iterable[str] = ()) -> str:
+def as_toml(rules: Iterable[Rule], ignored: Iterable[str] = (), refused: Iterable[str] = ()) -> str:
     """Rules as a file that `read_mapping` reads.
 
     >>> print(as_toml([Rule("params", "size", "B"), Rule("count", constant="total")]), end="")
@@ -200,6 +200,7 @@ def as_toml(rules: Iterable[Rule], ignored: Iterable[str] = ()) -> str:
             pairs = ", ".join(f"{quoted(k)} = {quoted(v)}" for k, v in rule.values.items())
             extra = f", values = {{ {pairs} }}"
         lines.append(f"{rule.ours} = {{ column = {quoted(rule.theirs)}{extra} }}")
+    lines += [f'{ours} = ""' for ours in sorted(refused)]  # to stay empty, whatever may be guessed
     lines += ["", "[constants]", *(f"{r.ours} = {quoted(r.constant)}" for r in rules if not r.theirs)]
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from ..errors import DataError
@@ -19,7 +20,8 @@ MAX_CELLS = 200_000_000
 SHOWN = 10  # problems spelled out in one message
 FEW = 3  # problems that are alike and yet all spelled out
 #: A number as much of the world writes it, 1.234,5, with or without a unit behind it.
-_COMMA = r"^\s*([+-]?)([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,([0-9]+))?((?:[eE][+-]?[0-9]+)?\s*[^0-9.,]*\.?)$"
+_COMMA = r"^\s*([+-]?)([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,([0-9]+))?((?:[eE][+-]?[0-9]+)?[^0-9.,]*\.?)$"
+_ONE_POINT = r"^\s*[+-]?[0-9]{1,3}\.[0-9]{3}\s*$"
 _INT64 = range(-(2**63), 2**63)
 #: Told what is being done, and which share of it is.
 Tell: TypeAlias = Callable[[str, float], None]
@@ -94,6 +96,7 @@ def column_of(values: list[Any]) -> pl.Series:
     >>> column_of([1, None, 2.5]).to_list(), column_of([True, "4", 8]).to_list()
     ([1.0, None, 2.5], ['true', '4', '8'])
     """
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
     kinds = {type(v) for v in values if v is not None}
     if kinds == {int} and all(v is None or v in _INT64 for v in values):
         return pl.Series(values, dtype=pl.Int64)
@@ -108,7 +111,10 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, default=str)
+        try:
+            return json.dumps(value, default=str)
+        except RecursionError:
+            raise DataError("a cell holds lists within lists, too many to be read") from None
     return str(value)
 
 
@@ -227,14 +233,19 @@ def with_points(raw: Raw) -> Raw:
     >>> with_points(Raw(frame, ["1", "2", "3"], "x")).frame.to_dict(as_series=False)
     {'loss': ['2.5', 'k.A.', '3'], 'tokens': ['1500000', '2.1 M', '3']}
     """
-    columns = []
+    columns, notes = [], list(raw.notes)
     for series in raw.frame:
         if series.dtype == pl.String:
             cells = series.filter((series.str.strip_chars() != "").fill_null(False))
             if len(cells) and cells.str.contains(_COMMA).mean() > 0.5:  # type: ignore[operator]
+                if cells.str.contains(_ONE_POINT).all():
+                    notes.append(
+                        f"column {shown(series.name)}: {shown(cells[0])} is read as {_with_point(cells[0].strip())}, a "
+                        "point between thousands; no cell of it has a comma"
+                    )
                 series = series.replace({cell: _with_point(cell) for cell in cells.unique()})
         columns.append(series)
-    return replace(raw, frame=pl.DataFrame(columns))
+    return replace(raw, frame=pl.DataFrame(columns), notes=tuple(notes))
 
 
 def _with_point(cell: str) -> str:

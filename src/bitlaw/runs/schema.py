@@ -20,7 +20,7 @@ from ..formats import parse_format
 Kind: TypeAlias = Literal["text", "integer", "number", "format"]
 
 #: Control characters but for those of lines and tabs, and those that turn the direction of text.
-UNSEEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+UNSEEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
 _UNSEEN = re.compile(f"[{UNSEEN}]")
 STATUSES = ("ok", "diverged", "failed")
 _DTYPE: dict[str, type[pl.DataType]] = {
@@ -59,6 +59,11 @@ class Column:
         if self.kind in ("integer", "number"):
             if value < self.low or value > self.high or (self.exclusive and value == self.low):
                 return f"{value:g} is out of range; {self.name} must be {self.range_text()}"
+        elif self.kind == "format" and re.fullmatch("[0-9]+", value):
+            return (
+                f"{value!r} says how many bits, not of which format; write int{value}, a float like e4m3, or bf16 for "
+                f"none; an import takes --map '{self.name}=COLUMN in int'"
+            )
         elif self.kind == "format":
             try:
                 parse_format(value)
@@ -190,7 +195,7 @@ COLUMNS: tuple[Column, ...] = (
         low=0,
         high=1,
     ),
-    Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, exclusive=True),
+    Column("loss", "number", "cross-entropy on the evaluation set", "nats/token", 0, 1e100, exclusive=True),
     Column(
         "objective",
         "text",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sqlite3
@@ -115,7 +117,7 @@ class Store:
         Raises:
             StoreError: the database refused; then none is stored.
         """
-        frame = runs.frame.with_columns(pl.col("status").fill_null("ok"))
+        frame = by_content(runs.frame.with_columns(pl.col("status").fill_null("ok")))
         frame = frame.select([s.name for s in frame if s.null_count() < len(s)])
         count = sa.select(sa.func.count()).select_from(tables.runs)
 
@@ -135,20 +137,29 @@ class Store:
             DataError: a row that breaks the schema.
         """
         rows = [{**row, "status": row.get("status") or "ok"} for row in rows]
-        return Runs.from_rows(rows).frame.to_dicts() if rows else []
+        return by_content(Runs.from_rows(rows).frame).to_dicts() if rows else []
 
     def insert(self, connection: sa.Connection, records: list[dict[str, Any]]) -> None:
         """Store checked rows in a transaction that is under way."""
         connection.execute(self._database.insert(tables.runs).on_conflict_do_nothing(), records)
 
     def forget(self, id_: str) -> int:
-        """Remove a row and the rows that were made from it, so that a sweep makes them again; return how many.
+        """Remove a row, what was averaged on its way and all made from them, to be made again; return how many.
 
         Raises:
             StoreError: the database refused.
         """
-        rows = sa.delete(tables.runs).where(sa.or_(tables.runs.c.id == id_, tables.runs.c.parent == id_))
-        return int(self._database.run("write to", lambda c: c.execute(rows).rowcount))
+        c = tables.runs.c
+        found = self._select(sa.select(c.id, c.parent, c.trunk))
+        trunk = next((row["trunk"] for row in found if row["id"] == id_), None)
+        gone = {id_}
+        for row in found:  # averages along the same branch
+            if trunk is not None and row["trunk"] == trunk and row["id"].startswith(f"{id_}-"):
+                gone.add(row["id"])
+        while more := {row["id"] for row in found if row["parent"] in gone} - gone:
+            gone |= more
+        rows = sa.delete(tables.runs).where(c.id.in_(sorted(gone)))
+        return int(self._database.run("write to", lambda connection: connection.execute(rows).rowcount))
 
     def ids(self) -> set[str]:
         """Ids of all rows.
@@ -183,3 +194,27 @@ class Store:
     def close(self) -> None:
         """Release the file."""
         self._database.engine.dispose()
+
+
+def by_content(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose ids were made from their places, with ids made from what they hold: a store has rows of many tables.
+
+    >>> runs = Runs.from_rows([{"params": 1e6, "tokens": 2e7, "loss": 3.1}])
+    >>> runs.frame["id"].to_list(), by_content(runs.frame)["id"].to_list()
+    (['row-1'], ['row-3e4a36b81570'])
+    """
+    made = frame["id"].str.contains(r"^row-[0-9]+x*$")
+    if not made.any():
+        return frame
+    taken: set[str] = set(frame.filter(~made)["id"])
+    ids = []
+    for row, anew in zip(frame.iter_rows(named=True), made, strict=True):
+        name = row.pop("id")
+        if anew:
+            held = {column: value for column, value in row.items() if value is not None}
+            name = f"row-{hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:12]}"
+            while name in taken:  # a row that stands there twice
+                name += "x"
+            taken.add(name)
+        ids.append(name)
+    return frame.with_columns(pl.Series("id", ids, dtype=pl.String))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from ..errors import DataError, nearest
@@ -12,7 +13,8 @@ from ..formats import UNQUANTIZED, Format, law_bits, layout, parse_format
 from ..formats.gaussian import effective_bits
 from ..html import table
 from ..shell import printable
-from .check import row_problem
+from .check import check
+from .raw import column_of
 from .schema import COLUMN, OVERVIEW, SCHEMA
 
 SHOWN = 10  # rows of a table in a notebook
@@ -46,20 +48,29 @@ class Runs:
         Raises:
             DataError: naming the row, column and value that is wrong.
         """
-        rows = named(rows)
+        rows = list(rows)
         for place, row in enumerate(rows, start=1):
             for name, value in row.items():
                 if name not in COLUMN:
                     raise DataError(f"row {place}: unknown column {name!r}")
-                problem = "" if value is None else COLUMN[name].problem(value)
-                if problem:
-                    raise DataError(f"row {place}, column {name}: {problem}")
-            check_row(row, f"row {place}")
-        columns = {name: kind for name, kind in SCHEMA.items() if any(name in row for row in rows)}
-        frame = pl.DataFrame(rows, schema=columns)
-        runs = cls(frame, source)
-        check_unique(runs.frame)
-        return runs
+                if not isinstance(value, (str, int, float, np.generic, type(None))):
+                    raise DataError(
+                        f"row {place}, column {name}: {ascii(value)[:60]} is neither text nor a number"
+                    )
+        given = {name for row in rows for name, value in row.items() if value is not None} | {"id"}
+        try:
+            cells = [
+                column_of([row.get(name) for row in rows]).alias(name) for name in SCHEMA if name in given
+            ]
+        except UnicodeEncodeError as error:
+            raise DataError(f"{ascii(error.object)[:80]} holds half a character, which is no text") from error
+        checked, flaws = check(pl.DataFrame(cells))
+        if flaws:
+            first = flaws[0]
+            raise DataError(
+                f"row {first.row + 1}{first.column and f', column {first.column}:'} {first.reason}"
+            )
+        return cls(checked, source)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -221,40 +232,3 @@ def overview(runs: Runs) -> tuple[list[str], list[list[str]]]:
         for row in runs.frame.select(used).rows()
     ]
     return used, rows
-
-
-def named(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row without an id one made from its place, which no other row has."""
-    copies = [dict(row) for row in rows]
-    taken = {row.get("id") for row in copies}
-    for place, row in enumerate(copies, start=1):
-        if not row.get("id"):
-            name = f"row-{place}"
-            while name in taken:
-                name += "x"
-            taken.add(name)
-            row["id"] = name
-    return copies
-
-
-def check_row(row: Mapping[str, Any], where: str) -> None:
-    """Check what no single cell can tell.
-
-    Raises:
-        DataError: naming the place.
-    """
-    problem = row_problem(row)
-    if problem:
-        raise DataError(f"{where} {problem}")
-
-
-def check_unique(frame: pl.DataFrame) -> None:
-    """Refuse a table in which two rows have one id.
-
-    Raises:
-        DataError: naming the id.
-    """
-    ids = frame["id"].drop_nulls()
-    if ids.is_duplicated().any():
-        twice = ids.filter(ids.is_duplicated())[0]
-        raise DataError(f"two rows have the id {twice!r}; ids must be unique: drop one, or rename it")

@@ -56,16 +56,16 @@ class Condition:
         """What holds of the rows that are meant; it is true or false, never null."""
         if self.column == ANY:
             return pl.any_horizontal(
-                _contains(c.name, self.values[0]) for c in COLUMN.values() if _is_text(c)
+                _contains(pl.col(c.name), self.values[0]) for c in COLUMN.values() if _is_text(c)
             )
+        cell, empty = pl.col(self.column), empty_means(self.column)
+        meant = cell if empty is None else cell.fill_null(empty)
         if self.sign == "contains":
-            return _contains(self.column, self.values[0])
-        cell = pl.col(self.column)
+            return _contains(meant, self.values[0])
         if self.sign in ORDER:
             value = self.values[0]
             compared = {"<": cell < value, "<=": cell <= value, ">": cell > value, ">=": cell >= value}
             return compared[self.sign].fill_null(False)
-        meant = cell if (empty := empty_means(self.column)) is None else cell.fill_null(empty)
         if COLUMN[self.column].kind in ("integer", "number"):
             meant = meant.cast(pl.Float64)
         given = [value for value in self.values if value is not None]
@@ -151,10 +151,10 @@ def _is_text(column: Column) -> bool:
     return column.kind in ("text", "format")
 
 
-def _contains(name: str, value: Value) -> pl.Expr:
+def _contains(cell: pl.Expr, value: Value) -> pl.Expr:
     """Whether a cell contains a text, in small or capital letters."""
     wanted = str(value).lower()
-    return pl.col(name).str.to_lowercase().str.contains(wanted, literal=True).fill_null(False)
+    return cell.str.to_lowercase().str.contains(wanted, literal=True).fill_null(False)
 
 
 def _one(rest: str, text: str) -> tuple[str, bool]:
@@ -195,6 +195,8 @@ def _value(column: Column | None, sign: str, word: str, quoted: bool) -> Value:
     if column is None or sign == "contains":
         return word
     if column.kind == "format":
+        if problem := column.problem(word):
+            raise ConfigError(problem)
         return parse_format(word).name
     if column.kind == "text":
         if column.choices and word not in column.choices:

@@ -56,16 +56,20 @@ class Repeat:
         quantized: whether it was quantised after training.
         before: the loss that the table has; None if it diverged.
         now: the loss that it has now.
+        status: that it has now; `missing` if it was not made.
     """
 
     id: str
     quantized: bool
     before: float | None
     now: float | None
+    status: str = "ok"
 
     @property
     def difference(self) -> float:
-        """Of the two losses; infinite if one of them alone diverged."""
+        """Of the two losses; infinite if one of them alone diverged, or there is none for another reason."""
+        if self.status not in MADE:
+            return math.inf
         if self.before is None or self.now is None:
             return 0.0 if self.before == self.now else math.inf
         return abs(self.now - self.before)
@@ -191,11 +195,11 @@ def make_again(
             statuses = store.statuses()
             total = sum(work_left(configs, after, statuses) for configs, after in again.jobs)
             tally = Tally(total, again.rows, statuses, on_progress)
-            for configs, after in again.jobs:
+            for place, (configs, after) in enumerate(again.jobs):
                 run_sweep(
                     configs,
                     store,
-                    folder / "checkpoints",
+                    folder / "checkpoints" / str(place),  # its own: an engine removes what is not its work
                     corpus_path=corpus,
                     workers=workers,
                     after=after,
@@ -203,10 +207,16 @@ def make_again(
                     on_work=tally.work,
                     on_rows=tally.rows,
                 )
-            losses = {row["id"]: row["loss"] for row in store.runs().frame.to_dicts()}
+            made = {row["id"]: row for row in store.runs().frame.to_dicts()}
         finally:
             store.close()
-    return [Repeat(i, row["parent"] is not None, row["loss"], losses.get(i)) for i, row in again.rows.items()]
+    missing = {"loss": None, "status": "missing"}
+    return [
+        Repeat(
+            i, row["parent"] is not None, row["loss"], (now := made.get(i, missing))["loss"], now["status"]
+        )
+        for i, row in again.rows.items()
+    ]
 
 
 def made_by(row: Row) -> Kind:

@@ -113,8 +113,7 @@ class _Engine:
 
     def run(self, slots: int) -> None:
         """Work until nothing is left."""
-        self.look()
-        self.tidy()
+        self.look()  # checkpoints of other work stay until this is done: the configuration may be as it was tomorrow
         try:
             for slot in range(min(slots, len(self.left))):
                 self.hire(slot)

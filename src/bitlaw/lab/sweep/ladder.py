@@ -51,9 +51,14 @@ class SweepConfig(TrainingConfig):
         default=(), description="how ends of low precision are; those of `post_methods` if none is given"
     )
     calibration_tokens: int = Field(default=32_768, gt=0, description="that gptq and awq look at")
-    keep_models: bool = Field(default=False, description="16-bit ends as folders of safetensors, in `models`")
+    keep_models: bool = Field(
+        default=False,
+        description="16-bit ends as folders of safetensors, in `models`, as they come from training",
+    )
     keep_low: bool = Field(default=False, description="with `keep_models`, ends of low precision too")
-    batch_size: int = Field(default=8, gt=0, description="sequences a step, at `batch_reference` parameters")
+    batch_size: int = Field(
+        default=8, gt=0, le=2**31, description="sequences a step, at `batch_reference` parameters"
+    )
     batch_reference: int = Field(default=24_000, gt=0, description="size that `batch_size` is meant for")
     batch_power: float = Field(
         default=0.0,
@@ -72,6 +77,7 @@ class SweepConfig(TrainingConfig):
     rate_times_width: float = Field(
         default=0.5,
         gt=0,
+        allow_inf_nan=False,
         description="peak learning rate times width: the rate falls as 1 / width, as muP has it for Adam (Yang et al. "
         "2022, 2203.03466); depth-muP divides it by sqrt(depth) too (Yang et al. 2023, 2310.02244)",
     )
@@ -169,6 +175,13 @@ class SweepConfig(TrainingConfig):
                 f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {warmup} "
                 "of warm-up; use more tokens or smaller batches"
             )
+        for size in self.sizes:
+            steps = [max(2, round(tokens / (self.batch(size) * self.seq_len))) for tokens in self.budgets]
+            if len(set(steps)) < len(steps):
+                raise ValueError(
+                    f"budgets: two of {list(self.budgets)} are as many steps of {self.batch(size)} x {self.seq_len} "
+                    f"tokens at size {size}; leave one out"
+                )
         if self.keep_low and not self.keep_models:
             raise ValueError("keep_low: it adds to keep_models; set that to true as well")
         if self.keep_models and self.residual != "init":

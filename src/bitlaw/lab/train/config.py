@@ -46,7 +46,9 @@ class TrainingConfig(BaseModel):
         description="muon: for matrices of blocks, AdamW for the rest; schedule-free: AdamW without a cooldown, for "
         "which beta1 = 0.95 and beta2 = 0.99 are better than the defaults (Hagele et al. 2024)",
     )
-    weight_decay: float = Field(default=0.1, ge=0, description="of matrices; gains and embedding have none")
+    weight_decay: float = Field(
+        default=0.1, ge=0, allow_inf_nan=False, description="of matrices; gains and embedding have none"
+    )
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
@@ -128,7 +130,7 @@ class TrunkConfig(TrainingConfig):
     budgets: tuple[int, ...] = Field(description="training tokens of each end, rising")
     batch_size: int = Field(gt=0, description="sequences a step")
     seq_len: int = Field(gt=1, description="tokens a sequence")
-    learning_rate: float = Field(gt=0, description="peak")
+    learning_rate: float = Field(gt=0, allow_inf_nan=False, description="peak")
     warmup_steps: int = Field(ge=0)
     late: tuple[tuple[str, float], ...] = Field(
         default=(), description="scheme and cooldown of further branches to every budget"

@@ -38,9 +38,9 @@ def read(source: str) -> Raw:
     """Rows of a Markdown table of quants, or the one of a log of llama-perplexity.
 
     A table needs a column of types (Q4_K_M, ...) and one of perplexities (PPL, with or without ±). `gap` is the
-    difference of the logarithms from the row of F16, BF16 or F32 of the same table, if there is one; its standard error
-    is known only from llama-perplexity --kl-divergence, which pairs tokens. Losses are of that program's text, which
-    each row should share with the others.
+    difference of the logarithms from the row of F16, BF16 or F32 of the same table and model, if there is one; its
+    standard error is known only from llama-perplexity --kl-divergence, which pairs tokens. Losses are of that program's
+    text, which each row should share with the others.
 
     Raises:
         DataError: it holds neither.
@@ -101,9 +101,8 @@ def _table(head: list[str], rows: list[tuple[str, list[str]]]) -> list[tuple[str
     if kind is None or ppl is None:
         return []
     columns = {
-        "delta": _first(names, r"(δ|delta ?)ppl.*"),
         "kl": _first(names, r"(mean )?kld.*"),
-        "size": _first(names, r".*size.*"),
+        "size": _first(names, r"(model |file )?size\b.*"),
         "bpw": _first(names, r"bpw.*|bits per weight.*|bits/weight.*"),
     }
     found = []
@@ -148,21 +147,25 @@ def _bytes(cell: str, head: str) -> Any:
     unit = re.search(r"(GiB|MiB|GB|MB)", head)
     match = _SIZE.fullmatch(cell) or (unit and re.fullmatch(rf"{_NUMBER}()", cell))
     if not match:
-        return cell or None
+        return None if re.fullmatch(_NUMBER, cell) else cell or None  # a number of who knows what
     return float(match[1]) * _UNIT[match[2] or (unit[1] if unit else "GiB")]
 
 
 def _paired(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Rows with their gap to the one row that is not quantised."""
-    base = [
-        r for _, r in found if str(r["quant"]).upper() in _NATIVE and re.fullmatch(_NUMBER, str(r["ppl"]))
-    ]
-    if len(base) != 1:
-        return found
+    """Rows with their gap to the one row of the same model that is not quantised."""
+    models: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for _, record in found:
-        if record is not base[0] and re.fullmatch(_NUMBER, str(record["ppl"])):
+        which = tuple(
+            str(v) for k, v in record.items() if re.fullmatch(r"(base )?model|.*param.*", k.lower())
+        )
+        if re.fullmatch(_NUMBER, str(record["ppl"])):
+            models.setdefault(which, []).append(record)
+    for rows in models.values():
+        base = [r for r in rows if str(r["quant"]).upper() in _NATIVE]
+        for record in rows if len(base) == 1 else ():
             ratio = float(record["ppl"]) / float(base[0]["ppl"])
-            record["gap"] = math.log(ratio) if ratio > 0 else None
+            if record is not base[0]:
+                record["gap"] = math.log(ratio) if ratio > 0 else None
     return found
 
 

@@ -91,6 +91,6 @@ def _loaded(arguments: dict[str, Any]) -> tuple[str, str]:
         return "int8", "bitsandbytes"
     name = str(arguments.get("pretrained", "")).lower()
     match = re.search(r"(gptq|awq)[-_]?(?:int)?([2-8])?", name)
-    if match and match[2]:
-        return f"int{match[2]}", match[1]
-    return "", match[1] if match else ""
+    if match:  # without bits it is asked about, as no format is called so
+        return f"int{match[2]}" if match[2] else match[1], match[1]
+    return "", ""

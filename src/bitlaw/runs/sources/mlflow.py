@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ def _store(folder: Path) -> Path | None:
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.is_symlink())
+    found = (child for child in folder.iterdir() if child.is_dir() and not child.is_symlink())
+    return sorted(
+        child for child in found if child.name != "models"
+    )  # registered ones, beside the experiments
 
 
 def read(source: str) -> Raw:
@@ -80,8 +84,13 @@ def _database(path: Path) -> Raw:
         path, "SELECT key, value, run_uuid, is_nan FROM latest_metrics"
     ):
         if run in found:
-            _add(found[run], str(key), float("nan") if lost else value, "metrics")
+            _add(found[run], str(key), math.nan if lost else _unbounded(value), "metrics")
     return from_records(((f"run {r['run_name']!r}", r) for r in found.values()), str(path), "MLflow")
+
+
+def _unbounded(value: Any) -> Any:
+    """A number as it was logged: databases of MLflow hold the largest finite one in place of an infinite."""
+    return math.copysign(math.inf, value) if isinstance(value, float) and abs(value) > 1.797e308 else value
 
 
 def _files(store: Path) -> Raw:
@@ -90,7 +99,7 @@ def _files(store: Path) -> Raw:
         title = _yaml(experiment / "meta.yaml").get("name", experiment.name)
         for run in _folders(experiment):
             meta = _yaml(run / "meta.yaml")
-            if not meta or meta.get("lifecycle_stage") == "deleted":
+            if not meta.keys() & {"run_id", "run_uuid", "status"} or meta.get("lifecycle_stage") == "deleted":
                 continue
             state = (
                 _STATUS.get(int(meta["status"]), "")
@@ -155,7 +164,7 @@ def _server(address: str) -> Raw:
                     )
                     for group, values in (("params", run.data.params), ("metrics", run.data.metrics)):
                         for key, value in values.items():
-                            _add(record, key, value, group)
+                            _add(record, key, _unbounded(value), group)
                     found.append((f"run {record['run_name']!r}", record))
                 token = page.token
                 if not token:

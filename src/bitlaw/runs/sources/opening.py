@@ -75,7 +75,10 @@ def open_source(source: Any, separator: str | None = None, tell: Tell = silent) 
         if re.fullmatch(r"[\w.-]{2,}", kind) and sign:
             raise ConfigError(f"no reader is called {kind[:40]!r}; {nearest(kind[:40], KINDS)}")
         raise DataError(f"there is no file or folder {text[:200]}; name {_HELP}")
-    return _folder(path) if folder else _file(path, separator, tell)
+    try:
+        return _folder(path) if folder else _file(path, separator, tell)
+    except PermissionError as error:
+        raise DataError(f"cannot read {error.filename or text}: {error.strerror}") from error
 
 
 def _file(path: Path, separator: str | None, tell: Tell) -> Raw:

@@ -7,8 +7,10 @@ into NaN, without a word.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +27,7 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SAVE_AS_CSV = "save it from its program as `CSV UTF-8`, and bitlaw runs import takes that"
 MAX_BYTES = 2**30
 MAX_CELL = 1_000_000
+_EXCEL = re.compile(r'"?sep=(.)"?\s*', re.I)  # its own first line
 _ZIP = "PK\x03\x04"
 MAX_LINE = 16_000_000
 TELL_ROWS = 20_000
@@ -42,7 +45,8 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
         DataError: it is not a CSV file, or has no header of different names.
     """
     csv.field_size_limit(MAX_CELL)
-    separator = _separator(separator) or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    given = _separator(separator)
+    separator = given or ("\t" if path.suffix.lower() == ".tsv" else ",")
     rows: list[list[str]] = []
     places: list[str] = []
     problems: list[Problem] = []
@@ -53,13 +57,19 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
                 f"{path} is larger than {MAX_BYTES >> 30} GiB; split it, or convert it to Parquet"
             )
         with path.open("rb") as binary, TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(_lines(file, path), strict=True, delimiter=separator)
+            lines = _lines(file, path)
+            first, skipped = next(lines, ""), 0
+            while first and (not first.strip() or _EXCEL.fullmatch(first)):
+                if said := _EXCEL.fullmatch(first):
+                    separator = said[1] if given is None else separator
+                first, skipped = next(lines, ""), skipped + 1
+            reader = csv.reader(chain([first], lines), strict=True, delimiter=separator)
             header = [name.strip() for name in next(reader, [])]
             _check_header(header, path, separator)
             for cells in reader:
                 if not any(map(str.strip, cells)):  # nothing, or separators alone, as spreadsheets leave them
                     continue
-                place = f"line {reader.line_num}"
+                place = f"line {reader.line_num + skipped}"
                 if len(cells) != len(header):
                     text = separator.join(cells)[:60]
                     reason = f"has {len(cells)} cells, its header {len(header)}; quote cells that hold {separator!r}"
@@ -74,7 +84,9 @@ def from_csv(path: Path, separator: str | None = None, tell: Tell = silent) -> R
             f"{path} is not a UTF-8 CSV file: {_where(path)} is no UTF-8; save it as `CSV UTF-8`"
         ) from error
     except csv.Error as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file: line {reader.line_num}: {error}") from error
+        raise DataError(
+            f"{path} is not a UTF-8 CSV file: line {reader.line_num + skipped}: {error}"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     cells_by_column = list(zip(*rows, strict=True)) if rows else [()] * len(header)
@@ -176,13 +188,7 @@ def from_frame(source: Any) -> Raw:
 
 def _of_pandas(series: Any) -> pl.Series:
     missing = series.isna()
-    values = [None if lost else _plain(value) for value, lost in zip(series.tolist(), missing, strict=True)]
-    return column_of(values)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars, which hide in columns of objects, as Python's."""
-    return value.item() if type(value).__module__ == "numpy" else value
+    return column_of([None if lost else value for value, lost in zip(series.tolist(), missing, strict=True)])
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -191,6 +197,8 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     for name in nested[:MAX_COLUMNS]:
         parts = frame[name].struct.unnest()
         parts = parts.rename({part: f"{name}.{part}" for part in parts.columns})
+        if twice := set(parts.columns) & set(frame.columns):
+            raise DataError(f"two columns are called {shown(min(twice))!r}; keep one")
         frame = frame.drop(name).hstack(parts)
     return pl.DataFrame([s if _simple(s.dtype) else _as_text(s) for s in frame])
 

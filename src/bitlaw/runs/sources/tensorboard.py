@@ -56,6 +56,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], bool]:
     except ImportError as error:
         raise DataError("to read TensorBoard's files, install it: pip install tensorboard") from error
     record: dict[str, Any] = {}
+    given: dict[str, Any] = {}  # hyperparameters
     has = False
     try:
         events = EventAccumulator(str(folder), size_guidance={SCALARS: 1, TENSORS: 1})
@@ -77,13 +78,13 @@ def _run(folder: Path) -> tuple[dict[str, Any], bool]:
         if content is not None:
             for key, value in HParamsPluginData.FromString(content).session_start_info.hparams.items():
                 which = value.WhichOneof("kind")
-                record.setdefault(key, getattr(value, which) if which else None)
+                given[key] = getattr(value, which) if which else None
                 has = True
     except Exception as error:  # what a stranger's event file can make the package do is not listed anywhere
         raise DataError(
             f"cannot read the event files of {folder}: {type(error).__name__}: {str(error)[:150]}"
         ) from error
-    return record, has
+    return given | {f"metrics.{key}" if key in given else key: value for key, value in record.items()}, has
 
 
 def _hyperparameters(events: Any) -> bytes | None:

@@ -29,7 +29,7 @@ def _projects(folder: Path) -> list[Path]:
 def read(source: str) -> Raw:
     """Runs of a project's file, or of all in a folder (by default ~/.cache/huggingface/trackio).
 
-    Each run is a row: its configuration, and the last value of each metric.
+    Each run is a row: its configuration, and the last value of each metric, `metrics.NAME` where the former has NAME.
 
     Raises:
         DataError: there is none.
@@ -55,12 +55,16 @@ def _runs(path: Path) -> list[tuple[str, dict[str, Any]]]:
         given = {k: v for k, v in _object(path, config).items() if not k.startswith("_")}
         names[str(key)] = str(name)
         runs[str(key)] = {"run_name": name, "project": path.stem, **given}
+    logged: dict[str, dict[str, Any]] = {key: {} for key in runs}
     order = f"SELECT {by}, run_name, metrics FROM metrics ORDER BY step, id"
     for key, name, metrics in records.query(path, order):
         names.setdefault(str(key), str(name))
-        record = runs.setdefault(str(key), {"run_name": name, "project": path.stem})
+        runs.setdefault(str(key), {"run_name": name, "project": path.stem})
         values = _object(path, metrics).items()
-        record |= {k: v for k, v in values if isinstance(v, (int, float, str))}
+        logged.setdefault(str(key), {}).update({k: v for k, v in values if isinstance(v, (int, float, str))})
+    for key, metrics in logged.items():
+        record = runs[key]
+        runs[key] = record | {f"metrics.{k}" if k in record else k: v for k, v in metrics.items()}
     if len(set(names.values())) < len(names):
         runs = {key: {"run_id": key, **record} for key, record in runs.items()}
     return [(f"run {names[key]!r} of {path.stem}", record) for key, record in runs.items()]

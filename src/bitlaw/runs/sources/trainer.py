@@ -29,7 +29,8 @@ def sees(folder: Path) -> bool:
 def read(source: str) -> Raw:
     """A state, or the last state of each run below a folder: a run's checkpoints are in one folder.
 
-    Each run is a row: the last value of everything in its log, `eval_loss` for one, and how far it came. What the
+    Each run is a row: the last value of everything in its log, `eval_loss` for one, and how far it came; of learning
+    rates the largest, as `learning_rate`, and the last, as `learning_rate_end`. What the
     Trainer leaves at 0 because it did not count it (tokens, FLOPs) is empty. `config.json` beside it, if there is
     one, gives the model's shape, under `config.`.
 
@@ -60,8 +61,13 @@ def read(source: str) -> Raw:
 
 def _record(run: Path, path: Path, state: dict[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {"run_name": run.absolute().name}
-    for entry in state["log_history"]:
-        record.update(records.mapping(entry))
+    rates = []
+    for entry in map(records.mapping, state["log_history"]):
+        record.update({key: value for key, value in entry.items() if value != 0 or key not in _KEPT})
+        if isinstance(rate := entry.get("learning_rate"), (int, float)):
+            rates.append(rate)
+    if rates:
+        record |= {"learning_rate": max(rates), "learning_rate_end": rates[-1]}
     record.update({key: state[key] for key in _KEPT if state.get(key) not in (None, 0)})
     for extra in (path.parent / "config.json", run / "config.json"):
         if extra.is_file():
