@@ -248,3 +248,19 @@ def test_the_command(tmp_path):
     assert (tmp_path / "f" / "error-against-loss.svg").exists()
     run = CliRunner().invoke(app, ["downstream", str(tmp_path / "runs.csv"), "--json", "--margin", "0.05"])
     assert {e["verdict"] for e in json.loads(run.stdout)["effects"]} == {"sufficient"}
+
+
+def test_rows_of_low_precision_alone_are_no_curve():
+    rows = [
+        {
+            "params": 1e6,
+            "tokens": d,
+            "loss": 2 + 1e6 / d,
+            "error": 0.4 + 1e5 / d,
+            "w_format": "int4",
+            "trunk": str(d),
+        }
+        for d in (1e6, 2e6, 4e6, 8e6, 16e6)
+    ]
+    with pytest.raises(FitError, match="every row is of low precision"):
+        bl.downstream(Runs.from_rows(rows), "error")

@@ -165,6 +165,11 @@ def test_adam_with_a_frozen_scale_is_predicted_exactly(tmp_path):
     assert np.abs(found / losses - 1).max() < 1e-9
     with pytest.raises(LawError, match="says nothing of sgd"):
         recovery(record, learning_rate=0.01, target=0.1)
+    of_eight = kept(tmp_path / "b", linearise(model, x, y, second_moments=moments, batch=8))
+    for other in (None, 4):
+        with pytest.raises(LawError, match="of batches of 8 examples"):
+            recovery(of_eight, learning_rate=0.01, target=0.1, optimizer="adam", batch=other)
+    assert recovery(of_eight, learning_rate=0.01, target=2.0, optimizer="adam", batch=8, draws=0).steps > 0
 
 
 def test_the_closed_form_is_what_small_steps_do(tmp_path):
@@ -338,6 +343,7 @@ def test_what_cannot_be_linearised_is_said():
     for scheme, says in (
         ("w=int8 stored", "stored weights"),
         ("w=int8, grad_w=int8", "gradients that are rounded"),
+        ("w=int3 stochastic", "rounded by chance"),
     ):
         with pytest.raises(LabError, match=says):
             linearise(apply_scheme(Transformer(shape), Scheme.parse(scheme)), tokens, tokens)

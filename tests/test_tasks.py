@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bitlaw.lab.decode import Decoder, Sampling, generate
 from bitlaw.lab.model import Transformer, load_model
 from bitlaw.lab.precision import apply_scheme
 from bitlaw.lab.tasks import Cloze, Harness, language_model, likelihood, taskfiles
+from bitlaw.lab.tasks.cloze import WORD
 
 torch.set_num_threads(1)
 HERE = Path(__file__).parent
@@ -161,6 +163,18 @@ def test_words_of_a_list_have_one_length_and_the_right_one_was_there():
     assert places.min() > 15  # the right one stands anywhere
 
 
+def test_the_most_frequent_word_is_right_no_more_often_than_by_chance():
+    """Of a thousand gaps; with lists of any words of one length it was right in two of three."""
+    corpus = read_corpus(None)
+    cloze = Cloze.of(corpus.evaluation, corpus.calibration, count=1000)
+    counts = Counter(WORD.findall(corpus.calibration.tokens.tobytes()))
+    hits = []
+    for gap in cloze.gaps:
+        words = [WORD.match(choice.encode())[0] for choice in gap.choices]
+        hits.append(max(range(4), key=lambda k: counts[words[k]]) == gap.gold)
+    assert abs(np.mean(hits) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 1000)
+
+
 def test_the_likeliest_word_is_chosen(ours):
     corpus = read_corpus(None)
     cloze = Cloze.of(corpus.evaluation, corpus.calibration, count=100)
@@ -258,6 +272,25 @@ def by_window(loaded, text):
         total -= float(z[-count:].gather(1, torch.tensor(tokens[end + 1 - count : end + 1])[:, None]).sum())
         done = end
     return total
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' * 1000000000 }}", "{{ 9 ** 999999999 }}"])
+def test_a_template_of_a_stranger_computes_no_products(harness, ours, tmp_path, template):
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "answer": "x"}\n')
+    data = "dataset_path: json\ndataset_kwargs: {data_files: {test: d.jsonl}}\ntest_split: test\n"
+    rest = f"output_type: loglikelihood\ndoc_to_text: \"{template}\"\ndoc_to_target: '{{{{answer}}}}'\n"
+    (tmp_path / "t.yaml").write_text(f"task: t\n{data}{rest}")
+    with pytest.raises(DataError, match="a template computes with"):
+        Harness(tmp_path).judge(ours)
+
+
+def test_little_memory_changes_no_likelihood(ours, monkeypatch):
+    pairs = [(list(REAL[k : k + 9].encode()), list(REAL[k + 9 : k + 20].encode())) for k in range(0, 300, 20)]
+    whole = likelihood.continuations(ours, pairs)
+    monkeypatch.setattr(likelihood, "AT_ONCE", 1)
+    assert [a for a, _ in likelihood.continuations(ours, pairs)] == pytest.approx(
+        [a for a, _ in whole], abs=1e-5
+    )
 
 
 def test_the_object_is_one_of_the_harness(harness, ours):
@@ -445,7 +478,7 @@ def test_templates_are_filled_in_nowhere_but_in_the_sandbox(harness, ours, colou
     monkeypatch.setattr(utils, "env", outside)
     monkeypatch.setattr(evaluator, "evaluate", watched)
     assert Harness(colours).judge(ours).error is not None
-    assert seen == [ImmutableSandboxedEnvironment] and utils.env is outside
+    assert len(seen) == 1 and issubclass(seen[0], ImmutableSandboxedEnvironment) and utils.env is outside
 
 
 def test_a_file_without_a_task_is_for_others_to_include(colours):

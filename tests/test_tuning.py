@@ -249,6 +249,25 @@ def test_what_cannot_be_is_said_in_a_sentence_before_anything_is_made(base, text
     assert not (tmp_path / "tuned").exists()
 
 
+def test_training_outlives_what_fails_after_it(base, text, tmp_path, monkeypatch):
+    """A full disk while the folder is written: the next call takes no step."""
+    steps: list[int] = []
+    with monkeypatch.context() as patched:
+
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr("bitlaw.lab.sweep.tuned.save_model", full)
+        with pytest.raises(OSError, match="No space left"):
+            tune_folder(base, text, tmp_path / "out", **SHORT, on_tokens=steps.append)
+    assert len(steps) == 12
+    tune_folder(base, text, tmp_path / "out", **SHORT, on_tokens=(again := []).append)
+    assert again == [12 * STEP]  # found, and not made
+    tune_folder(base, text, tmp_path / "straight", **SHORT)
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "straight"))
+    assert not (tmp_path / "out.tuning").exists()
+
+
 @pytest.mark.slow
 def test_the_verb_tunes_says_so_and_what_it_made_is_quantised(base, tmp_path):
     run = CliRunner().invoke

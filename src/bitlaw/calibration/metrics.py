@@ -6,6 +6,7 @@ weights the sums of whole clusters, so thousands of draws cost one matrix produc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -169,7 +170,8 @@ def measure(
         seed: of the bootstrap.
 
     Returns:
-        An interval for each name. Means have percentile intervals; calibration errors and the spread, which
+        An interval for each name, widened where samples or clusters are few; of values that are all the same it is a
+        point. Means have percentile intervals; calibration errors and the spread, which
         resampling pushes upwards once more, basic ones (2 value - quantiles), cut at zero, which may lie below the
         value. Near zero those are too narrow: in simulations they held an ECE that chance alone had made half of
         the time, one well above that about nine times in ten (docs/log.md).
@@ -198,7 +200,7 @@ def measure(
     for name in names:
         value = float(_MEASURES[name].finish(sums[name].sum(axis=0), size.sum()))
         out[name] = bootstrap_interval(
-            value, np.concatenate(drawn[name]), level, over, _MEASURES[name].biased
+            value, np.concatenate(drawn[name]), level, over, len(size), _MEASURES[name].biased
         )
     return out
 
@@ -221,11 +223,21 @@ def resampled(clusters: int, level: float, draws: int, seed: int) -> Iterator[Ar
         )
 
 
-def bootstrap_interval(value: float, drawn: Array, level: float, over: str, biased: bool = False) -> Interval:
-    """Interval from the values of bootstrap draws (draws,): percentile, or basic where draws are biased upwards."""
+def bootstrap_interval(
+    value: float, drawn: Array, level: float, over: str, units: int, biased: bool = False
+) -> Interval:
+    """Interval from the values of bootstrap draws (draws,): percentile, or basic where draws are biased upwards.
+
+    Draws of G units are too narrow by sqrt((G - 1) / G), and normal where Student's t is due: ends are moved away from
+    the value by sqrt(G / (G - 1)) t / z, 5.4 times as far at two units and 90 %, 1.05 times at 30.
+    """
+    from scipy.special import ndtri, stdtrit
+
     drawn = drawn[np.isfinite(drawn)]
     ends = (np.quantile(drawn, (1 + side * level) / 2) if len(drawn) else np.nan for side in (-1, 1))
-    low, high = (float(end) for end in ends)
+    upper = 0.5 + level / 2
+    wider = float(stdtrit(units - 1, upper) / ndtri(upper)) * math.sqrt(units / (units - 1))
+    low, high = (value + wider * (float(end) - value) for end in ends)
     if biased:
         low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
     return Interval(value, low, high, level, f"{'basic' if biased else 'percentile'} bootstrap over {over}")

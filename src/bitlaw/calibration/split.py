@@ -128,10 +128,13 @@ def split_gap(
     drawn = np.concatenate([counts @ sums / (counts @ size)[:, None] for counts in stacks])
     values = terms.mean(axis=0)
     gap, recoverable, remaining, one_sided = (
-        bootstrap_interval(float(v), d, level, "clusters") for v, d in zip(values, drawn.T, strict=True)
+        bootstrap_interval(float(v), d, level, "clusters", len(size))
+        for v, d in zip(values, drawn.T, strict=True)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = bootstrap_interval(float(values[1] / values[0]), drawn[:, 1] / drawn[:, 0], level, "clusters")
+        share = bootstrap_interval(
+            float(values[1] / values[0]), drawn[:, 1] / drawn[:, 0], level, "clusters", len(size)
+        )
     return GapSplit(gap, recoverable, remaining, one_sided, share, before_c, after_c, ~inside)
 
 

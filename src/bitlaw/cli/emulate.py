@@ -21,6 +21,7 @@ from .generate import (
     TokensOption,
     TopKOption,
     TopPOption,
+    of_weights,
     prompts_of,
     room,
     source_of,
@@ -101,6 +102,9 @@ def emulate(
         raise ConfigError(
             "a continuation is given or drafted, not both; leave out --continuation or --speculate"
         )
+    if continuation is not None and (tokens is not None or stop):
+        raise ConfigError("a continuation is scored, and nothing is drawn; leave out --tokens and --stop")
+    of_weights(method, large_scheme, small_base_scheme, small_tuned_scheme)
     with working("reading the models") as tell:
         there = device_named(device)
         folders = (large, small_base, small_tuned)

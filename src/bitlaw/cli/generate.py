@@ -100,6 +100,7 @@ def generate(
 
     sampling = Sampling(temperature, top_k, top_p)
     begun = prompts_of(prompt, prompts)
+    of_weights(method, scheme)
     with working("reading the model") as tell:
         loaded = load_model(path, device_named(device))
         read = [encode(loaded, words) for words in begun]
@@ -121,6 +122,18 @@ def generate(
         return
     slow = "" if formats == "16" else "; formats are emulated, so this is not their speed"
     print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{slow}", file=sys.stderr)
+
+
+def of_weights(method: str, *schemes: str | None) -> None:
+    """Refuse a method for weights where none are quantised."""
+    from ..formats import Scheme
+
+    if method in ("gptq", "awq") and not any(
+        Scheme.parse(scheme).w.quantized for scheme in schemes if scheme
+    ):
+        raise ConfigError(
+            f"--method {method} is of weights, and none are quantised; add --scheme w4, or leave it out"
+        )
 
 
 def room(prompts: Sequence[Sequence[int]], limit: int | None) -> int:

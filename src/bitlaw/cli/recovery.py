@@ -24,6 +24,9 @@ def recovery(
     directions: Annotated[int, typer.Option(min=1, help="Of weight space that are kept.")] = 24,
     classes: Annotated[int, typer.Option(min=2, help="Likeliest tokens kept of each prediction.")] = 64,
     adam: Annotated[bool, typer.Option(help="For Adam, whose scales are taken from these windows.")] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch", min=1, help="Windows a step of that training; Adam's scales hang on it.")
+    ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the training windows.")] = 0,
     text: CorpusOption = None,
     json_: JsonFlag = False,
@@ -39,14 +42,17 @@ def recovery(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from ..errors import DataError
+    from ..errors import ConfigError, DataError
     from ..fitting.result import plain
     from ..formats import Scheme
     from ..lab.corpus import batch, read_corpus, spread_windows
     from ..lab.dynamics import linearise, second_moments
     from ..lab.model import Transformer, load_model
     from ..lab.precision import apply_scheme
+    from ..planning.recovery import LAZY
 
+    if adam and batch_size > windows:
+        raise ConfigError(f"a batch of {batch_size} of {windows} windows; give more --windows")
     loaded = load_model(path)
     if not isinstance(loaded.model, Transformer) or loaded.scheme.quantized:
         raise DataError(
@@ -72,7 +78,8 @@ def recovery(
         reference=before,
         directions=directions,
         classes=classes,
-        second_moments=second_moments(model, x, y, min(8, windows)) if adam else None,
+        second_moments=second_moments(model, x, y, batch_size) if adam else None,
+        batch=batch_size if adam else 0,
     )
     found.save(out)
     said = {
@@ -91,8 +98,13 @@ def recovery(
     print(
         f"Ten small steps turn the gradient by {found.drift:.0%}, and gain {found.progress:.0%} of what a line gains."
     )
-    if not after > before:
-        return
-    print(
-        f"Now: bitlaw plan --record {out} --learning-rate 0.05 --within {(after - before) / 2:.2g} --batch 8"
-    )
+    if found.drift > LAZY:
+        print(
+            f"More than {LAZY:.0%}: the model does not stay what it is, and a straight line says nothing of its way."
+        )
+    elif after > before:
+        rate = "0.001 --optimizer adam" if adam else "0.05"
+        print(
+            f"Now: bitlaw plan --record {out} --learning-rate {rate} --within {(after - before) / 2:.2g} "
+            f"--batch {batch_size}"
+        )

@@ -205,6 +205,10 @@ def downstream(
     frame = table.frame
     kinds, names = _low_precision(table)
     is_plain = kinds == PLAIN
+    if not is_plain.any():
+        raise FitError(
+            "every row is of low precision, and the curve from loss to error is of unquantised models; add some"
+        )
     trained = Runs(frame.filter(pl.Series(is_plain)), table.source)
     one_unit(frame, np.ones(len(frame), bool))
     one_evaluation_set(frame, np.ones(len(frame), bool))

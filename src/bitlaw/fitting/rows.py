@@ -151,7 +151,12 @@ def select(
     # A law that reads the format after training and has no gap of its own predicts its target, whatever the gap.
     is_gap = keep & quantized & np.isfinite(gap) & (law.gap != 0)
     measured = _column(law.target, ok, {"loss": frame["loss"].to_numpy()})
-    is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured) & (measured > 0)
+    is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured)
+    if nothing := int((is_loss & (measured <= 0)).sum()):
+        notes.append(
+            f"{nothing} rows whose {law.target} is 0 are left out, as it has no logarithm: the curve lies higher"
+        )
+    is_loss &= measured > 0
     if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):
         what = law.target if law.loss != 0 else "gap"
         if what == "gap" and quantized.any() and not np.isfinite(gap).any():

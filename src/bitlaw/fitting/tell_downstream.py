@@ -37,7 +37,9 @@ def downstream_verdict(found: Downstream) -> str:
         if not e.rows:
             why = ": no loss of such rows lies among those of unquantised ones"
         elif math.isnan(e.low):
-            why = ": intervals need two trunks of such rows and two of unquantised ones"
+            why = (
+                ": intervals need two trunks of such rows, two of unquantised ones, and a curve without each"
+            )
         elif e.verdict.startswith("errs"):
             why = f", by {100 * abs(e.mean):.2f} points {interval}"
         elif e.verdict == "sufficient":

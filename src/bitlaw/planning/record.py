@@ -44,6 +44,7 @@ class Record:
         progress: by how much they lowered the loss, as a share of what the line says of the same steps.
         params: weights that are trained.
         seconds: that linearising took.
+        batch: examples in a batch of Adam's second moments; 0 means unknown.
     """
 
     outputs: Array
@@ -59,6 +60,7 @@ class Record:
     progress: float = 1.0
     params: int = 0
     seconds: float = 0.0
+    batch: int = 0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES or self.optimizer not in OPTIMIZERS:
@@ -121,6 +123,7 @@ def read_record(folder: str | Path) -> Record:
             moved=reading.number(told["moved"], 0),
             progress=reading.number(told["progress"]),
             seconds=reading.number(told["seconds"], 0),
+            batch=reading.whole(told.get("batch", 0)),
         )
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; {CURE}") from error

@@ -123,7 +123,7 @@ def recovery(
         within: how far above the record's reference, the loss before quantisation.
         optimizer: `sgd`, or `adam` for a record that holds Adam's scales; it must be the record's.
         momentum: as torch has it, 0 by default; of Adam beta1, 0.9 by default.
-        batch: examples a step, drawn anew each time; None means all.
+        batch: examples a step, drawn anew each time; None means all. For Adam that of the record.
         steps: most steps that are looked at.
         interval: level of the bootstrap interval.
         draws: of the bootstrap; 0 means no interval.
@@ -167,7 +167,7 @@ def recovery(
     if not drift <= lazy:
         raise LawError(
             f"features move: the gradient changes by {drift:.0%} on the way to the target, and {lazy:.0%} is allowed; "
-            "ask for a target nearer the start, or recovery(..., lazy=inf) for what a straight line says nonetheless"
+            "ask for a target nearer the start; in Python, lazy=inf gives what a straight line says nonetheless"
         )
     half = math.nan
     if not record.exact and directions > 1:
@@ -318,6 +318,11 @@ def _method(
         )
     if batch is not None and batch < 1:
         raise ConfigError(f"{batch} examples a step; use 1 or more")
+    if record.batch and batch != record.batch:
+        raise LawError(
+            f"the record's second moments are of batches of {record.batch} examples, and fall as batches grow; ask for "
+            f"batch={record.batch}, or linearise with moments of the other"
+        )
     return Method(learning_rate, momentum, batch, optimizer == "adam")
 
 

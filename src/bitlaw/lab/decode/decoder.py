@@ -85,7 +85,7 @@ class Decoder:
 
     Args:
         model: of ours, or `Pretrained`.
-        vocab: tokens that it knows.
+        vocab: tokens that it knows; logits of others are left out.
         tokenizer: of the library `tokenizers`; None means bytes.
         limit: tokens that a text may have; None for any number.
 
@@ -125,8 +125,13 @@ class Decoder:
 
     @classmethod
     def of(cls, loaded: Loaded, limited: bool = True) -> Decoder:
-        """A decoder of a model from a folder, for texts as long as it was trained on, or longer."""
-        return cls(loaded.model, loaded.vocab, loaded.tokenizer, limit_of(loaded) if limited else None)
+        """A decoder of a model from a folder, for texts as long as it was trained on, or longer.
+
+        Logits beyond the tokenizer's tokens are left out: models of one family pad them to sizes of their own.
+        """
+        known = loaded.vocab if loaded.tokenizer is None else loaded.tokenizer.get_vocab_size()
+        vocab = min(loaded.vocab, known)
+        return cls(loaded.model, vocab, loaded.tokenizer, limit_of(loaded) if limited else None)
 
     def open(self, rows: int) -> Reading:
         """Begin with so many empty texts."""
@@ -175,7 +180,7 @@ class Reading:
             raise DataError(f"the model knows {self.decoder.vocab:,} tokens, and no number {wrong}")
         logits_BTV = self.decoder.model(tokens_BT.to(self.device), self.cache)
         self.cache.truncate(after)
-        found = [logits_BTV[row, :count] for row, count in enumerate(counts)]
+        found = [logits_BTV[row, :count, : self.decoder.vocab] for row, count in enumerate(counts)]
         for row, logits_TV in enumerate(found):
             if not torch.isfinite(logits_TV).all():
                 self.cache.truncate(before)

@@ -184,7 +184,8 @@ def rehearse(
     plain: list[float] = []
     turn = 0
     for number, prompt in enumerate(prompts):
-        spoken = Speculation(target, draft, prompt, sampling, chance_of(seed, number))
+        own = chance_of(seed, 2**63 + number)  # not what the text itself will be drawn by
+        spoken = Speculation(target, draft, prompt, sampling, own)
         alone = stream(target, [prompt], tokens, sampling, seed=seed)
         next(alone)  # reads the prompt
         while len(spoken.text) < len(prompt) + tokens:

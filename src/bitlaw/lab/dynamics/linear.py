@@ -28,6 +28,7 @@ def linearise(
     directions: int = 48,
     classes: int = 32,
     second_moments: Mapping[str, Tensor] | None = None,
+    batch: int = 0,
     steps: int = 10,
 ) -> Linearised:
     """Linearise a model in those of its weights that require a gradient, and see how long the straight line holds.
@@ -43,6 +44,7 @@ def linearise(
         classes: outputs kept of each prediction: its target, the likeliest, and all others as one whose logit is the
             logarithm of their sum. The loss and its slope stay exact, and the spread among those others is lost.
         second_moments: of each gradient, as Adam divides by their roots; None means gradient descent.
+        batch: examples in a batch of these moments, which fall as it grows: plans for another are then refused.
         steps: real steps at half the stable rate, on all examples that train, after which drift and progress are taken.
 
     Raises:
@@ -104,6 +106,7 @@ def linearise(
         progress,
         line.size,
         time.perf_counter() - began,
+        batch,
     )
 
 
@@ -177,3 +180,7 @@ def _check(
             module.scheme.grad_w.quantized or module.scheme.grad_a.quantized
         ):
             raise LabError("gradients that are rounded are no gradients of anything; linearise without them")
+        if getattr(getattr(module, "recipe", None), "rounding", "nearest") == "stochastic":
+            raise LabError(
+                "what is rounded by chance is no function of the weights; linearise it rounded to nearest"
+            )

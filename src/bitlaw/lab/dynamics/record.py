@@ -40,6 +40,7 @@ class Linearised:
         progress: by how much they lowered the loss, as a share of what the straight line says of the same steps.
         params: weights that are trained.
         seconds: that all of it took.
+        batch: examples in a batch of Adam's second moments; 0 means unknown.
     """
 
     outputs: Tensor
@@ -55,6 +56,7 @@ class Linearised:
     progress: float
     params: int
     seconds: float
+    batch: int = 0
 
     def save(self, folder: str | Path) -> None:
         """Write the record to a new folder: `record.safetensors`, and `MANIFEST.json` with its SHA-256.

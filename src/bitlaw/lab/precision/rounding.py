@@ -62,7 +62,7 @@ def power_of_two(y: Tensor) -> Tensor:
 
 def _by_chance(v: Tensor, generator: torch.Generator) -> Tensor:
     low = v.floor()
-    return low + (_draw(v, generator) < v - low)  # exact: v + draw would be rounded, and integers move
+    return low + (_draw(v, generator) >= 1 - (v - low))  # exact: v + draw would be rounded, and integers move
 
 
 def _draw(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -231,7 +231,7 @@ def _lines(
                     raise DataError(
                         f"{where}: longer than {MAX_LINE} bytes, or than {MEAN_LINE} on the mean so far"
                     )
-                text = data.decode("utf-8").rstrip("\r\n")
+                text = data.decode("utf-8-sig" if line == 1 else "utf-8").rstrip("\r\n")
                 cells = text.split("\t") if delimiter == "\t" else next(csv.reader([text], strict=True), [])
                 if columns is not None and len(cells) != columns:
                     raise DataError(f"{where}: {len(cells)} columns, and should have {columns}")

@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ...errors import ConfigError, DataError
 from ..corpus import Text
 from ..model import Loaded
+from ..quantize.means import clustered_mean
 from .likelihood import Judged, continuations, split
 
 WORD = re.compile(rb"(?<![A-Za-z])[A-Za-z]+(?![A-Za-z])")
@@ -49,20 +51,22 @@ class Gap:
         before: the text up to it.
         choices: for each candidate, the word and the text after it.
         gold: place of the right one.
+        document: number of the document that it is in.
     """
 
     before: str
     choices: tuple[str, ...]
     gold: int
+    document: int
 
 
 @dataclass(frozen=True)
 class Cloze:
     """Gaps in held-out text, each with a list of words that may fill it.
 
-    A model chooses the word that makes word and rest of the text likeliest. All words of a list have one length and
-    are frequent in other text of the domain, so that neither length nor rarity gives the answer away; the text before,
-    and 32 bytes after, do.
+    A model chooses the word that makes word and rest of the text likeliest. The words of a list are of one length and
+    neighbours by frequency in other text of the domain, and each of them is the right one equally often, so that
+    neither length nor frequency gives the answer away; the text before, and 32 bytes after, do.
 
     >>> text = Text(np.frombuffer(b"the long road and the wide road. " * 40, np.uint8), np.zeros(1, np.int64))
     >>> cloze = Cloze.of(text, text, count=100, choices=3)
@@ -95,24 +99,29 @@ class Cloze:
             raise DataError(
                 "words are left out of a text of bytes; read the corpus with the tokenizer 'bytes'"
             )
-        lists = _words(other, choices)
-        known = {word for words in lists.values() for word in words}
         documents = list(text.documents())
-        places = [
-            (number, m.start(), m.end())
-            for number, document in enumerate(documents)
-            for m in WORD.finditer(document)
-            if m.group() in known and m.start() >= LEAST
-        ]
+        found: dict[bytes, list[tuple[int, int]]] = {word: [] for word in _words(other)}
+        for number, document in enumerate(documents):
+            for m in WORD.finditer(document):
+                if m.group() in found and m.start() >= LEAST:
+                    found[m.group()].append((number, m.start()))
+        rng = np.random.default_rng(seed)
+        places = []
+        for words in _lists([word for word in found if found[word]], choices):
+            times = min(len(found[word]) for word in words)  # each is right as often as the others
+            for word in words:
+                chosen = rng.choice(len(found[word]), times, replace=False)
+                places += [(*found[word][k], word, words) for k in chosen]
         if len(places) < FEWEST:
             raise DataError(
-                f"the text has {len(places)} places where one of {len(known)} frequent words may be left out, fewer "
+                f"the text has {len(places)} places where one of {len(found)} frequent words may be left out, fewer "
                 f"than {FEWEST}; use more text, or fewer choices"
             )
-        rng = np.random.default_rng(seed)
         drawn = np.sort(rng.permutation(len(places))[:count])
         return cls(
-            tuple(_gap(documents[n], a, b, lists, choices, rng) for n, a, b in (places[k] for k in drawn))
+            tuple(
+                _gap(documents[n], n, a, word, words, rng) for n, a, word, words in (places[k] for k in drawn)
+            )
         )
 
     @property
@@ -121,17 +130,21 @@ class Cloze:
         return hashlib.sha256(json.dumps([asdict(gap) for gap in self.gaps]).encode()).hexdigest()
 
     def judge(self, loaded: Loaded) -> Judged:
-        """Choose for each gap; the standard error is over gaps, taken as independent."""
+        """Choose for each gap; the standard error is over documents, or over gaps where these are few."""
         pairs = [split(loaded, gap.before, choice) for gap in self.gaps for choice in gap.choices]
         scores = [total for total, _ in continuations(loaded, pairs)]
-        hits, start = [], 0
+        hits: list[bool] = []
+        start = 0
         for gap in self.gaps:
             own = scores[start : start + len(gap.choices)]
             hits.append(int(np.argmax(own)) == gap.gold)
             start += len(own)
-        acc, chance = float(np.mean(hits)), float(np.mean([1 / len(gap.choices) for gap in self.gaps]))
-        se = float(np.std(hits, ddof=1) / np.sqrt(len(hits))) if len(hits) > 1 else float("nan")
-        return Judged(1 - acc, chance, {"cloze": {"acc,none": acc, "acc_stderr,none": se, "gaps": len(hits)}})
+        right = clustered_mean(
+            torch.tensor(hits).double()[:, None], torch.tensor([[gap.document] for gap in self.gaps])
+        )
+        acc, chance = right.value, float(np.mean([1 / len(gap.choices) for gap in self.gaps]))
+        said = {"acc,none": acc, "acc_stderr,none": right.se, "gaps": len(hits)}
+        return Judged(1 - acc, chance, {"cloze": said})
 
     def write(self, folder: str | Path, name: str = "cloze") -> Path:
         """Write the gaps as a task of lm-evaluation-harness: a YAML file, and a line of JSON a gap beside it.
@@ -150,29 +163,30 @@ class Cloze:
         return folder / f"{name}.yaml"
 
 
-def _words(text: Text, choices: int) -> dict[int, list[bytes]]:
-    """Frequent words by their length, where there are enough of one."""
+def _words(text: Text) -> list[bytes]:
+    """Frequent words, most frequent first."""
     counts = Counter(WORD.findall(text.tokens[:LOOKED_AT].tobytes()))
-    long = sorted((w for w in counts if len(w) >= SHORTEST), key=lambda w: (-counts[w], w))[:FREQUENT]
-    lists: dict[int, list[bytes]] = {}
-    for word in sorted(long):
-        lists.setdefault(len(word), []).append(word)
-    return {length: words for length, words in lists.items() if len(words) >= choices}
+    return sorted((w for w in counts if len(w) >= SHORTEST), key=lambda w: (-counts[w], w))[:FREQUENT]
+
+
+def _lists(words: list[bytes], choices: int) -> list[list[bytes]]:
+    """Words of one length in lists of neighbours; those that fill none are left out."""
+    by_length: dict[int, list[bytes]] = {}
+    for word in words:
+        by_length.setdefault(len(word), []).append(word)
+    return [
+        some[k : k + choices]
+        for some in by_length.values()
+        for k in range(0, len(some) - choices + 1, choices)
+    ]
 
 
 def _gap(
-    document: bytes,
-    start: int,
-    end: int,
-    lists: dict[int, list[bytes]],
-    choices: int,
-    rng: np.random.Generator,
+    document: bytes, number: int, start: int, right: bytes, words: list[bytes], rng: np.random.Generator
 ) -> Gap:
-    """The gap where a word stands, with others of its length in an order of chance."""
-    right = document[start:end]
-    others = [word for word in lists[len(right)] if word != right]
-    words = [right, *(others[k] for k in rng.choice(len(others), choices - 1, replace=False))]
-    order = rng.permutation(choices)
+    """The gap where a word stands, with the others of its list in an order of chance."""
+    order = [words[k] for k in rng.permutation(len(words))]
+    end = start + len(right)
     before = document[max(0, start - BEFORE) : start].decode("utf-8", errors="ignore")
     after = document[end : end + AFTER].decode("utf-8", errors="ignore")
-    return Gap(before, tuple(words[k].decode() + after for k in order), int(np.flatnonzero(order == 0)[0]))
+    return Gap(before, tuple(word.decode() + after for word in order), order.index(right), number)

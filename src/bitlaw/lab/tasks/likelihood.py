@@ -16,6 +16,7 @@ import torch
 from ..decode import ends_of, limit_of
 from ..model import Loaded
 from ..precision.draws import seeded
+from ..quantize.evaluate import AT_ONCE
 
 BATCH = 16  # requests a forward pass
 MOST = 2048  # tokens that a Hugging Face model is given at once, where it can read as many
@@ -117,10 +118,12 @@ def continuations(
     out = [(0.0, True)] * len(pairs)
     order = sorted(range(len(pairs)), key=lambda k: -len(pairs[k][0]) - len(pairs[k][1]))
     order = [k for k in order if len(pairs[k][1])]
-    size = 1 if loaded.scheme.quantized else BATCH
     device = next(loaded.model.parameters()).device
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    while order:
+        longest = min(length, len(pairs[order[0]][0]) + len(pairs[order[0]][1]))
+        fits = AT_ONCE // (4 * longest * loaded.vocab)  # logits in float32
+        size = 1 if loaded.scheme.quantized else min(BATCH, max(1, fits))
+        chosen, order = order[:size], order[size:]
         texts = [([*pairs[k][0], *pairs[k][1]])[-length - 1 :] for k in chosen]
         x_BT = torch.zeros(len(texts), max(map(len, texts)) - 1, dtype=torch.long)
         # What is filled in comes after, where a causal model has not looked.

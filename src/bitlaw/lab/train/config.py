@@ -49,7 +49,7 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(
         default=0.1, ge=0, allow_inf_nan=False, description="of matrices; gains and embedding have none"
     )
-    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW; Muon's matrices have momentum 0.95")
     beta2: float = Field(default=0.95, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     schedule: Literal["constant", "cosine"] = "constant"
@@ -103,6 +103,13 @@ class TrainingConfig(BaseModel):
         if self.optimizer == "schedule-free" and (self.schedule, self.cooldown) != ("constant", 0):
             raise ValueError(
                 "cooldown: schedule-free training has none; set it to 0, and the schedule to constant"
+            )
+        of_constant = {name: type(self).model_fields[name].default for name in ("cooldown", "cooldown_shape")}
+        if self.schedule == "cosine" and any(
+            getattr(self, name) != usual for name, usual in of_constant.items()
+        ):
+            raise ValueError(
+                "cooldown: a cosine has none, nor a shape of it; leave out cooldown and cooldown_shape"
             )
         if self.optimizer == "schedule-free" and self.averages != "none":
             raise ValueError("averages: schedule-free weights are averages already; use 'none'")

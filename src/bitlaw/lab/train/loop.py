@@ -334,7 +334,7 @@ def _advance(
         state.update(tokens_BT, targets_BT, config.learning_rate * rate(state.step))
         on_tokens(config.batch_size * config.seq_len)
         old = time.monotonic() - clock > CHECKPOINT_SECONDS
-        stop, save = world.agree(should_stop(), old or (state.step == target and name == "trunk"))
+        stop, save = world.agree(should_stop(), old or state.step == target)
         if stop or save:
             tensors = state.tensors()
             if world.first:

@@ -159,7 +159,7 @@ def tune(
         parent: what it begins from.
         config: by `tuning_config`.
         corpus: in the model's tokens; its training side is read.
-        folder: where checkpoints go; tuning that was interrupted goes on from them.
+        folder: where checkpoints go, the last of them at the end; tuning that was interrupted goes on from them.
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
 
@@ -172,9 +172,10 @@ def tune(
     """
     device = next(parent.model.parameters()).device
     state: Any = partial(Tuning, parent=parent)
-    (end,) = train_trunk(
+    ends = train_trunk(
         config, corpus, folder, (), on_tokens, should_stop, replace(ALONE, device=device), state
     )
+    end = next(ends)  # its checkpoint stays: who runs `ends` on removes it
     if end.model is None:
         raise LabError(f"tuning {parent.name} diverged: {end.reason}; try a smaller --rate")
     return replace(end, model=merge_adapters(end.model).eval())
