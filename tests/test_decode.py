@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from bitlaw.lab.decode import (
     Sampling,
     Spelling,
     draw,
+    emulate,
     encode,
     ends_of,
     generate,
@@ -249,6 +251,25 @@ def test_sources_say_whether_their_tokens_are_the_same(trained, tmp_path):
     same_tokens(ours, Decoder(Transformer(trained.shape), 256))
     with pytest.raises(ConfigError, match="tokens of their own"):
         same_tokens(ours, Decoder.of(theirs))
+
+
+def test_vocabularies_padded_to_other_sizes_are_of_the_same_tokens(tmp_path):
+    """As families have them: the larger the model, the more rows of its tables stand for nothing."""
+    pytest.importorskip("tokenizers")
+    theirs = load_theirs(tmp_path)
+    tokens = theirs.tokenizer.get_vocab_size()
+    wider = copy.deepcopy(theirs)
+    wider.model.model.resize_token_embeddings(theirs.vocab + 24, mean_resizing=False)
+    wider = replace(wider, vocab=theirs.vocab + 24)
+    sources = [Decoder.of(theirs), Decoder.of(wider)]
+    same_tokens(*sources)
+    first, second = (source.open(1).append([[1, 2, 3]])[0] for source in sources)
+    assert first.shape == second.shape == (3, tokens)
+    assert torch.allclose(first, second, atol=1e-5)
+    texts = generate(emulate(sources[1], sources[0], sources[0]), [[1, 2, 3]], 4, Sampling(temperature=0))
+    assert len(texts[0].tokens) == 4 and max(texts[0].tokens) < tokens
+    with pytest.raises(DataError, match="and no number"):
+        sources[1].open(1).append([[theirs.vocab + 3]])
 
 
 # ---- sampling
