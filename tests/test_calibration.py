@@ -145,7 +145,7 @@ def test_clusters_of_copies_widen_intervals_as_they_should():
     pretended = cal.measure(z.repeat(9, 0), y.repeat(9), ["nll"])["nll"]
     assert (alone.high - alone.low) / (pretended.high - pretended.low) == pytest.approx(3, rel=0.15)
     assert (copies.method, copies.kind, copies.level) == (
-        "percentile bootstrap over clusters",
+        "percentile bootstrap over clusters, widened as Student's t is",
         "confidence",
         0.9,
     )
@@ -448,9 +448,9 @@ def test_bad_groups_clusters_and_settings_are_refused():
         starts("parametric", None).apply(Z[:, :5])
 
 
-@pytest.mark.parametrize(("clusters", "least"), [(3, 0.8), (8, 0.82)])
-def test_intervals_over_few_clusters_hold_the_truth(clusters, least):
-    """300 data sets of clusters that differ; without Student's t three clusters held it in .64."""
+@pytest.mark.parametrize("clusters", [2, 3, 5])
+def test_intervals_over_few_clusters_hold_the_truth(clusters):
+    """300 data sets of clusters that differ; without Student's t three clusters held it in .69."""
     rng, held = np.random.default_rng(5), 0
     member = np.repeat(np.arange(clusters), 20)
     for seed in range(300):
@@ -459,13 +459,5 @@ def test_intervals_over_few_clusters_hold_the_truth(clusters, least):
         z = np.where(right[:, None], [[1.0, 0.0]], [[0.0, 1.0]])
         found = cal.measure(z, np.zeros(len(z), int), ["accuracy"], clusters=member, draws=200, seed=seed)
         held += found["accuracy"].low <= 0.55 <= found["accuracy"].high
-    assert held / 300 > least
-
-
-def test_class_wise_weights_settle_where_they_went_to_and_fro():
-    """Small problems of four classes, of which a few in a hundred cycled."""
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        z, y = rng.normal(size=(40, 4)) * 2, rng.integers(4, size=40)
-        y[:4] = range(4)
-        assert np.isfinite(cal.calibrate(z, y, "class_temperature", "class_wise").apply(z)).all()
+        assert found["accuracy"].low >= 0 and found["accuracy"].high <= 1
+    assert held / 300 > 0.83

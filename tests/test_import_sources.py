@@ -162,6 +162,10 @@ def test_gaps_of_a_table_are_within_models_and_sizes_have_units(tmp_path):
     frame = read_raw(put(tmp_path / "t.md", table)).frame
     assert frame["gap"].to_list() == [None, pytest.approx(math.log(6.1 / 5.9)), None]
     assert frame["bytes"].to_list() == [None, None, 7.3e9]
+    files = table.replace("7B | F", "7b-f16.gguf | F").replace("| 7B | Q", "| 7b-q4.gguf | Q")
+    assert read_raw(put(tmp_path / "f.md", files)).frame["gap"].to_list()[1] == pytest.approx(
+        math.log(6.1 / 5.9)
+    )
 
 
 def test_a_folder_of_two_kinds_asks_which(tmp_path):

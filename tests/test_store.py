@@ -94,11 +94,11 @@ def test_forgotten_rows_take_their_children_with_them(where):
     store = Store(where)
     child = {**ROW, "id": "a-int4", "parent": "a", "post_format": "int4", "gap": 0.1}
     grandchild = {**child, "id": "a-int4-int2", "parent": "a-int4"}
-    average = {**ROW, "id": "a-swa", "trunk": "t"}
+    average = {**ROW, "id": "a-swa", "trunk": "t", "average": "swa"}
     store.add(
         [{**ROW, "trunk": "t"}, child, grandchild, average, {**child, "id": "a-swa-int4", "parent": "a-swa"}]
     )
-    store.add([{**ROW, "id": "b"}, {**ROW, "id": "a-other"}])
+    store.add([{**ROW, "id": "b"}, {**ROW, "id": "a-other", "trunk": "t"}])
     assert (store.forget("a"), store.forget("a")) == (5, 0)
     assert store.statuses() == {"b": "ok", "a-other": "ok"}
 
@@ -114,6 +114,14 @@ def test_rows_without_ids_of_several_tables_stay_apart(where):
     assert [store.take(table) for table in (*tables, *tables)] == [2, 3, 0, 0]
     for loss in (1.9, 1.8):
         store.add([{**plain, "loss": loss}])
+    store.add([{**ROW, "id": "row-9"}])  # given is given
+    assert "row-9" in store.ids() and store.forget("row-9") == 1
+    parents = Runs.from_rows(
+        [plain, {**ROW, "id": "c", "parent": "row-1", "post_format": "int4", "gap": 0.1}]
+    )
+    assert store.take(parents) == 2
+    child = store.runs().frame.filter(id="c")
+    assert child["parent"][0] in store.ids() and store.forget(child["parent"][0]) == 2
     assert sorted(store.runs().frame["loss"]) == [1.8, 1.9, 2.4, 2.4, 2.5, 3.0, 3.1]
 
 

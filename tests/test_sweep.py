@@ -200,6 +200,10 @@ def test_budgets_of_as_many_steps_and_numbers_without_end_are_refused():
     sweep = {"sizes": (4000,), "schemes": ("16",)}
     with pytest.raises(ValidationError, match="as many steps of 8 x 128 tokens at size 4000"):
         SweepConfig(**sweep, budgets=(300_000, 300_100))
+    for given in ({"cooldown": 0.05}, {"cooldown_shape": "square"}):
+        with pytest.raises(ValidationError, match="a cosine has none"):
+            SweepConfig(**sweep, budgets=(300_000,), schedule="cosine", **given)
+    assert SweepConfig(**sweep, budgets=(300_000,), schedule="cosine", cooldown=0.0)
     for name in ("rate_times_width", "weight_decay"):
         with pytest.raises(ValidationError, match="finite"):
             SweepConfig(**sweep, budgets=(300_000,), **{name: float("inf")})

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import nn
 
 import bitlaw.lab.model.transformer
@@ -547,12 +546,6 @@ def test_compiled_steps_are_resumed_to_the_bit(scheme):
     resumed = fresh(cfg)
     resumed.load(stopped.step, stopped.tensors())
     assert digest(train(resumed, 4, 9).tensors()) == digest(straight.tensors())
-
-
-def test_a_cosine_has_no_cooldown_to_set():
-    for given in ({"cooldown": 0.05}, {"cooldown_shape": "square"}):
-        with pytest.raises(ValidationError, match="a cosine has none"):
-            config(schedule="cosine", **given)
 
 
 # ---- the ladder

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+
+
+def without_password(text: str) -> str:
+    """Text without the names and passwords of addresses in it.
+
+    >>> without_password("cannot read mlflow:http://me:p@ss/word@host:5000/x")
+    'cannot read mlflow:http://host:5000/x'
+    """
+    return re.sub(r"//\S*@", "//", text)
 
 
 def printable(text: str) -> str:

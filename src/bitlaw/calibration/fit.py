@@ -15,7 +15,6 @@ from .scaling import FURTHEST, Calibrator, ClassTemperature, Ensemble, Parametri
 Method: TypeAlias = Literal["temperature", "class_temperature", "ensemble", "parametric"]
 METHODS: tuple[str, ...] = get_args(Method)
 NETWORKS = 4  # seeded starts of parametric scaling, each of which begins at the best single temperature
-DAMPED = 20  # rounds after which they are
 ROUNDS = 100  # of class-wise weighting, which settles in far fewer
 
 
@@ -68,14 +67,13 @@ def calibrate(
     found = _lowest(problem, _starts(problem, method, g, seed))
     losses = problem.class_means(found)
     alpha, beta = tune(first, losses)
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         weighting = Weighting.of(losses, alpha, beta)
         if problem.weighting is not None and weighting.near(problem.weighting):
             return found
         problem = replace(problem, weighting=weighting)
         found = _lowest(problem, [found])
-        # Weights may go to and fro between two answers: later rounds go half way.
-        losses = (losses + problem.class_means(found)) / 2 if turn >= DAMPED else problem.class_means(found)
+        losses = problem.class_means(found)
     raise FitError("class-wise weights did not settle; use the objective cross_entropy, or fewer groups")
 
 

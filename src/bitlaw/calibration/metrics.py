@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,7 @@ def measure(
 
     >>> found = measure([[1.0, 0.0]] * 30, [0, 0, 1] * 10)["accuracy"]
     >>> found.low < found.value < found.high, round(found.value, 3), found.method
-    (True, 0.667, 'percentile bootstrap over samples')
+    (True, 0.667, "percentile bootstrap over samples, widened as Student's t is")
     """
     z, y, g = _read(logits, labels, groups, bins)
     for name in names:
@@ -199,9 +199,11 @@ def measure(
     out = {}
     for name in names:
         value = float(_MEASURES[name].finish(sums[name].sum(axis=0), size.sum()))
-        out[name] = bootstrap_interval(
+        found = bootstrap_interval(
             value, np.concatenate(drawn[name]), level, over, len(size), _MEASURES[name].biased
         )
+        most = 1.0 if name == "accuracy" else math.inf
+        out[name] = replace(found, low=max(0.0, found.low), high=min(most, found.high))
     return out
 
 
@@ -240,7 +242,8 @@ def bootstrap_interval(
     low, high = (value + wider * (float(end) - value) for end in ends)
     if biased:
         low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
-    return Interval(value, low, high, level, f"{'basic' if biased else 'percentile'} bootstrap over {over}")
+    kind = "basic" if biased else "percentile"
+    return Interval(value, low, high, level, f"{kind} bootstrap over {over}, widened as Student's t is")
 
 
 # ---- sums over samples, and what is made of them

@@ -104,7 +104,7 @@ def emulate(
         )
     if continuation is not None and (tokens is not None or stop):
         raise ConfigError("a continuation is scored, and nothing is drawn; leave out --tokens and --stop")
-    of_weights(method, large_scheme, small_base_scheme, small_tuned_scheme)
+    of_weights(method, [large_scheme, small_base_scheme, small_tuned_scheme], "--large-scheme")
     with working("reading the models") as tell:
         there = device_named(device)
         folders = (large, small_base, small_tuned)

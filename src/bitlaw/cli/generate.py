@@ -100,7 +100,7 @@ def generate(
 
     sampling = Sampling(temperature, top_k, top_p)
     begun = prompts_of(prompt, prompts)
-    of_weights(method, scheme)
+    of_weights(method, [scheme])
     with working("reading the model") as tell:
         loaded = load_model(path, device_named(device))
         read = [encode(loaded, words) for words in begun]
@@ -124,7 +124,7 @@ def generate(
     print(f"{drawn:,} tokens in {seconds:.1f} s, {drawn / seconds:.3g} a second{slow}", file=sys.stderr)
 
 
-def of_weights(method: str, *schemes: str | None) -> None:
+def of_weights(method: str, schemes: Sequence[str | None], option: str = "--scheme") -> None:
     """Refuse a method for weights where none are quantised."""
     from ..formats import Scheme
 
@@ -132,7 +132,7 @@ def of_weights(method: str, *schemes: str | None) -> None:
         Scheme.parse(scheme).w.quantized for scheme in schemes if scheme
     ):
         raise ConfigError(
-            f"--method {method} is of weights, and none are quantised; add --scheme w4, or leave it out"
+            f"--method {method} is of weights, and none are quantised; add {option} w4, or leave it out"
         )
 
 

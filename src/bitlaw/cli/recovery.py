@@ -24,9 +24,12 @@ def recovery(
     directions: Annotated[int, typer.Option(min=1, help="Of weight space that are kept.")] = 24,
     classes: Annotated[int, typer.Option(min=2, help="Likeliest tokens kept of each prediction.")] = 64,
     adam: Annotated[bool, typer.Option(help="For Adam, whose scales are taken from these windows.")] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch", min=1, help="Windows a step of that training; Adam's scales hang on it.")
-    ] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Windows a step of that training, which Adam's scales hang on; default: at most 8."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the training windows.")] = 0,
     text: CorpusOption = None,
     json_: JsonFlag = False,
@@ -45,13 +48,15 @@ def recovery(
     from ..errors import ConfigError, DataError
     from ..fitting.result import plain
     from ..formats import Scheme
-    from ..lab.corpus import batch, read_corpus, spread_windows
+    from ..lab.corpus import batch as batch_of
+    from ..lab.corpus import read_corpus, spread_windows
     from ..lab.dynamics import linearise, second_moments
     from ..lab.model import Transformer, load_model
     from ..lab.precision import apply_scheme
     from ..planning.recovery import LAZY
 
-    if adam and batch_size > windows:
+    batch_size = batch or min(8, windows)
+    if batch_size > windows:
         raise ConfigError(f"a batch of {batch_size} of {windows} windows; give more --windows")
     loaded = load_model(path)
     if not isinstance(loaded.model, Transformer) or loaded.scheme.quantized:
@@ -59,7 +64,7 @@ def recovery(
             f"{path} holds no model of ours in 16 bits; keep one with keep_models = true in a study"
         )
     corpus = read_corpus(text, str(loaded.row.get("tokenizer") or "bytes"))
-    x, y = batch(corpus, seed, 0, windows, loaded.seq_len)
+    x, y = batch_of(corpus, seed, 0, windows, loaded.seq_len)
     held = spread_windows(corpus.evaluation, measured * loaded.seq_len, loaded.seq_len)
     inputs, targets = torch.cat([x, held.inputs]), torch.cat([y, held.targets])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, DataError
-from ..shell import join, path
+from ..shell import join, path, without_password
 from .common import JsonFlag, RunsArgument, command_line, print_json
 
 if TYPE_CHECKING:
@@ -130,7 +129,12 @@ def runs_import(
             "--strict/--keep-good", help="Refuse all for one bad cell, or leave bad rows out and say which."
         ),
     ] = True,
-    diverged: Annotated[bool, typer.Option(help="A loss of nan or inf means that the run diverged.")] = False,
+    diverged: Annotated[
+        bool,
+        typer.Option(
+            help="A loss of nan or inf means that the run diverged, and what else was measured is lost."
+        ),
+    ] = False,
     problems: Annotated[Path | None, typer.Option(help="Write every bad cell to this CSV file.")] = None,
     save_map: Annotated[
         Path | None, typer.Option(help="Write what became of which column, for --map.")
@@ -282,8 +286,7 @@ def _confirm(proposal: Proposal, sources: list[str], flags: list[tuple[str, Any]
         ConfigError: nobody can be asked, or they are wrong.
     """
     flags = [*flags, *(("--map", str(rule)) for rule in proposal.guesses)]
-    spoken = [re.sub(r"//[^/@]*@", "//", source) for source in sources]  # without passwords
-    again = command_line("runs import", spoken, *flags)
+    again = command_line("runs import", list(map(without_password, sources)), *flags)
     if not sys.stdin.isatty():
         raise ConfigError(
             f"{len(proposal.guesses)} columns are guesses; add --yes if they are right, or say them: {again}"

@@ -257,21 +257,20 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Remove a row, and those that were made from it, so that the next run makes them again.
+    """Remove a row, averages on its way, and all that was made from them, so that the next run makes them again.
 
     Example: `bitlaw sweep forget 0123456789abcdef --store sweep-quick/runs.sqlite`
     """
     from ..runs import Store
 
     with opened(store) as kept:
-        frame = kept.runs().frame
-        rows = [row for row in frame.to_dicts() if id_ in (row["id"], row["parent"])]
-    if not any(row["id"] == id_ for row in rows):
+        statuses, rows = kept.statuses(), kept.made_from(id_)
+    if not rows:
         raise ConfigError(f"there is no row {id_!r} in {kept.name}; see bitlaw runs show")
     for row in [] if json_ else rows:
-        print(f"{row['id']}  {row['status']}  {row['reason'] or row['loss']}")
+        print(f"{row}  {statuses[row]}")
     if not yes:
-        typer.confirm(f"Remove {len(rows)} of {frame.height} rows from {kept.name}?", abort=True, err=True)
+        typer.confirm(f"Remove {len(rows)} of {len(statuses)} rows from {kept.name}?", abort=True, err=True)
     kept = Store(store)
     removed = kept.forget(id_)
     kept.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +134,8 @@ def _summary(found: list[Repeat]) -> list[str]:
         some = [one.difference for one in found if one.quantized == quantized]
         if some:
             same = sum(difference == 0 for difference in some)
-            out.append(
-                f"{len(some)} {what}: {same} losses identical to the bit; they differ by up to {max(some):.2g}."
-            )
+            finite = [difference for difference in some if math.isfinite(difference)]
+            lost = f", {len(some) - len(finite)} without a loss" if len(finite) < len(some) else ""
+            most = f"; they differ by up to {max(finite):.2g}" if finite else ""
+            out.append(f"{len(some)} {what}: {same} losses identical to the bit{lost}{most}.")
     return out

@@ -153,9 +153,7 @@ def select(
     measured = _column(law.target, ok, {"loss": frame["loss"].to_numpy()})
     is_loss = keep & ~is_gap & (law.loss != 0) & np.isfinite(measured)
     if nothing := int((is_loss & (measured <= 0)).sum()):
-        notes.append(
-            f"{nothing} rows whose {law.target} is 0 are left out, as it has no logarithm: the curve lies higher"
-        )
+        notes.append(f"{nothing} rows whose {law.target} is 0 are left out: it has no logarithm")
     is_loss &= measured > 0
     if not (is_loss | is_gap).any() or (law.loss != 0 and not is_loss.any()):
         what = law.target if law.loss != 0 else "gap"

@@ -146,7 +146,8 @@ class Recipe:
         words = [self.format.name]
         if self.quantized and not isinstance(self.format, Microscaled):
             words.append(self.granularity + (str(self.size) if self.size else ""))
-            words += [self.scale] if self.scale != _usual_scale(self.format) else []
+            # Ids hang on this text: absmax is left out but where it is not what is usual.
+            words += [self.scale] if (self.scale, _usual_scale(self.format)) != ("absmax", "absmax") else []
         words += ["stochastic"] if self.rounding == "stochastic" else []
         words += ["rotate"] if self.rotate else []
         words += ["stored"] if self.stored else []

@@ -318,7 +318,7 @@ def _method(
         )
     if batch is not None and batch < 1:
         raise ConfigError(f"{batch} examples a step; use 1 or more")
-    if record.batch and batch != record.batch:
+    if record.batch and (batch or record.trained or len(record.outputs)) != record.batch:
         raise LawError(
             f"the record's second moments are of batches of {record.batch} examples, and fall as batches grow; ask for "
             f"batch={record.batch}, or linearise with moments of the other"

@@ -113,7 +113,11 @@ def _error(task: str, meaning: str) -> Column:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("id", "text", "unique name of the row; made from the row's place in the table if absent"),
+    Column(
+        "id",
+        "text",
+        "unique name of the row; made from the row's place in the table if absent, in a store from what it holds",
+    ),
     Column("status", "text", "`ok`, or why there is no loss; empty means ok", choices=STATUSES),
     Column("reason", "text", "what happened, when the status is not ok"),
     Column("trunk", "text", "training run that the row descends from; rows of one trunk are not independent"),

@@ -22,6 +22,7 @@ from .sqlite import SQLite
 from .table import Runs
 
 TAKEN = 5000  # rows that are written at once
+_PLACE = r"^row-[0-9]+x*$"  # an id that a table made
 
 
 def is_address(source: object) -> bool:
@@ -117,7 +118,8 @@ class Store:
         Raises:
             StoreError: the database refused; then none is stored.
         """
-        frame = by_content(runs.frame.with_columns(pl.col("status").fill_null("ok")))
+        frame = runs.frame.with_columns(pl.col("status").fill_null("ok"))
+        frame = by_content(frame, frame["id"].str.contains(_PLACE))
         frame = frame.select([s.name for s in frame if s.null_count() < len(s)])
         count = sa.select(sa.func.count()).select_from(tables.runs)
 
@@ -137,7 +139,8 @@ class Store:
             DataError: a row that breaks the schema.
         """
         rows = [{**row, "status": row.get("status") or "ok"} for row in rows]
-        return by_content(Runs.from_rows(rows).frame).to_dicts() if rows else []
+        made = pl.Series([not row.get("id") for row in rows], dtype=pl.Boolean)
+        return by_content(Runs.from_rows(rows).frame, made).to_dicts() if rows else []
 
     def insert(self, connection: sa.Connection, records: list[dict[str, Any]]) -> None:
         """Store checked rows in a transaction that is under way."""
@@ -149,17 +152,27 @@ class Store:
         Raises:
             StoreError: the database refused.
         """
+        gone = tables.runs.c.id.in_(self.made_from(id_))
+        return int(
+            self._database.run("write to", lambda c: c.execute(sa.delete(tables.runs).where(gone)).rowcount)
+        )
+
+    def made_from(self, id_: str) -> list[str]:
+        """Ids of a row, of averages of the weights on its way, and of all that was made from them.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
         c = tables.runs.c
-        found = self._select(sa.select(c.id, c.parent, c.trunk))
+        found = self._select(sa.select(c.id, c.parent, c.trunk, c.average))
         trunk = next((row["trunk"] for row in found if row["id"] == id_), None)
-        gone = {id_}
-        for row in found:  # averages along the same branch
-            if trunk is not None and row["trunk"] == trunk and row["id"].startswith(f"{id_}-"):
-                gone.add(row["id"])
-        while more := {row["id"] for row in found if row["parent"] in gone} - gone:
-            gone |= more
-        rows = sa.delete(tables.runs).where(c.id.in_(sorted(gone)))
-        return int(self._database.run("write to", lambda connection: connection.execute(rows).rowcount))
+        made = {row["id"] for row in found if row["id"] == id_}
+        for row in found if trunk is not None else ():
+            if row["trunk"] == trunk and row["average"] and row["id"].startswith(f"{id_}-"):
+                made.add(row["id"])
+        while more := {row["id"] for row in found if row["parent"] in made} - made:
+            made |= more
+        return sorted(made)
 
     def ids(self) -> set[str]:
         """Ids of all rows.
@@ -196,25 +209,24 @@ class Store:
         self._database.engine.dispose()
 
 
-def by_content(frame: pl.DataFrame) -> pl.DataFrame:
+def by_content(frame: pl.DataFrame, made: pl.Series) -> pl.DataFrame:
     """Rows whose ids were made from their places, with ids made from what they hold: a store has rows of many tables.
 
+    Args:
+        frame: the rows.
+        made: whether the id of each was made.
+
     >>> runs = Runs.from_rows([{"params": 1e6, "tokens": 2e7, "loss": 3.1}])
-    >>> runs.frame["id"].to_list(), by_content(runs.frame)["id"].to_list()
+    >>> runs.frame["id"].to_list(), by_content(runs.frame, pl.Series([True]))["id"].to_list()
     (['row-1'], ['row-3e4a36b81570'])
     """
-    made = frame["id"].str.contains(r"^row-[0-9]+x*$")
-    if not made.any():
-        return frame
     taken: set[str] = set(frame.filter(~made)["id"])
-    ids = []
-    for row, anew in zip(frame.iter_rows(named=True), made, strict=True):
-        name = row.pop("id")
-        if anew:
-            held = {column: value for column, value in row.items() if value is not None}
-            name = f"row-{hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:12]}"
-            while name in taken:  # a row that stands there twice
-                name += "x"
-            taken.add(name)
-        ids.append(name)
-    return frame.with_columns(pl.Series("id", ids, dtype=pl.String))
+    names = {}
+    for row in frame.filter(made).iter_rows(named=True):
+        held = {column: value for column, value in row.items() if value is not None and column != "id"}
+        name = f"row-{hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:12]}"
+        while name in taken:  # a row that stands there twice
+            name += "x"
+        taken.add(name)
+        names[row["id"]] = name
+    return frame.with_columns(pl.col("id", "parent").replace(names)) if names else frame

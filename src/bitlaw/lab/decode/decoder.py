@@ -129,8 +129,9 @@ class Decoder:
 
         Logits beyond the tokenizer's tokens are left out: models of one family pad them to sizes of their own.
         """
-        known = loaded.vocab if loaded.tokenizer is None else loaded.tokenizer.get_vocab_size()
-        vocab = min(loaded.vocab, known)
+        vocab = loaded.vocab
+        if loaded.tokenizer is not None:  # whose numbers may have holes
+            vocab = min(vocab, max(loaded.tokenizer.get_vocab().values()) + 1)
         return cls(loaded.model, vocab, loaded.tokenizer, limit_of(loaded) if limited else None)
 
     def open(self, rows: int) -> Reading:

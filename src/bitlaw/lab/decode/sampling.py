@@ -82,7 +82,7 @@ class Sampling:
 
 def chance_of(seed: int, number: int) -> np.random.Generator:
     """The uniform numbers of one prompt of several, which hang on the seed and its number alone."""
-    return np.random.Generator(np.random.Philox(key=[seed, number]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], dtype=np.uint64)))
 
 
 def draw(p_BV: Tensor, uniform_B: Tensor) -> Tensor:

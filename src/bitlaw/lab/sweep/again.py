@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,7 @@ def make_again(
                     on_work=tally.work,
                     on_rows=tally.rows,
                 )
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             made = {row["id"]: row for row in store.runs().frame.to_dicts()}
         finally:
             store.close()

@@ -147,6 +147,14 @@ class SweepConfig(TrainingConfig):
     def _makes_sense(self) -> SweepConfig:
         if self.seeds and "seed" in self.model_fields_set:
             raise ValueError("seed and seeds exclude each other; give one")
+        fields = type(self).model_fields  # rows of older versions may have these, and are read
+        if self.schedule == "cosine" and (
+            self.cooldown not in (0, fields["cooldown"].default)
+            or self.cooldown_shape != fields["cooldown_shape"].default
+        ):
+            raise ValueError(
+                "cooldown: a cosine has none, nor a shape of it; leave out cooldown and cooldown_shape"
+            )
         for name in ("eval_tokens", "calibration_tokens"):
             if getattr(self, name) < 2 * self.seq_len:
                 raise ValueError(

@@ -104,13 +104,6 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "cooldown: schedule-free training has none; set it to 0, and the schedule to constant"
             )
-        of_constant = {name: type(self).model_fields[name].default for name in ("cooldown", "cooldown_shape")}
-        if self.schedule == "cosine" and any(
-            getattr(self, name) != usual for name, usual in of_constant.items()
-        ):
-            raise ValueError(
-                "cooldown: a cosine has none, nor a shape of it; leave out cooldown and cooldown_shape"
-            )
         if self.optimizer == "schedule-free" and self.averages != "none":
             raise ValueError("averages: schedule-free weights are averages already; use 'none'")
         return self

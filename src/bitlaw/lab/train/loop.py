@@ -247,6 +247,7 @@ def train_trunk(
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
     state: Callable[[TrunkConfig, Scheme, World], State] = State,
+    keep_ends: bool = False,
 ) -> Iterator[End]:
     """Train a trunk and yield the end of each branch, in the order in which they leave it.
 
@@ -258,6 +259,7 @@ def train_trunk(
         on_tokens: told the tokens of every step, for progress.
         should_stop: asked after every step; when true, state is saved and `Interrupted` raised.
         world: the processes that train it, each of which calls this; the folder is one that all of them see.
+        keep_ends: whether an end is saved like the trunk is, until the next one is asked for.
         state: makes what is trained; a subclass has another model, or another loss than that of next tokens.
 
     Raises:
@@ -276,7 +278,12 @@ def train_trunk(
         start, end = config.branch_step(way), config.steps(way.tokens)
         began, name = time.perf_counter(), f"branch-{config.cell_id(way)}"
         advance = partial(
-            _advance, corpus=corpus, folder=folder, on_tokens=on_tokens, should_stop=should_stop
+            _advance,
+            corpus=corpus,
+            folder=folder,
+            on_tokens=on_tokens,
+            should_stop=should_stop,
+            keep_ends=keep_ends,
         )
         rate = partial(schedule.rate, config=config, branch=way)
         reason, branch = trunk_dead, None
@@ -316,6 +323,7 @@ def _advance(
     folder: Path,
     on_tokens: Callable[[int], None],
     should_stop: Callable[[], bool],
+    keep_ends: bool,
 ) -> None:
     """Train one segment up to a step, from its newest checkpoint if there is a later one than the state."""
     config, world = state.config, state.world
@@ -334,7 +342,9 @@ def _advance(
         state.update(tokens_BT, targets_BT, config.learning_rate * rate(state.step))
         on_tokens(config.batch_size * config.seq_len)
         old = time.monotonic() - clock > CHECKPOINT_SECONDS
-        stop, save = world.agree(should_stop(), old or state.step == target)
+        stop, save = world.agree(
+            should_stop(), old or (state.step == target and (keep_ends or name == "trunk"))
+        )
         if stop or save:
             tensors = state.tensors()
             if world.first:

@@ -173,7 +173,15 @@ def tune(
     device = next(parent.model.parameters()).device
     state: Any = partial(Tuning, parent=parent)
     ends = train_trunk(
-        config, corpus, folder, (), on_tokens, should_stop, replace(ALONE, device=device), state
+        config,
+        corpus,
+        folder,
+        (),
+        on_tokens,
+        should_stop,
+        replace(ALONE, device=device),
+        state,
+        keep_ends=True,
     )
     end = next(ends)  # its checkpoint stays: who runs `ends` on removes it
     if end.model is None:

@@ -102,7 +102,7 @@ def _table(head: list[str], rows: list[tuple[str, list[str]]]) -> list[tuple[str
         return []
     columns = {
         "kl": _first(names, r"(mean )?kld.*"),
-        "size": _first(names, r"(model |file )?size\b.*"),
+        "size": _first(names, r"(?!.*(ctx|context|batch|chunk|group)).*size.*"),
         "bpw": _first(names, r"bpw.*|bits per weight.*|bits/weight.*"),
     }
     found = []
@@ -154,10 +154,14 @@ def _bytes(cell: str, head: str) -> Any:
 def _paired(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
     """Rows with their gap to the one row of the same model that is not quantised."""
     models: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    cells: dict[str, list[Any]] = {}
     for _, record in found:
-        which = tuple(
-            str(v) for k, v in record.items() if re.fullmatch(r"(base )?model|.*param.*", k.lower())
-        )
+        for name, value in record.items():
+            if value and re.fullmatch(r"(base )?model|.*param.*", name.lower()):
+                cells.setdefault(name, []).append(value)
+    tell = [name for name, some in cells.items() if len(set(some)) < len(some)]  # others name files
+    for _, record in found:
+        which = tuple(str(record.get(name)) for name in tell)
         if re.fullmatch(_NUMBER, str(record["ppl"])):
             models.setdefault(which, []).append(record)
     for rows in models.values():

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...files import regular
+from ...shell import without_password
 from ..raw import Raw, from_records
 from . import records
 
@@ -170,5 +171,6 @@ def _server(address: str) -> Raw:
                 if not token:
                     break
     except Exception as error:  # a stranger's server and network
-        raise DataError(f"cannot read MLflow's server: {type(error).__name__}: {str(error)[:200]}") from error
+        said = without_password(str(error))[:200]
+        raise DataError(f"cannot read MLflow's server: {type(error).__name__}: {said}") from error
     return from_records(found, f"MLflow at {address.rpartition('@')[2]}", "MLflow")
