@@ -117,7 +117,7 @@ def test_rows_without_ids_of_several_tables_stay_apart(where):
     store.add([{**ROW, "id": "row-9"}])  # given is given
     assert "row-9" in store.ids() and store.forget("row-9") == 1
     parents = Runs.from_rows(
-        [plain, {**ROW, "id": "c", "parent": "row-1", "post_format": "int4", "gap": 0.1}]
+        [{**plain, "loss": 1.5}, {**ROW, "id": "c", "parent": "row-1", "post_format": "int4", "gap": 0.1}]
     )
     assert store.take(parents) == 2
     child = store.runs().frame.filter(id="c")
