@@ -241,7 +241,10 @@ def test_a_setting_that_cannot_be_leaves_the_others(tmp_path):
     for _ in range(2):
         out = run(*command)
         assert out.exit_code == 1
-        assert "ternary group40 by rtn failed: ConfigError: 'ternary group40' does not divide" in out.stderr
+        assert (
+            "ternary group40 absmean by rtn failed: ConfigError: 'ternary group40 absmean' does not divide"
+            in out.stderr
+        )
         assert read_runs(tmp_path / "rows.sqlite").frame["post_format"].to_list() == [None, "int4"]
 
 

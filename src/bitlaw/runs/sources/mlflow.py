@@ -100,7 +100,7 @@ def _files(store: Path) -> Raw:
         title = _yaml(experiment / "meta.yaml").get("name", experiment.name)
         for run in _folders(experiment):
             meta = _yaml(run / "meta.yaml")
-            if not meta.keys() & {"run_id", "run_uuid", "status"} or meta.get("lifecycle_stage") == "deleted":
+            if not meta or meta.get("lifecycle_stage") == "deleted":
                 continue
             state = (
                 _STATUS.get(int(meta["status"]), "")
