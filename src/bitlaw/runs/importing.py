@@ -153,7 +153,7 @@ def carry_out(
     check_whole(raw, proposal)
     columns: dict[str, pl.Series] = {}
     flaws: list[Flaw] = []
-    (losses,) = [rule.theirs for rule in proposal.rules if rule.ours == "loss"][:1] or [""]
+    losses = next((rule.theirs for rule in proposal.rules if rule.ours == "loss"), "")
     lost = _not_finite(raw.frame[losses]) if diverged and losses else None
     for place, rule in enumerate(proposal.rules):
         tell("converting", place / len(proposal.rules))
@@ -162,9 +162,8 @@ def carry_out(
             continue
         series = raw.frame[rule.theirs]
         if lost is not None and COLUMN[rule.ours].kind == "number":
-            series = series.set(
-                lost & _not_finite(series), None
-            )  # what was measured of a lost run is lost with it
+            # What was measured of a lost run is lost with it.
+            series = series.set(lost & _not_finite(series), None)
         columns[rule.ours], found = convert(series, rule.ours, rule.unit, rule.values)
         flaws += found
     if lost is not None:

@@ -183,13 +183,6 @@ class SweepConfig(TrainingConfig):
                 f"budgets: {self.budgets[0]} tokens are {shortest} steps, no more than the {warmup} "
                 "of warm-up; use more tokens or smaller batches"
             )
-        for size in self.sizes:
-            steps = [max(2, round(tokens / (self.batch(size) * self.seq_len))) for tokens in self.budgets]
-            if len(set(steps)) < len(steps):
-                raise ValueError(
-                    f"budgets: two of {list(self.budgets)} are as many steps of {self.batch(size)} x {self.seq_len} "
-                    f"tokens at size {size}; leave one out"
-                )
         if self.keep_low and not self.keep_models:
             raise ValueError("keep_low: it adds to keep_models; set that to true as well")
         if self.keep_models and self.residual != "init":
@@ -198,9 +191,14 @@ class SweepConfig(TrainingConfig):
             )
         for size, scheme in product(self.sizes, self.schemes):
             try:
-                self.trunk(size, scheme, self.seed, "")
+                trunk = self.trunk(size, scheme, self.seed, "")
             except ValidationError as error:
                 raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            if len(set(map(trunk.steps, self.budgets))) < len(self.budgets):
+                raise ValueError(
+                    f"budgets: two of {list(self.budgets)} are as many steps of {trunk.batch_size} x {self.seq_len} "
+                    f"tokens at size {size}; leave one out"
+                )
         return self
 
     def only(self, **chosen: float | str) -> SweepConfig:

@@ -33,9 +33,8 @@ def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = (child for child in folder.iterdir() if child.is_dir() and not child.is_symlink())
-    return sorted(
-        child for child in found if child.name != "models"
-    )  # registered ones, beside the experiments
+    # Registered models stand beside the experiments.
+    return sorted(child for child in found if child.name != "models")
 
 
 def read(source: str) -> Raw:

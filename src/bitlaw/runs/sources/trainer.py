@@ -30,9 +30,9 @@ def read(source: str) -> Raw:
     """A state, or the last state of each run below a folder: a run's checkpoints are in one folder.
 
     Each run is a row: the last value of everything in its log, `eval_loss` for one, and how far it came; of learning
-    rates the largest, as `learning_rate`, and the last, as `learning_rate_end`. What the
-    Trainer leaves at 0 because it did not count it (tokens, FLOPs) is empty. `config.json` beside it, if there is
-    one, gives the model's shape, under `config.`.
+    rates the largest, as `learning_rate`, and the last, as `learning_rate_end`. What the Trainer leaves at 0 because it
+    did not count it (tokens, FLOPs) is empty. `config.json` beside it, if there is one, gives the model's shape, under
+    `config.`.
 
     Raises:
         DataError: there is none.

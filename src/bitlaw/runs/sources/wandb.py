@@ -52,8 +52,7 @@ def read(source: str) -> Raw:
     if path.is_file():
         return from_records([_offline(path)], str(path), "W&B")
     if path.is_dir():
-        parts = [_offline(one) for one in records.below(path, end=".wandb")]
-        return from_records(*_resumed(parts, str(path)))
+        return _resumed([_offline(one) for one in records.below(path, end=".wandb")], str(path))
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         return _api(source)
     raise DataError(
@@ -129,19 +128,14 @@ def _offline(path: Path) -> tuple[str, dict[str, Any]]:
     return f"run {head.get('run_name') or head['run_id']!r}", _joined(head, config, logged)
 
 
-def _resumed(
-    parts: list[tuple[str, dict[str, Any]]], name: str
-) -> tuple[list[tuple[str, dict[str, Any]]], str, str, list[str]]:
+def _resumed(parts: list[tuple[str, dict[str, Any]]], name: str) -> Raw:
     """Runs, of which one that was resumed left several folders, in the order of their names, which are times."""
     runs: dict[tuple[Any, Any], tuple[str, dict[str, Any]]] = {}
     for place, record in parts:
         key = record.get("project"), record["run_id"]
-        runs[key] = (place, (runs[key][1] if key in runs else {}) | record)
-    more = len(parts) - len(runs)
-    notes = (
-        [f"{len(parts)} folders are of {len(runs)} runs: some were resumed, and are joined"] if more else []
-    )
-    return list(runs.values()), name, "W&B", notes
+        runs[key] = place, (runs[key][1] if key in runs else {}) | record
+    note = f"{len(parts)} folders are of {len(runs)} runs: some were resumed, and are joined"
+    return from_records(runs.values(), name, "W&B", [note] if len(runs) < len(parts) else [])
 
 
 def _items(items: Any) -> dict[str, Any]:
