@@ -175,22 +175,30 @@ def test_every_slider_moves_the_numbers_as_python_has_them(opened, report):
 def test_formats_after_training_fields_and_the_best_size(opened, report):
     page, fit = opened(390, "dark"), report[1]
     page.select_option("#planner select[data-name=post]", label="int4")
-    page.wait_for_timeout(150)
+    until(
+        page, "document.querySelector('#planner [data-name=command]').textContent.includes('--quantize-to')"
+    )
     assert compare_with_python(page, fit)[-2:] == ["--quantize-to", "int4"]
     page.fill("#planner [data-name=budget-field]", "2.5e19")
     page.keyboard.press("Tab")
     page.fill("#planner [data-name=params-field]", "120M")
     page.keyboard.press("Tab")
-    page.wait_for_timeout(150)
+    command = "document.querySelector('#planner [data-name=command]').textContent"
+    until(page, f"{command}.includes('--params')")
     words = compare_with_python(page, fit)
     assert words[words.index("--params") + 1] == "1.2e8"
     assert words[words.index("--budget") + 1] == "2.5e19"
     page.check("#planner [data-name=best]")
-    page.wait_for_timeout(150)
+    until(page, f"!{command}.includes('--params')")
     assert "--params" not in compare_with_python(page, fit)
     page.fill("#planner [data-name=budget-field]", "much")
     page.keyboard.press("Tab")
     assert page.get_attribute("#planner [data-name=budget-field]", "aria-invalid") == "true"
+    told = "document.querySelector('#planner [data-name=budget-field]').validationMessage"
+    assert "like 3e9" in page.evaluate(told)
+    page.fill("#planner [data-name=budget-field]", "1e20")
+    page.keyboard.press("Tab")
+    assert page.evaluate(told) == ""
 
 
 def test_a_state_outside_the_law_says_so(opened):

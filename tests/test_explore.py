@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import http.client
 import io
 import json
 import re
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from bitlaw import ConfigError, Store, read_runs, write_runs
+from bitlaw import BitlawError, ConfigError, Store, read_runs, write_runs
 from bitlaw.cli.main import app as cli
 from bitlaw.explore import HOST, Live, application, found_here, listen, new_token, server
 from bitlaw.explore.app import ASSETS
@@ -213,6 +214,7 @@ def test_commands_ask_for_what_is_on_the_screen(client):
         ("fit", {"law": "kumar", "interval": "nan"}, "between 0 and 1"),
         ("fit", {"where": "params > 1T"}, "no run is chosen"),
         ("compare", {"what": "x"}, "what is one of"),
+        ("rows", {"where": ["seed = 0"] * 61}, "at most 60 conditions"),
     ],
 )
 def test_wrong_questions_are_answered_with_one_sentence(client, path, values, words):
@@ -256,6 +258,11 @@ def test_a_fit_is_that_of_the_command_beside_it(client, stored):
     assert part["law"].text.startswith("export default (runtime) => ({")
     assert part["panel"].json()["law"] and len(part["charts"].json()) >= 3
     assert get(client, "fit", **asked).json()["state"] == "done"  # kept
+    again = job(
+        client, "fit", **asked | {"where": [*asked["where"], "params > 1"]}
+    )  # the same rows, asked otherwise
+    words = get(client, "part", key=again["key"], name="fit").json()["commands"]["fit"]
+    assert shlex.split(words).count("--where") == 3
     assert get(client, "part", key=done["key"], name="nothing").status_code == 404
 
 
@@ -319,6 +326,17 @@ def test_the_state_is_sent_when_something_has_changed_and_only_then(tmp_path):
     live.look(0)
     data = client.get(f"/{TOKEN}/state", headers={"if-none-match": tag}).json()
     assert data["newest"][0]["id"] == "new" and data["failures"][0]["reason"] == HOSTILE[0]
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "rows.parquet"])
+def test_a_folder_of_a_table_can_be_explored(name, tmp_path):
+    table = read_runs(store(tmp_path / "runs.sqlite", 20))
+    (tmp_path / "study").mkdir()
+    write_runs(table, tmp_path / "study" / name)
+    assert len(Live(tmp_path / "study").look().runs) == 20
+    with pytest.raises(BitlawError, match=r"empty.*runs\.sqlite"):
+        (tmp_path / "empty").mkdir()
+        Live(tmp_path / "empty")
 
 
 def test_what_is_here_is_found(tmp_path):
@@ -428,6 +446,21 @@ def test_slow_clients_are_sent_away(stored):
                 ended += 1
             each.close()
         assert ended == len(sockets)
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_used_is_kept(stored):
+    with explorer(str(stored)) as address:
+        kept = http.client.HTTPConnection(HOST, int(address.split(":")[2].split("/")[0]))
+        kept.connect()
+        own, began = kept.sock, time.monotonic()
+        while time.monotonic() - began < 14:
+            kept.request("GET", f"/{address.split('/')[3]}/state")
+            answer = kept.getresponse()
+            answer.read()
+            assert answer.status == 200 and kept.sock is own
+            time.sleep(1.7)
+        kept.close()
 
 
 # ---- anything at all

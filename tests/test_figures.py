@@ -25,7 +25,7 @@ from bitlaw.report.chart import Axis, Band, Bars, Chart, Contours, Line, Nothing
 from bitlaw.report.draw import draw
 from bitlaw.report.figures.base import Figure
 from bitlaw.report.interactive import plotly
-from bitlaw.report.style import COLOURS, STAR, style
+from bitlaw.report.style import COLOURS, STAR, colour, marker, style
 from bitlaw.report.ticks import log_ticks, placed, symlog_ticks, unplaced
 
 EVIL = "<script>alert(1)</script>$\\frac{a}{ & $"
@@ -511,6 +511,106 @@ def test_negative_gaps_have_places_ticks_and_error_bars():
 
 
 # ---- tables that others published, and those that are odd
+
+# ---- rows that spoil a figure spoil no other
+
+
+def test_a_row_without_tokens_costs_no_figure_wherever_it_stands():
+    table = rows().frame.to_dicts()
+    lone = {"id": "lone", "params": 30e6, "loss": 3.3}
+    first, last = Runs.from_rows([lone, *table]), Runs.from_rows([*table, lone])
+    charts = [figures.charts(runs, bl.fit("kumar", runs, draws=30)) for runs in (first, last)]
+    assert [c.name for c in charts[0]] == [c.name for c in charts[1]]
+    for few in charts:
+        (chart,) = (c for c in few if c.name == "loss-against-bytes")
+        assert marks(chart, Line, "best by the law")
+
+
+@pytest.mark.parametrize("draws", [50, 200])
+def test_rows_without_noise_have_their_figures(draws):
+    exact = synthetic_sweep(0, paired=True, post_of_low=False, noise=0.0)
+    charts = figures.charts(exact, bl.fit("kumar", exact, draws=draws))
+    assert {"compute-optimal", "effective-parameters", "loss-against-bytes"} <= {c.name for c in charts}
+
+
+def test_rows_that_a_law_leaves_out_are_in_no_figure_of_gaps_or_bytes():
+    table = [row | {"method": "rtn"} if row["post_format"] else row for row in rows().frame.to_dicts()]
+    copies = [row for row in table if row["post_format"]]
+    also = [row | {"id": f"{row['id']} a", "post_a_format": "int4", "gap": 9.0} for row in copies[:7]]
+    tuned = {**next(row for row in table if row["loss"]), "id": "tuned", "tuning": "lora", "loss": 0.1}
+    runs = Runs.from_rows([*table, *also, tuned])
+    fit = bl.fit("kumar", runs, draws=0)
+    gaps = figures.gap_against_ratio.chart(fit, runs)
+    assert f"7 rows that the law leaves out are not drawn. n = {len(copies)} gaps" in gaps.caption
+    assert max(max(mark.y) for mark in marks(gaps, Points)) < 9
+    held = figures.loss_against_bytes.chart(fit, runs)
+    assert "8 rows that the law leaves out" in held.caption
+    assert min(marks(held, Line, "best of the rows")[0].y) > 1
+
+
+def test_a_figure_that_fails_is_told_of_and_costs_no_other(monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError("by zero")
+
+    whole = [chart.name for chart in figures.charts(rows(), fitted())]
+    monkeypatch.setattr(figures.loss_surface, "chart", fails)
+    with pytest.warns(RuntimeWarning, match="a figure is left out.*ZeroDivisionError: by zero"):
+        charts = figures.charts(rows(), fitted())
+    assert [c.name for c in charts] == [name for name in whole if name != "loss-surface"]
+
+
+def test_methods_that_are_written_alike_have_figures_of_their_own():
+    table = [row for row in rows().frame.to_dicts() if not row["post_format"]]
+    copies = [row for row in rows().frame.to_dicts() if row["post_format"]]
+    every = [
+        row | {"id": f"{row['id']} {name}", "method": name}
+        for row in copies
+        for name in ("rtn", "RTN", "方法", "方")
+    ]
+    runs = Runs.from_rows([*table, *every])
+    names = [chart.name for chart in figures.charts(runs, bl.fit("kumar", runs, draws=0))]
+    assert len(names) == len(set(names)) and all(name.isascii() for name in names)
+    assert sum(name.startswith("gap-against-tokens-per-parameter") for name in names) == 4
+
+
+def test_a_figure_of_one_method_says_that_its_fit_is_of_all():
+    table = [row | {"method": "rtn"} if row["post_format"] else row for row in rows().frame.to_dicts()]
+    copies = [row | {"id": f"{row['id']} g", "method": "gptq"} for row in table if row["post_format"]]
+    both, one = Runs.from_rows([*table, *copies]), Runs.from_rows(table)
+    for runs, mixed in ((both, True), (one, False)):
+        fit = bl.fit("kumar", runs, draws=0)
+        for figure in (figures.gap_against_ratio, figures.u_curves):
+            assert (
+                "The fit is of the rows of all methods." in figure.chart(fit, runs, method="rtn").caption
+            ) == mixed
+
+
+def test_colours_that_come_again_come_with_other_markers():
+    looks = [(colour(k), marker(k)) for k in range(64)]
+    assert len(set(looks)) == 64
+
+
+def test_gaps_that_are_all_one_have_no_share_explained():
+    table = [row | {"gap": 0.01} if row["post_format"] else row for row in rows().frame.to_dicts()]
+    runs = Runs.from_rows(table)
+    chart = figures.predicted_against_measured_gap.chart(bl.fit("kumar", runs, draws=0), runs)
+    assert "R²" not in chart.title + chart.caption
+    assert "R²" in figures.predicted_against_measured_gap.chart(fitted(), rows()).title
+
+
+def test_equal_groups_are_found_among_many_rows_alike():
+    few = {"w_format": ["int4", "int8", None], "params": [4e6, 2e6, 1e6]}
+    table = [
+        {"id": f"{k} {w}", "params": n, "tokens": 1e8, "w_format": w, "loss": 3 + 0.001 * (k % 7)}
+        for k in range(2000)
+        for w, n in zip(few["w_format"], few["params"], strict=True)
+    ]
+    runs = Runs.from_rows(
+        table + [{"params": 5e6, "tokens": 2e8, "loss": 2.9}, {"params": 2e6, "tokens": 3e8, "loss": 2.8}]
+    )
+    fit = bl.fit("chinchilla", runs, fix={"alpha": 0.3, "beta": 0.3}, draws=0)
+    chart = figures.equal_parameters_times_bits.chart(fit, runs)
+    assert "n = 6000" in chart.caption
 
 
 def test_public_runs_have_the_figures_of_a_law_without_bits(public_data):

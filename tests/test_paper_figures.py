@@ -72,7 +72,7 @@ def test_the_study_has_every_figure_of_the_paper_in_reading_order_and_both_print
         *(f"gap-against-tokens-per-parameter-{method}-constant-cooldown-0.2" for method in METHODS),
         "gap-by-schedule-gptq",
         "gap-against-training-bits",
-        "u-curves-gptq",
+        "u-curves",
         "predicted-against-measured-gap",
         "gap-residuals-w-bits",
     )

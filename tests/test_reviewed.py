@@ -302,3 +302,29 @@ def test_a_study_refuses_what_its_law_cannot_answer_before_it_trains(tmp_path):
 def test_a_procedure_of_size_needs_tokens_too(sweep):
     with pytest.raises(FitError, match="size and tokens"):
         protocol("broken-size", read_runs(sweep))
+
+
+@pytest.mark.parametrize(("of_losses", "of_gaps"), [(0.003, 0.0), (0.003, 1e-9), (0.0, 0.05)])
+def test_rows_without_noise_take_no_interval_from_those_with_it(of_losses, of_gaps):
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in (1e6, 3e6, 1e7):
+        for d in (1e7, 1e8, 1e9):
+            for bits in (4, 6, 8, None):
+                counted = n * (1 - np.exp(-bits / 2.6)) if bits else n
+                loss = (2 + 400 / counted**0.3 + 400 / d**0.3) * np.exp(of_losses * rng.standard_normal())
+                row = {"id": f"{n:g} {d:g} {bits}", "params": n, "tokens": d, "loss": loss}
+                rows.append(row | ({"w_format": f"int{bits}"} if bits else {}))
+                for after in () if bits else (3, 4, 6):
+                    gap = (
+                        50 * d**0.3 / n**0.5 * np.exp(-after / 0.6) * np.exp(of_gaps * rng.standard_normal())
+                    )
+                    copy = {"id": f"{row['id']} {after}", "parent": row["id"], "post_format": f"int{after}"}
+                    rows.append(row | copy | {"gap": gap, "loss": loss + gap})
+    fitted = bl.fit("kumar-unified", Runs.from_rows(rows), draws=200)
+    found = {e.parameter.name: e for e in fitted.estimates}
+    noisy, true = ("E", 2.0) if of_losses else ("gamma_D", 0.3)
+    assert found[noisy].low < true < found[noisy].high
+    assert found[noisy].high - found[noisy].low > 0.01
+    exact, true = ("gamma_D", 0.3) if of_losses else ("E", 2.0)
+    assert found[exact].value == pytest.approx(true, rel=1e-4)

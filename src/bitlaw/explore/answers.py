@@ -18,9 +18,9 @@ from ..fitting.rows import select
 from ..fitting.tell import entry_cells, fit_lines, number
 from ..laws import LAWS
 from ..laws.javascript import javascript
-from ..report.chart import Axis, Chart, Mark, Points, Rule
+from ..report.chart import Axis, Chart, Mark, Rule
 from ..report.figures import charts
-from ..report.figures.base import hover, loss_label
+from ..report.figures.base import loss_label, points_of
 from ..report.interactive import plotly
 from ..report.panel import panel_data
 from ..report.view import View
@@ -122,15 +122,15 @@ def residuals(view: View) -> dict[str, Any]:
     for k, (mask, label) in enumerate(((~after, "trained"), (after, "quantised after training"))):
         if mask.any():
             some = frame.filter(pl.Series(mask))
-            names = [f"{i}\n{text}" for i, text in zip(some["id"], hover(some), strict=True)]
+            told = [f"predicted minus measured {value:+.2f} %" for value in error[mask]]
             marks.append(
-                Points(some["measured"].to_numpy(), error[mask], label, k, k, hover=names, faint=True)
+                points_of(some, some["measured"].to_numpy(), error[mask], label, k, told, faint=True)
             )
             ids.append(some["id"].to_list())
     chart = Chart(
         "residuals",
         "Residuals of single runs",
-        "Each point is a run, with the fit through it; click one, or use the table, to leave it out.",
+        "Each point is a run, with the fit through it; click one, or use the table, to leave it out, or in again.",
         Axis(f"measured {loss_label(view)}"),
         Axis("predicted minus measured, %"),
         tuple(marks),

@@ -145,7 +145,7 @@ class _Pages:
         commands = self._commands(asked.conditions, law, interval)
         return self._begun(
             "fit",
-            f"fit {law} {interval} {key}",
+            f"fit {law} {interval} {key} {commands['fit']}",
             lambda report: answers.fitted(runs, law, interval, commands, report),
         )
 
@@ -156,7 +156,7 @@ class _Pages:
         runs, key = self._chosen(asked)
         return self._begun(
             "compare",
-            f"compare {gaps} {key}",
+            f"compare {gaps} {key} {said}",
             lambda report: answers.ranked(runs, gaps, {"compare": said}, report),
         )
 
@@ -235,7 +235,11 @@ def read(request: Request, *names: str) -> _Asked:
     values: dict[str, str] = {}
     conditions: list[Condition] = []
     for name, value in request.query_params.multi_items():
-        if name == "where" and len(conditions) < CONDITIONS:
+        if name == "where":
+            if len(conditions) == CONDITIONS:
+                raise ConfigError(
+                    f"a question takes at most {CONDITIONS} conditions; join some, like id in a,b"
+                )
             conditions.append(parse_where(value))
         elif name not in names or name in values:
             raise ConfigError(f"a question takes {', '.join(('where', *names))}, not {name[:40]!r} here")

@@ -15,7 +15,7 @@ from ..errors import BitlawError, ConfigError
 
 KEPT = 24  # results
 WAITING = 8  # in one lane
-FORGOTTEN_SECONDS = 15.0  # since anybody asked how a job is, after which it is given up
+FORGOTTEN_SECONDS = 90.0  # since anybody asked how a job is; browsers wake hidden pages once a minute
 
 State: TypeAlias = Literal["waiting", "running", "done", "failed"]
 Report: TypeAlias = Callable[[float, str], None]

@@ -27,14 +27,15 @@ class Bounded(H11Protocol):
         """Begin to watch a connection."""
         super().connection_made(transport)
         self._since, self._busy = self.loop.time(), False
+        self._answered: object = None
         self.loop.call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
         if self.transport.is_closing():
             return
         busy, now = self.cycle is not None and not self.cycle.response_complete, self.loop.time()
-        if busy != self._busy:
-            self._since, self._busy = now, busy
+        if busy != self._busy or self.cycle is not self._answered:  # each request has a cycle of its own
+            self._since, self._busy, self._answered = now, busy, self.cycle
         if now - self._since > (ANSWER_SECONDS if busy else ASK_SECONDS):
             self.transport.abort()
         else:

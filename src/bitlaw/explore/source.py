@@ -18,7 +18,13 @@ from ..runs import Lease, Runs, Store, is_address, read_runs, running
 from ..runs.tables import runs as table
 
 LOOK_SECONDS = 0.5  # between looks: however many ask, the store is asked this often
-ENDINGS = (".sqlite", ".csv", ".parquet")
+NAMES = (
+    "runs.sqlite",
+    "runs.parquet",
+    "runs.csv",
+    "rows.parquet",
+    "rows.csv",
+)  # what runs of a folder are called
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Live:
         address = is_address(source)
         path = Path(source)
         if not address and path.is_dir():
-            path = path / "runs.sqlite"
+            path = next((path / name for name in NAMES if (path / name).is_file()), path / NAMES[0])
         self.is_store = address or path.suffix.lower() == ".sqlite"
         self._path = None if address else path
         self.address = str(source) if address else str(path)  # it may hold a password; `name` does not
@@ -155,7 +161,4 @@ def found_here(folder: Path) -> str:
 
 
 def _tables(folder: Path) -> Iterator[Path]:
-    for name in ("runs", "rows"):
-        for ending in ENDINGS[1:]:
-            if (path := folder / f"{name}{ending}").is_file():
-                yield path
+    return (folder / name for name in NAMES[1:] if (folder / name).is_file())

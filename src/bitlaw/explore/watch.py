@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -40,6 +41,7 @@ def state(snapshot: Snapshot, goal: Mapping[str, Any] | None = None) -> dict[str
     }
 
 
+@lru_cache(maxsize=1)
 def _ended(runs: Runs) -> list[datetime]:
     """When the work on each row ended, where rows say so."""
     out = []

@@ -17,6 +17,7 @@ from .solve import Optimum, polish
 SIGMA_ROUNDS = 4
 FEW, MANY = 3, 8  # starting points of laws with at most two nonlinear parameters, and of others
 FIRST_GUESS = {"loss": 0.01, "gap": 0.2}  # of the noise, on the scale of residuals
+QUIETEST = 1e-4  # of the noisiest block's noise, below which that of another is not taken to be
 LAD_STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # Huber's delta on the way to zero, in units of noise
 
 
@@ -144,7 +145,8 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
             else robust_spread(own, block.weight)
         )
         sigmas.append(max(middle / np.sqrt(max(0.2, 1 - spent)), 1e-12))
-    return replace(problem, sigma=tuple(sigmas))
+    # Beside rows without any noise, the others would be lost in the rounding of the objective.
+    return replace(problem, sigma=tuple(max(sigma, QUIETEST * max(sigmas)) for sigma in sigmas))
 
 
 def towards_lad(problem: Problem, best: Optimum) -> tuple[Problem, Optimum]:

@@ -13,23 +13,13 @@ from ..formats import UNQUANTIZED, parse_format
 from ..laws import Law, reduced
 from ..laws.terms import PARTS, TRAINED_PARTS
 from ..runs import Count, Runs
-from .apart import no_law_reads
+from .apart import apart
 from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
 MOST_LOSS = 15.0  # nats per token: guessing among three million tokens costs as much
 FEW = 1000  # parameters, or tokens: no model of language has as few
-#: Parts whose low precision moves a loss, and which hardly any law reads.
-UNREAD = {
-    "emb": "embeddings of low precision",
-    "head": "an output head of low precision",
-    "q": "queries of low precision",
-    "grad": "gradients of low precision",
-    "grad_w": "gradients of weights of low precision",
-    "post_a": "activations quantised after training",
-    "post_kv": "keys and values quantised after training",
-}
 
 
 @dataclass(frozen=True)
@@ -115,15 +105,7 @@ def select(
     if unread:
         notes.append(f"{', '.join(unread)}; this law does not read it")
 
-    for part, what in UNREAD.items():
-        beyond = ok.bits(part).to_numpy() < UNQUANTIZED
-        if part not in law.parts and beyond.any():
-            keep &= ~beyond
-            notes.append(f"{int(beyond.sum())} rows with {what} are left out: this law does not read it")
-    if sparse.any() and not reads_sparsity:
-        keep &= ~sparse
-        notes.append(f"{int(sparse.sum())} rows with sparse weights are left out: this law does not read it")
-    for mask, why in no_law_reads(frame):
+    for mask, why in apart(law, ok):
         keep &= ~mask
         notes.append(why)
     stored = frame.select(

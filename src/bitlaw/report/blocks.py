@@ -76,10 +76,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Panel:
-    """The planner panel, which only a page has."""
+    """The planner panel, with what stands before and after it; only a page has one."""
 
     data: Mapping[str, Any]
     law: Law
+    before: Sequence[Block] = ()
+    after: Sequence[Block] = ()
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _plan(plan: Plan) -> Iterator[Block]:
     header, rows = answer_cells(plan)
     yield Table(header, rows, {1}, caption=f"Law: {plan.law}")
     if plan.options:
-        near = [o.formats for o in plan.options if o.near_optimal]
+        near = [o.formats for o in plan.options if o.near_optimal and o.formats != plan.formats]
         if near:
             yield Text(f"As good, {plan.columns[3]}: {', '.join(near)}.")
         header, rows = option_cells(plan)
@@ -146,15 +146,16 @@ def decision(plan: Plan) -> str:
 def _panel(fit: Fit, plans: Sequence[Plan], planner: Sequence[str], before: str) -> Iterator[Block]:
     if why_not_plannable(fit.law) or not planner:
         return
-    yield Heading("Ask it yourself", 3)
     how = "Worked out here, in this page, from the fitted law."
     if fit.df:
         how += " Losses and gaps are of the chosen point, and so are their intervals."
-    yield Text(how, "soft")
-    yield Panel(panel_data(fit, command=planner, budget=_budget(plans)), fit.law)
-    if before:
-        yield Text("The command above plans with a saved fit, which this one makes:", "soft")
-        yield Code(before)
+    saving = (Text("The command above plans with a saved fit, which this one makes:", "soft"), Code(before))
+    yield Panel(
+        panel_data(fit, command=planner, budget=_budget(plans)),
+        fit.law,
+        (Heading("Ask it yourself", 3), Text(how, "soft")),
+        saving if before else (),
+    )
 
 
 def _budget(plans: Sequence[Plan]) -> float | None:
@@ -181,7 +182,6 @@ def _evidence(
         header, rows = ranking_cells(ranking)
         yield Heading(ranking_title(ranking), 3)
         yield Table(header, rows, range(1, len(header)))
-        yield Text(ranking.verdict)
     if comparison and comparison.rankings:
         yield Text(intervals_of(comparison.rankings[0]), "soft")
     if comparison and comparison.left_out:

@@ -64,7 +64,8 @@ def _html(block: Block, data: dict[str, Any]) -> str:
         return _figure(block, data)
     if isinstance(block, Panel):
         data["planner-data"] = block.data
-        return '<section id="planner" aria-label="Planner"></section>'
+        before, after = ("\n".join(_html(b, data) for b in part) for part in (block.before, block.after))
+        return f'{before}\n<section id="planner" aria-label="Planner"></section>\n{after}'
     assert isinstance(block, Answer)
     return f'<section class="answer">{"".join(_html(b, data) for b in block.blocks)}</section>'
 

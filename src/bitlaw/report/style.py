@@ -66,10 +66,14 @@ def colour(number: int | None) -> str:
 def marker(number: int, markers: tuple[str, ...] = MARKERS) -> str:
     """The marker of a mark, in matplotlib's words or the page's.
 
+    Another one comes with a colour that comes again.
+
     >>> marker(0), marker(8), marker(STAR, SYMBOLS)
-    ('o', 'o', 'star')
+    ('o', 's', 'star')
     """
-    return markers[STAR] if number == STAR else markers[number % (len(markers) - 1)]
+    if number == STAR:
+        return markers[STAR]
+    return markers[(number + number // len(COLOURS)) % (len(markers) - 1)]
 
 
 @contextmanager

@@ -24,8 +24,9 @@ def written(value: float, form: Form = "plain") -> str:
     >>> written(2e7, "prefix"), written(3e21, "power"), written(1e-12), written(0.05)
     ('20M', '3×10²¹', '10⁻¹²', '0.05')
     """
-    if form == "prefix" and 1e-3 <= abs(value) < 1e16:
+    if form == "prefix" and 1e-3 <= abs(value) < 1e15:
         return format_quantity(value)
+    form = "power" if form == "prefix" and value >= 1 else form
     if value > 0 and (form == "power" or (form == "plain" and not 1e-4 < value < 1e5)):
         exponent = math.floor(math.log10(value) + 1e-9)
         lead = f"{value / 10.0**exponent:.3g}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..fitting import Fit
+from ..fitting.apart import apart
 from ..fitting.rows import gaps, select
 from ..formats import UNQUANTIZED
 from ..laws.terms import TRAINED_PARTS
@@ -32,8 +33,9 @@ class View:
     Attributes:
         fit: the fit.
         frame: rows with a loss in table order (what held-out indices point into), with `fitted`, as what the fit took
-            the row (`loss`, `gap` or nothing), `measured`, what the law predicts, `gap`, also where it follows from the
-            parent's loss, and a column for each of the law's inputs, NaN where the table does not say.
+            the row (`loss`, `gap` or nothing), `apart`, whether the law leaves it out for what was done to it,
+            `measured`, what the law predicts, `gap`, also where it follows from the parent's loss, and a column for
+            each of the law's inputs, NaN where the table does not say.
         own: whether the fit was made from these rows; else `fitted` is what it could take them as, and held-out indices
             mean nothing.
     """
@@ -55,13 +57,16 @@ class View:
             else ok.frame["params"].cast(pl.Float64)
         )
         target = ok.frame["loss"] if fit.law.target == "loss" else ok.quantity(fit.law.target)
-        fitted = np.full(len(ok), "", dtype=object)
+        fitted, lone = np.full(len(ok), "", dtype=object), np.zeros(len(ok), dtype=bool)
+        for mask, _ in apart(fit.law, ok):
+            lone |= mask
         for block in select(fit.law, runs, fit.counting).blocks():
             fitted[block.row] = block.kind
         frame = ok.frame.with_columns(
             sizes.alias("params"),
             target.fill_null(float("nan")).alias("measured"),
             pl.Series("fitted", fitted.tolist(), dtype=pl.String),
+            pl.Series("apart", lone),
             pl.Series("gap", gaps(ok.frame)[0]).fill_nan(None),
             *(ok.bits(part).alias(f"{part}_bits") for part in (*TRAINED_PARTS, "post")),
         ).with_columns(_read(ok, i.column).alias(i.column) for i in inputs)
@@ -74,8 +79,10 @@ class View:
 
     @cached_property
     def quantized(self) -> pl.DataFrame:
-        """Rows with a gap."""
-        return self.frame.filter((pl.col("post_bits") < UNQUANTIZED) & pl.col("gap").is_not_null())
+        """Rows with a gap, but for those that the law leaves out."""
+        return self.frame.filter(
+            (pl.col("post_bits") < UNQUANTIZED) & pl.col("gap").is_not_null() & ~pl.col("apart")
+        )
 
     @cached_property
     def held(self) -> dict[int, float]:
@@ -145,10 +152,11 @@ class View:
     def _along(self, theta: Array, what: str, row: Mapping[str, Any], swap: Mapping[str, Array]) -> Array:
         shape = np.broadcast_shapes(*(np.shape(value) for value in swap.values()))
         inputs = dict(swap)
-        if "tokens" in swap and (row.get("unique_tokens") or np.inf) >= row.get("tokens", np.nan):
+        unique, tokens = row.get("unique_tokens"), row.get("tokens")
+        if "tokens" in swap and (not unique or tokens is None or unique >= tokens):
             inputs["unique_tokens"] = swap["tokens"]  # a row that repeats nothing still would not
         data = {
-            i.column: np.broadcast_to(inputs.get(i.column, row[i.column]), shape).astype(float).ravel()
+            i.column: np.broadcast_to(np.asarray(inputs.get(i.column, row[i.column]), float), shape).ravel()
             for i in self.fit.law.inputs
         }
         values = self._finite(self.fit.law.compiled.guarded(what, theta, data))

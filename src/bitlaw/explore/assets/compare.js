@@ -5,11 +5,12 @@ import { progress } from "./fit.js";
 import { chosen, onChange } from "./state.js";
 
 const HEADER = ["law", "constants", "mean abs. error", "bias", "worse than the best by"];
-let asked = "";
+let asked = "", outdated = false;
 
 async function run() {
   const place = find("compare-result"), where = chosen(), go = find("compare-go");
   go.disabled = true;
+  outdated = false;
   try {
     const job = await work("compare", { where, what: find("what").value }, progress(place, "comparing laws"));
     asked = JSON.stringify(where);
@@ -34,7 +35,7 @@ function ranking({ split, what, rows, clusters, laws, baselines, verdict, level 
 function draw(place, data) {
   const out = Object.entries(data.left_out);
   fill(place,
-    el("p", { class: "outside", id: "compare-stale", hidden: true }, "The choice of runs has changed since this comparison."),
+    el("p", { class: "outside", id: "compare-stale", hidden: true }, "The runs, or the choice of them, have changed since this comparison."),
     ...data.rankings.flatMap(ranking),
     out.length ? el("details", {}, el("summary", {}, `Left out (${out.length})`),
       el("ul", {}, ...out.map(([name, why]) => el("li", {}, el("strong", {}, name), `: ${why}`)))) : null,
@@ -44,7 +45,7 @@ function draw(place, data) {
 
 function stale() {
   const note = find("compare-stale");
-  if (note) note.hidden = JSON.stringify(chosen()) === asked;
+  if (note) note.hidden = !outdated && JSON.stringify(chosen()) === asked;
 }
 
 export function mountCompare() {
@@ -55,5 +56,8 @@ export function mountCompare() {
       el("button", { type: "submit", class: "go", id: "compare-go" }, "Compare laws on the chosen runs")),
     el("div", { id: "compare-result", "aria-live": "polite" },
       el("p", { class: "soft" }, "Every law that the chosen runs can carry is fitted without some of them and judged by those.")));
-  onChange(stale);
+  onChange((what) => {
+    outdated ||= what === "rows";
+    stale();
+  });
 }

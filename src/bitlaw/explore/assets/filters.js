@@ -8,9 +8,9 @@ const PART = { w: "weights", a: "activations", kv: "keys and values", q: "querie
   grad: "gradients", grad_w: "gradients of weights", post: "weights, after training" };
 let waiting = 0, known = "";
 
-function soon() {
+function soon(wait = WAIT) {
   clearTimeout(waiting);
-  waiting = setTimeout(() => changed("filters"), WAIT);
+  waiting = setTimeout(() => changed("filters"), wait);
 }
 
 function text(id, label, hint, read, write, attributes = {}) {
@@ -37,41 +37,41 @@ function boxes(name, label, values, picked, write) {
     box.checked = picked().includes(value);
     box.addEventListener("change", () => {
       write(box.checked ? [...picked(), value] : picked().filter((other) => other !== value));
-      changed("filters");
+      soon(0); // with what was typed a moment ago
     });
     return el("p", { class: "box" }, box, el("label", { for: box.id }, value), el("span", { class: "number" }, count(number)));
   }));
 }
 
 function form(facets) {
-  const { filters } = state;
   const more = el("textarea", { id: "more", rows: 3, spellcheck: "false", placeholder: "seed in 0,1\nloss < 3.2" });
-  more.value = filters.more;
-  more.addEventListener("input", () => ((filters.more = more.value), soon()));
+  more.value = state.filters.more;
+  more.addEventListener("input", () => ((state.filters.more = more.value), soon()));
   return [
-    text("search", "Search", "any text of a run", () => filters.search, (v) => (filters.search = v)),
-    boxes("status", "Status", facets.status, () => filters.status, (v) => (filters.status = v)),
+    text("search", "Search", "any text of a run", () => state.filters.search, (v) => (state.filters.search = v)),
+    boxes("status", "Status", facets.status, () => state.filters.status, (v) => (state.filters.status = v)),
     between("params", "Parameters"),
     between("tokens", "Tokens"),
     ...Object.entries(facets.formats).map(([column, values]) =>
-      boxes(column, `Format of ${PART[column.replace("_format", "")]}`, values, () => filters.formats[column] || [],
-        (v) => (filters.formats[column] = v))),
-    text("trunk", "Trunk", "name of a training run", () => filters.trunk, (v) => (filters.trunk = v), { list: "trunks" }),
+      boxes(column, `Format of ${PART[column.replace("_format", "")]}`, values, () => state.filters.formats[column] || [],
+        (v) => (state.filters.formats[column] = v))),
+    text("trunk", "Trunk", "name of a training run", () => state.filters.trunk, (v) => (state.filters.trunk = v), { list: "trunks" }),
     el("datalist", { id: "trunks" }, ...facets.trunks.map((name) => el("option", { value: name }))),
     el("p", { class: "field" }, el("label", { for: "more" }, "More conditions, one a line"), more),
     el("p", {}, el("button", { type: "button", onclick: clear }, "Clear the filter")),
   ];
 }
 
-function clear() {
+async function clear() {
   clearFilters();
-  known = "";
-  renewFilters();
+  await renewFilters(true);
+  find("search").focus();
 }
 
-export async function renewFilters() {
+// What is being typed stays, unless the form is to be made anew `anyway`.
+export async function renewFilters(anyway = false) {
   const facets = await ask("facets"), text = JSON.stringify(facets), place = find("filters");
-  if (text === known || place.contains(document.activeElement)) return;
+  if (!anyway && (text === known || place.contains(document.activeElement))) return;
   known = text;
   place.replaceChildren(...form(facets));
 }

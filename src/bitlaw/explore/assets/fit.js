@@ -1,12 +1,11 @@
 // A law on the chosen runs: constants with intervals, what is not known, and charts.
-import { ask, part, work } from "./api.js";
+import { part, work } from "./api.js";
 import { commandLine, el, fill, find, grid, plural } from "./dom.js";
 import { drawResiduals } from "./residuals.js";
 import { chosen, onChange, state } from "./state.js";
 
-export const fitted = { job: null, data: null };
 const seen = [];
-let asked = "", looking = null, wanted = "";
+let asked = "", outdated = false, looking = null, wanted = "";
 
 export const onFit = (listener) => seen.push(listener);
 
@@ -51,8 +50,8 @@ export function figure(chart) {
   const id = `chart-${chart.name}`, text = JSON.stringify({ data: chart.data, layout: chart.layout });
   const made = el("figure", { "data-chart": `${id}-data` },
     el("header", {}, el("h3", {}, chart.title), el("div", { class: "scales" })),
-    el("div", { class: "canvas", id, role: "img", "aria-label": chart.title }),
-    el("figcaption", {}, chart.caption),
+    el("div", { class: "canvas", id, role: "img", "aria-label": chart.title, "aria-describedby": `${id}-caption` }),
+    el("figcaption", { id: `${id}-caption` }, chart.caption),
     el("script", { type: "application/json", id: `${id}-data` }, text));
   return made;
 }
@@ -61,11 +60,11 @@ async function run() {
   const place = find("fit-result"), where = chosen(), law = find("law").value, interval = find("level").value;
   const go = find("fit-go");
   go.disabled = true;
+  outdated = false;
   try {
     const job = await work("fit", { where, law, interval }, progress(place, `fitting ${law}`));
     asked = JSON.stringify(where);
     const [data, charts, residuals] = await Promise.all(["fit", "charts", "residuals"].map((name) => part(job, name)));
-    Object.assign(fitted, { job, data });
     draw(place, data, charts, residuals);
     for (const listener of seen) listener(job, data);
   } catch (error) {
@@ -78,7 +77,7 @@ function draw(place, data, charts, residuals) {
   const rows = Object.entries(data.rows).map(([kind, n]) => `${n.toLocaleString("en")} ${kind === "loss" ? "losses" : "gaps"}`);
   const figures = charts.map(figure), rest = el("section", {});
   fill(place,
-    el("p", { class: "outside", id: "fit-stale", hidden: true }, "The choice of runs has changed since this fit. ",
+    el("p", { class: "outside", id: "fit-stale", hidden: true }, "The runs, or the choice of them, have changed since this fit. ",
       el("button", { type: "button", onclick: run }, "Fit again")),
     el("h2", {}, `${data.law.name}: ${rows.join(" and ")}`),
     el("p", { class: "soft" }, `${data.source}. ${plural(data.clusters, "independent cluster")}; N counted as ${data.count}.`),
@@ -96,7 +95,7 @@ function draw(place, data, charts, residuals) {
 
 function stale() {
   const note = find("fit-stale");
-  if (note) note.hidden = JSON.stringify(chosen()) === asked;
+  if (note) note.hidden = !outdated && JSON.stringify(chosen()) === asked;
 }
 
 export function mountFit() {
@@ -110,8 +109,8 @@ export function mountFit() {
       el("span", { class: "soft", id: "law-note", role: "status" })),
     el("div", { id: "fit-result", "aria-live": "polite" }));
   onChange((what) => {
+    if (what === "rows") [wanted, outdated] = ["", true];
     if (state.tab === "fit") renewLaws();
-    if (what === "rows") wanted = "";
     stale();
   });
 }

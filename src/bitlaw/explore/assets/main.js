@@ -6,6 +6,7 @@ import { mountExport } from "./export.js";
 import { mountFilters, renewFilters } from "./filters.js";
 import { mountFit } from "./fit.js";
 import { mountPlan } from "./plan.js";
+import { mountResiduals } from "./residuals.js";
 import { changed, chooseAll, chosen, onChange, restore, shown, state } from "./state.js";
 import { drawSweep } from "./sweep.js";
 import { mountTable, renewTable } from "./table.js";
@@ -37,6 +38,7 @@ async function poll() {
     response = await fetch(address("state"), { headers: tag ? { "If-None-Match": tag } : {} });
   } catch {
     find("live").textContent = "bitlaw explore has ended; start it again to go on";
+    tag = ""; // so that the next answer is whole, and takes the place of this
     return;
   }
   if (response.status !== 200) return;
@@ -66,6 +68,7 @@ mountFilters();
 mountTable();
 mountFit();
 mountCompare();
+mountResiduals();
 mountPlan();
 mountExport();
 find("choose-all").addEventListener("click", () => chooseAll(true));

@@ -6,7 +6,7 @@ const fresh = () => ({ search: "", status: [], formats: {}, params: ["", ""], to
 export const state = {
   filters: fresh(),
   pick: { all: true, ids: new Set() }, // all shown but these, or only these
-  sort: "", down: false, offset: 0, columns: [],
+  sort: "", down: false, columns: [], offset: 0,
   tab: "runs", law: "kumar",
 };
 
@@ -19,8 +19,8 @@ export function onChange(listener) {
 // Say what has changed: "filters", "pick", "table" or "tab".
 export function changed(what) {
   if (what === "filters") state.offset = 0;
-  const { filters, pick, tab, law } = state;
-  const kept = JSON.stringify({ filters, pick: { all: pick.all, ids: [...pick.ids] }, tab, law });
+  const { filters, pick, sort, down, columns, tab, law } = state;
+  const kept = JSON.stringify({ filters, pick: { all: pick.all, ids: [...pick.ids] }, sort, down, columns, tab, law });
   history.replaceState(null, "", `#${encodeURIComponent(kept)}`);
   for (const listener of listeners) listener(what);
 }
@@ -31,6 +31,8 @@ export function restore() {
     Object.assign(state.filters, kept.filters);
     state.pick = { all: kept.pick.all === true, ids: new Set(kept.pick.ids.map(String)) };
     Object.assign(state, { tab: String(kept.tab), law: String(kept.law) });
+    Object.assign(state, { sort: String(kept.sort || ""), down: kept.down === true });
+    state.columns = (kept.columns || []).map(String);
   } catch { // an address without a state, or with one that is spoilt
     state.filters = fresh();
   }

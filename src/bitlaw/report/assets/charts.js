@@ -5,7 +5,7 @@ var bitlaw = globalThis.bitlaw = globalThis.bitlaw || {};
 
 bitlaw.charts = (() => {
   const NARROW = 560, PRINTED = 640, GREY = "#777777";
-  const drawn = new Map(); // element -> how it is drawn again
+  const drawn = new Map(); // element -> how it is drawn again; none that has left the page
   let waiting = 0, printing = false;
 
   function colour(name) {
@@ -73,6 +73,7 @@ bitlaw.charts = (() => {
       const { data, layout } = dressed(text, scales, width, height);
       Plotly.react(element, data, layout, { displayModeBar: false, responsive: false, showTips: false });
     };
+    for (const old of drawn.keys()) if (!old.isConnected) forget(old);
     drawn.set(element, again);
     again();
   }
@@ -100,7 +101,12 @@ bitlaw.charts = (() => {
   }
 
   function all(width) {
-    for (const again of drawn.values()) again(width);
+    for (const [element, again] of drawn) element.isConnected ? again(width) : forget(element);
+  }
+
+  function forget(element) {
+    Plotly.purge(element);
+    drawn.delete(element);
   }
 
   function soon() {

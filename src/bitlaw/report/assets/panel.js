@@ -29,18 +29,27 @@ bitlaw.mountPanel = (element, data, law) => {
       "aria-label": `${label}, as a number`, "data-name": `${name}-field` });
     const row = make("div", { class: "control" }, make("label", { for: slider.id }, label), make("span", { class: "unit" }, unit),
       slider, field);
+    let typing = false; // what is being typed is not written over
     const set = (to) => {
       const place = to > 0 ? Math.round((Math.log10(to) - low) * PER_DECADE) + first : 0;
       slider.value = Math.min(steps, Math.max(0, place));
-      field.value = to > 0 ? show(to) : "none";
-      slider.setAttribute("aria-valuetext", `${field.value} ${to > 0 ? unit : ""}`.trim());
+      const written = to > 0 ? show(to) : "none";
+      slider.setAttribute("aria-valuetext", `${written} ${to > 0 ? unit : ""}`.trim());
+      if (typing) return;
+      field.value = written;
       field.removeAttribute("aria-invalid");
+      field.setCustomValidity("");
     };
     slider.addEventListener("input", () => change({ [name]: value(Number(slider.value)) }));
+    field.addEventListener("input", () => (typing = true));
+    field.addEventListener("blur", () => (typing = false));
     field.addEventListener("change", () => {
+      typing = false;
       const typed = zero && /^\s*(none|0)?\s*$/.test(field.value) ? 0 : read(field.value);
-      if (Number.isNaN(typed)) field.setAttribute("aria-invalid", "true");
-      else change({ [name]: typed });
+      if (!Number.isNaN(typed)) return change({ [name]: typed });
+      field.setAttribute("aria-invalid", "true");
+      field.setCustomValidity("Not a number; write it like 3e9 or 3G");
+      field.reportValidity();
     });
     return { row, slider, field, set };
   }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -120,7 +122,7 @@ def charts(
         *(partial(gap_against_ratio.chart, fit, view, method, usual) for method in methods),
         lambda: gap_by_schedule.chart(fit, view),
         lambda: gap_against_training_bits.chart(fit, view),
-        lambda: u_curves.chart(fit, view, method=methods[0]),
+        lambda: u_curves.chart(fit, view),
         lambda: loss_against_bytes.chart(fit, view),
     ]
     if slow:
@@ -138,10 +140,23 @@ def charts(
     with suppress(NothingToDraw):
         makers += [partial(constant_pair.chart, fit, *pair) for pair in correlated(fit, PAIRS)]
     makers += [lambda: learning_curves.chart(runs), lambda: sweep_progress.chart(runs)]
-    found = []
+    found: list[Chart] = []
+    names: list[str] = []
     for make in makers:
-        with suppress(NothingToDraw):
-            found.append(make())
+        try:
+            chart = make()
+        except NothingToDraw:
+            continue
+        except Exception as error:  # one figure that fails must not cost the report all the others
+            warnings.warn(
+                f"a figure is left out, for it failed ({type(error).__name__}: {error})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        again = sum(named == chart.name for named in names)
+        names.append(chart.name)
+        found.append(replace(chart, name=f"{chart.name}-{again + 1}") if again else chart)
     return found
 
 

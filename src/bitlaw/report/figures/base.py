@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Generic, ParamSpec
+from typing import Any, Generic, ParamSpec
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from ...fitting import Fit
 from ...fitting.tell import draws_text
 from ...formats import UNQUANTIZED
 from ...laws.terms import TARGETS
+from ...runs.schema import COLUMN
 from ...units import format_quantity, percent
 from ..chart import Axis, Chart, Mark, Points
 from ..draw import draw
@@ -24,6 +25,7 @@ from ..view import Array, View
 P = ParamSpec("P")
 CURVE = 48  # points of a curve
 DRAWN = 150  # of the draws, where each costs an optimisation
+FORMAT_COLUMNS = tuple(name for name in COLUMN if name.endswith("_format"))
 ROOM = 0.6  # of the spread of losses before quantisation, above the largest of them
 
 
@@ -78,25 +80,43 @@ def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) ->
     """Rows as points of what was measured; those held out from the fit that judges it are hollow."""
     held = pl.col("place").is_in(list(view.held))
     return [
-        Points(
-            part[x].to_numpy(),
-            part["measured"].to_numpy(),
-            label,
-            number,
-            number,
-            hover=hover(part),
-            ids=part["id"].to_list(),
-            hollow=hollow,
-        )
+        points_of(part, part[x].to_numpy(), part["measured"].to_numpy(), label, number, hollow=hollow)
         for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
         if part.height
     ]
+
+
+def points_of(
+    rows: pl.DataFrame,
+    x: Array,
+    y: Array,
+    label: str,
+    number: int | None,
+    told: Sequence[str] = (),
+    **how: Any,
+) -> Points:
+    """Rows as points with their hover text and ids; `told` ends each text, and `how` is what `Points` takes."""
+    return Points(
+        x, y, label, number, **{"marker": number} | how, hover=hover(rows, told), ids=rows["id"].to_list()
+    )
 
 
 def ceiling(trained: pl.Series | Array) -> float:
     """How high a figure of losses after quantisation goes: those of two bits would leave no room for all others."""
     values = np.asarray(trained, dtype=float)
     return float(values.max() + ROOM * max(np.ptp(values), 0.1 * values.max()))
+
+
+def of_all_methods(view: View, method: str | None) -> str:
+    """A sentence where a figure shows one method of quantisation and its fit is of several; else empty."""
+    mixed = view.own and view.quantized["method"].drop_nulls().n_unique() > 1
+    return "The fit is of the rows of all methods. " if mixed and method is not None else ""
+
+
+def left_out(rows: pl.DataFrame) -> str:
+    """A sentence about rows that the law leaves out for what was done to them; empty where there are none."""
+    count = rows["apart"].sum()
+    return f"{count} rows that the law leaves out are not drawn. " if count else ""
 
 
 def above(count: int) -> str:
@@ -148,19 +168,22 @@ def size_label(fit: Fit) -> str:
     return "parameters" + ("" if count in ("not stated", "as-given") else f" ({count})")
 
 
-def hover(rows: pl.DataFrame) -> tuple[str, ...]:
-    """What tells a row: its id, size, tokens, formats, loss."""
-    parts = ("w_format", "a_format", "kv_format", "post_format")
+def hover(rows: pl.DataFrame, told: Sequence[str] = ()) -> tuple[str, ...]:
+    """What tells a row: its id, size, tokens, formats, method, loss, gap, and a text of its own."""
+    parts = [name for name in FORMAT_COLUMNS if rows[name].is_not_null().any()]
     out = []
-    for row in rows.select("id", "params", "tokens", *parts, "loss").iter_rows(named=True):
-        formats = ", ".join(f"{name.split('_')[0]} {row[name]}" for name in parts if row[name]) or "16-bit"
+    for row in rows.select("id", "params", "tokens", *parts, "method", "loss", "gap").iter_rows(named=True):
+        low = (name for name in parts if row[name] not in (None, "bf16"))
+        formats = ", ".join(f"{name.removesuffix('_format')} {row[name]}" for name in low)
         size = " ".join(
             f"{letter} {format_quantity(row[name])}"
             for letter, name in (("N", "params"), ("D", "tokens"))
             if row[name] is not None and np.isfinite(row[name])
         )
-        out.append(f"{row['id']}\n{size}\n{formats}\nloss {row['loss']:.4f}")
-    return tuple(out)
+        by = f" by {row['method']}" if row["method"] else ""
+        gap = "" if row["gap"] is None else f", gap {row['gap']:.4g}"
+        out.append(f"{row['id']}\n{size}\n{formats or '16-bit'}{by}\nloss {row['loss']:.4f}{gap}")
+    return tuple(f"{text}\n{own}" for text, own in zip(out, told, strict=True)) if told else tuple(out)
 
 
 def of_method(rows: pl.DataFrame, method: str | None) -> pl.DataFrame:
@@ -191,4 +214,5 @@ def slug(*words: str | None) -> str:
     >>> slug("gptq", None, "constant, cooldown 0.2")
     '-gptq-constant-cooldown-0.2'
     """
-    return "".join("-" + re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-") for word in words if word)
+    said = (re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-") for word in words if word)
+    return "".join(f"-{word}" for word in said if word)

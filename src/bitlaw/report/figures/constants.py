@@ -17,6 +17,7 @@ from ..view import Array
 from .base import Figure, evidence, interval
 
 CLOUD = 400  # draws that are shown
+LEAST = 1e-9  # of a constant, or its logarithm, that draws spread over
 RANGE = 100.0  # factor around the estimate within which profiles are shown
 
 
@@ -87,6 +88,8 @@ def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
     if {first, second} - set(names) or first == second:
         raise NothingToDraw(f"no draws of {first!r} and {second!r}; name two of {', '.join(names)}")
     pair = draws[:, [names.index(first), names.index(second)]]
+    if (np.ptp(pair, axis=0) < LEAST * (1 + np.abs(pair).max(axis=0))).any():
+        raise NothingToDraw(f"the draws of {first} or {second} are all one: rows without noise tell none")
     middle, half = np.median(pair, axis=0), _shape(pair)
     turn = np.linspace(0, 2 * np.pi, 97)
     far = np.quantile(np.linalg.norm(np.linalg.solve(half, (pair - middle).T), axis=0), fit.level)

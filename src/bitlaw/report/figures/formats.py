@@ -18,7 +18,7 @@ from ...runs import Runs
 from ...units import percent
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import View, but
-from .base import CURVE, Figure, evidence, hover, interval
+from .base import CURVE, Figure, evidence, interval, points_of
 from .precision import MOST, by_size_alone, law_factor, measured_factors, unseen
 
 APART = 0.05  # bits, between families
@@ -148,11 +148,13 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
         some = known.filter(pl.col("setting") == setting)
         x, y = some["product"].to_numpy(), some["factor"].to_numpy()
         label = setting if k < SETTINGS else "others"
-        marks.append(Points(x, y, label, k, k, hover=hover(some), ids=some["id"].to_list(), hollow=k >= 8))
+        told = [f"{value:.3f}, product {other:.3f}" for value, other in zip(y, x, strict=True)]
+        marks.append(points_of(some, x, y, label, k, told, hollow=k >= 8))
     logs = known.with_columns((pl.col("factor") / pl.col("product")).log().alias("log"))
     # Runs of one size are compared with the same trunks of single parts, whose noise they then share.
     middles = logs.group_by("params").agg(pl.col("log").mean())["log"].to_numpy()
     said = f"Measured over product: {np.exp(middles.mean()):.3f} in the geometric mean"
+    said += " of one size, which tells no interval" if len(middles) == 1 else ""
     if len(middles) > 1:
         half = (
             student_quantile(len(middles) - 1, (1 + fit.level) / 2)
@@ -267,11 +269,12 @@ def _compared(
         curve, low, high = law_factor(view, part, grid)
         text = f"fitted law, {PARTS[part]}" if len(parts) > 1 else "fitted law"
         marks[1:1] = [Band(grid, low, high, "", None), Line(grid, curve, text, None)]
+    lost = unseen(len(beyond)) + (" The means are without them, and low by that." if beyond else "")
     return Chart(
         name,
         title,
         f"Marks: means over a format's trunks, n = {len(runs)} runs, against the fitted 16-bit loss; bars: one "
-        f"standard error over trunks, where there are two. {said}{unseen(len(beyond))} Grey: the law, by bits alone, "
+        f"standard error over trunks, where there are two. {said}{lost} Grey: the law, by bits alone, "
         f"{interval(view.fit)}. {evidence(view)}.",
         Axis("bits of a number, sign included", ticks=(2, 3, 4, 5, 6, 8, 12, 16)),
         Axis("effective / actual parameters", low=0, high=min(MOST, max(1.1, 1.1 * highest))),

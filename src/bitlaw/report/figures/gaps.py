@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ...fitting import Fit
+from ...fitting.rows import clusters
 from ...formats import UNQUANTIZED
 from ...runs import Runs
 from ...units import format_quantity
@@ -23,11 +24,13 @@ from .base import (
     by_count,
     ceiling,
     evidence,
-    hover,
     interval,
+    left_out,
     loss_unit,
     marks_of,
+    of_all_methods,
     of_method,
+    points_of,
     slug,
     token_label,
 )
@@ -89,15 +92,14 @@ def gap_against_ratio(
                     Line(tokens / size, curve, label, k, dash=k % 2 == 1),
                 ]
             marks += [
-                Points(
+                points_of(
+                    part,
                     (part["tokens"] / part["params"]).to_numpy(),
                     part["gap"].to_numpy(),
                     label,
                     k,
                     marker=j,
                     error=bars(part) if paired else (),
-                    hover=hover(part),
-                    ids=part["id"].to_list(),
                     hollow=hollow,
                 )
                 for part, hollow in ((plain, False), (some.filter(~UNQUANTISED), True))
@@ -115,8 +117,8 @@ def gap_against_ratio(
     )
     if schedule is not None:
         said += f"Trained with the schedule {schedule}. "
-    if known and method is not None and view.own and view.quantized["method"].drop_nulls().n_unique() > 1:
-        said += "The fit is of the rows of all methods. "
+    said += of_all_methods(view, method) if known else ""
+    said += left_out(view.frame.filter(pl.col("post_bits") < UNQUANTIZED))
     if len(recipes) > 1:
         said += f"The gaps mix {len(recipes)} recipes: {', '.join(recipes[:FEW])}{', ...' * (len(recipes) > FEW)}. "
     title = "What quantising the weights after training costs (one marker per size)"
@@ -173,15 +175,14 @@ def gap_by_schedule(
             mean = some.group_by("tokens", maintain_order=True).agg(pl.col("gap").mean())
             marks += [
                 Line((mean["tokens"] / size).to_numpy(), mean["gap"].to_numpy(), way, k, dash=k % 2 == 1),
-                Points(
+                points_of(
+                    some,
                     (some["tokens"] / size).to_numpy(),
                     some["gap"].to_numpy(),
                     way,
                     k,
                     marker=j,
                     error=bars(some),
-                    hover=hover(some),
-                    ids=some["id"].to_list(),
                 ),
             ]
     if len({mark.label for mark in marks if isinstance(mark, Points)}) < 2:
@@ -190,13 +191,14 @@ def gap_by_schedule(
         f"{marker(j, SYMBOLS)} {format_quantity(size)}" for j, size in enumerate(sizes[:MARKED])
     )
     by = f" by {method.upper()}" if method else ""
+    independent = len(np.unique(clusters(view.frame)[rows["place"].to_numpy()]))
     scale: Scale = "log" if float(rows["gap"].to_numpy().min()) > SMALL else "symlog"
     return Chart(
         "gap-by-schedule" + slug(method, None if bits is None else f"{bits:g} bits"),
         f"Gap at {at:g} bits{by}, by schedule of training (one marker per size)",
         f"Marks: single rows of models trained unquantised, bars one standard error of a paired gap where rows have "
-        f"one; lines: means over rows of one size, tokens and schedule. n = {rows.height} gaps of "
-        f"{rows['trunk'].n_unique()} trunks; {named}.",
+        f"one; lines: means over rows of one size, tokens and schedule. n = {rows.height} gaps in {independent} "
+        f"independent clusters; {named}.",
         Axis(f"{token_label(rows)} per parameter", "log"),
         Axis(f"gap after quantisation, {loss_unit(rows)}", scale),
         tuple(marks),
@@ -286,11 +288,12 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None, method: s
             marks.append(Points([tokens], [loss], "critical tokens", k, STAR, hover=[text]))
     what = f"{method.upper()} of" if method else "quantising"
     left = f" {' and '.join(worse)}: above the frame." if worse else ""
+    mixed = of_all_methods(view, method)
     return Chart(
         "u-curves" + slug(method),
         f"Loss after {what} {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
         "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
-        f"{interval(fit)}.{left} {evidence(view)}.",
+        f"{interval(fit)}.{left} {mixed}{evidence(view)}.",
         Axis(token_label(rows), "log", "prefix"),
         Axis(f"loss after quantisation, {loss_unit(rows)}", high=top),
         tuple(marks),

@@ -12,7 +12,7 @@ from ...runs import Runs
 from ...units import percent
 from ..chart import Axis, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array, View
-from .base import Figure, evidence, hover, loss_label, one_below_another
+from .base import Figure, evidence, loss_label, one_below_another, points_of
 
 DECIDES = 1.0  # Cook's distance from which a row decides a fit
 
@@ -43,7 +43,10 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
         margin = 100 * np.nan_to_num(np.array([e.margin for e in part]))
         if part:
             low = np.maximum(value - margin, value / 10)
-            texts = [f"{e.name}\n{v:.3g} % ± {m:.2g}" for e, v, m in zip(part, value, margin, strict=True)]
+            texts = [
+                f"{e.name}\n{v:.3g} %" + (f" ± {m:.2g}" if np.isfinite(e.margin) else "")
+                for e, v, m in zip(part, value, margin, strict=True)
+            ]
             places = np.arange(start, start + len(part), dtype=float)
             marks.append(
                 Bars(places, value, low, value + margin, label, int(hollow), int(hollow), texts, hollow)
@@ -58,7 +61,8 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
     return Chart(
         f"law-ranking{suffix}",
         f"Error on rows held out: {ranking.split}",
-        f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} clusters; {bars}. "
+        f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} "
+        f"cluster{'s' if ranking.clusters > 1 else ''}; {bars}. "
         f"Whether two laws differ is judged by paired differences: "
         f"{ranking.verdict}",
         Axis(f"mean absolute error, % of the {ranking.what}", "log"),
@@ -83,33 +87,20 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     rows = view.frame.filter(pl.col("fitted") == "loss")
     measured = rows["measured"].to_numpy()
     error = 100 * (view.predicted(rows) / measured - 1)
+
+    def told(errors: Array) -> list[str]:
+        return [f"predicted minus measured {value:+.2f} %" for value in errors]
+
     marks: list[Mark] = [
         Rule(y=0.0),
-        Points(
-            measured,
-            error,
-            "fitted" if view.own else "rows",
-            hover=hover(rows),
-            ids=rows["id"].to_list(),
-            faint=True,
-        ),
+        points_of(rows, measured, error, "fitted" if view.own else "rows", 0, told(error), faint=True),
     ]
     held = ""
     if view.held and fit.held_out:
         out = view.frame[list(fit.held_out.index)]
         errors = 100 * np.array(fit.held_out.errors)
-        marks.append(
-            Points(
-                out["measured"].to_numpy(),
-                errors,
-                "held out",
-                1,
-                1,
-                hover=hover(out),
-                ids=out["id"].to_list(),
-                hollow=True,
-            )
-        )
+        x = out["measured"].to_numpy()
+        marks.append(points_of(out, x, errors, "held out", 1, told(errors), hollow=True))
         held = f" Open squares: held out ({fit.held_out.split}), predicted by a fit without them."
     return Chart(
         "predicted-against-measured",

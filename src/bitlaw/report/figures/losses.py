@@ -14,7 +14,7 @@ from ...formats import UNQUANTIZED
 from ...laws.terms import TRAINED_PARTS
 from ...runs import Runs
 from ...units import format_quantity
-from ..chart import Axis, Band, Chart, Contours, Line, Mark, NothingToDraw, Points
+from ..chart import Axis, Band, Chart, Contours, Line, Mark, NothingToDraw
 from ..ticks import linear_ticks
 from ..view import UNQUANTISED, Array, View
 from .base import (
@@ -22,10 +22,10 @@ from .base import (
     Figure,
     bits_name,
     evidence,
-    hover,
     interval,
     loss_label,
     marks_of,
+    points_of,
     size_label,
     token_label,
 )
@@ -87,7 +87,8 @@ def isoloss(fit: Fit, runs: Runs | View, tokens: float | None = None) -> Chart:
         raise NothingToDraw("no row was trained with weights alone in low precision; add some")
     seen = rows["tokens"].unique().sort().to_numpy()
     at = float(seen[len(seen) // 2]) if tokens is None else tokens
-    bits = np.geomspace(max(2.0, rows["w_bits"].to_numpy().min() - 0.5), 16, GRID)
+    least = float(rows["w_bits"].to_numpy().min())
+    bits = np.geomspace(max(min(2.0, least), least - 0.5), 16, GRID)
     sizes = _reach(view.trained["params"])
     grid_n, grid_b = np.meshgrid(sizes, bits, indexing="ij")
     row = rows.row(0, named=True)
@@ -261,14 +262,13 @@ def _places(view: View, rows: pl.DataFrame, x: str, y: str) -> list[Mark]:
     """Where rows lie on a surface; held-out ones hollow."""
     held = pl.col("place").is_in(list(view.held))
     return [
-        Points(
+        points_of(
+            part,
             part[x].to_numpy(),
             part[y].to_numpy(),
             label,
             1,
-            k,
-            hover=hover(part),
-            ids=part["id"].to_list(),
+            marker=k,
             hollow=k == 1,
             faint=rows.height > MANY,
         )

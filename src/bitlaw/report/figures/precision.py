@@ -11,9 +11,9 @@ from ...formats import UNQUANTIZED
 from ...laws.law import Law, N
 from ...laws.terms import PARTS, TRAINED_PARTS
 from ...runs import Runs
-from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
+from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Rule
 from ..view import Array, View, but
-from .base import CURVE, Figure, evidence, hover, interval
+from .base import CURVE, Figure, evidence, interval, points_of
 
 MOST = 1.6  # effective / actual parameters that are shown
 
@@ -43,21 +43,13 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
             continue
         bits, dots = rows[f"{part}_bits"].to_numpy(), measured_factors(view, rows)
         beyond += int((~(dots <= MOST)).sum())
+        told = [f"effective / actual {dot:.3f}" for dot in dots]
         grid = np.linspace(max(1.5, bits.min() - 0.5), 16, 4 * CURVE)
         curve, low, high = law_factor(view, part, grid)
         marks += [
             Band(grid, low, high, PARTS[part], k),
             Line(grid, curve, PARTS[part], k, dash=k == 1),
-            Points(
-                bits + 0.06 * (k - 1),
-                dots,
-                PARTS[part],
-                k,
-                marker=k,
-                hover=hover(rows),
-                ids=rows["id"].to_list(),
-                faint=True,
-            ),
+            points_of(rows, bits + 0.06 * (k - 1), dots, PARTS[part], k, told, faint=True),
         ]
     if len(marks) == 1:
         raise NothingToDraw("no row has one part of low precision alone; train some, or add them")

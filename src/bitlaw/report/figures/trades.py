@@ -117,7 +117,9 @@ def _groups(rows: pl.DataFrame) -> list[tuple[tuple[str, ...], pl.DataFrame]]:
         every = pl.concat([one, *(rows[pure].with_columns(pl.lit(width).alias("width")) for width in PURE)])
         width, tokens = every["width"].to_numpy(), every["tokens"].to_numpy()
         held, left = every["params"].to_numpy() * width, np.ones(every.height, dtype=bool)
-        for anchor in np.argsort(-tokens[: one.height], kind="stable"):
+        own = np.stack([held, tokens], axis=1)[: one.height]
+        anchors = np.unique(own, axis=0, return_index=True)[1]  # runs alike gather the same group
+        for anchor in anchors[np.argsort(-tokens[anchors], kind="stable")]:
             alike = (
                 (np.abs(held / held[anchor] - 1) < ALIKE)
                 & (np.abs(tokens / tokens[anchor] - 1) < ALIKE)

@@ -16,7 +16,7 @@ from ...runs.table import TRAINED
 from ...units import format_quantity
 from ..chart import Axis, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array
-from .base import Figure, above, ceiling, hover, loss_unit, token_label
+from .base import Figure, above, ceiling, loss_unit, points_of, token_label
 
 if TYPE_CHECKING:
     from ...calibration.metrics import Bin
@@ -62,7 +62,7 @@ def learning_curves(runs: Runs) -> Chart:
             x, y = curve_of(own.drop_nulls("curve")["curve"][-1])
             seen = x >= own["tokens"].to_numpy()[0] / 2
             if seen.any():
-                marks.append(Line(x[seen], y[seen], "in training", None))
+                marks.append(Line(x[seen], y[seen], "in training", k))
         for _, line in own.group_by("setting", maintain_order=True):
             marks.append(
                 Line(line["tokens"].to_numpy(), line["loss"].to_numpy(), label, k, k, dash=k % 2 == 1)
@@ -71,19 +71,8 @@ def learning_curves(runs: Runs) -> Chart:
         branches += after.height
         if after.height:
             x, y = after["tokens"].to_numpy(), after["loss"].to_numpy()
-            marks.append(
-                Points(
-                    x,
-                    y,
-                    "quantised after training",
-                    None,
-                    4,
-                    hover=hover(after),
-                    ids=after["id"].to_list(),
-                    hollow=True,
-                    faint=True,
-                )
-            )
+            label_after = "quantised after training"
+            marks.append(points_of(after, x, y, label_after, None, marker=4, hollow=True, faint=True))
     top = ceiling(trained["loss"])
     over = rows.filter((pl.col("loss") > top) & pl.col("trunk").is_in(trained["trunk"].to_list())).height
     few = f" {len(trunks[::step])} of {trunks.height} trunks are shown." if step > 1 else ""
@@ -107,7 +96,7 @@ def curve_of(text: str) -> tuple[Array, Array]:
     """
     try:
         pairs = np.array(json.loads(text), dtype=float).reshape(-1, 2)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pairs = np.empty((0, 2))
     return pairs[:, 0], pairs[:, 1]
 

@@ -17,7 +17,20 @@ from ...runs import Runs
 from ...units import format_quantity, percent
 from ..chart import Axis, Band, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array, View, but
-from .base import CURVE, Figure, bars, by_count, evidence, hover, interval, loss_unit, of_method, slug
+from .base import (
+    CURVE,
+    Figure,
+    bars,
+    by_count,
+    evidence,
+    interval,
+    loss_unit,
+    of_all_methods,
+    of_method,
+    points_of,
+    slug,
+)
+from .gaps import schedules
 
 LEAST = 1e-5  # nats: gaps below it are of no consequence, and are counted instead of drawn
 CLEAR = 2.0  # standard errors from zero, beyond which a gap is clearly there
@@ -27,12 +40,14 @@ SPREAD, BESIDE = 0.04, 0.05  # of it, over which single rows are strewn, and how
 
 
 def r2(measured: Array, predicted: Array) -> float:
-    """Share of the variance that predictions explain.
+    """Share of the variance that predictions explain; NaN where all is measured alike.
 
     >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]))
     0.5
     """
-    return float(1 - np.sum((measured - predicted) ** 2) / np.sum((measured - measured.mean()) ** 2))
+    spread = np.sum((measured - measured.mean()) ** 2)
+    alike = np.ptp(measured) <= 1e-9 * np.abs(measured).max()
+    return np.nan if alike else float(1 - np.sum((measured - predicted) ** 2) / spread)
 
 
 def fitted_gaps(view: View) -> pl.DataFrame:
@@ -82,29 +97,23 @@ def predicted_against_measured_gap(fit: Fit, runs: Runs | View) -> Chart:
             if some.height:
                 x, y = some["gap"].to_numpy(), some["expected"].to_numpy()
                 label = f"{bits:g} bits"
-                marks.append(
-                    Points(
-                        x,
-                        y,
-                        label,
-                        k,
-                        k,
-                        hover=hover(some),
-                        ids=some["id"].to_list(),
-                        hollow=hollow,
-                        faint=True,
-                    )
-                )
+                told = [f"predicted {value:.4g}" for value in y]
+                marks.append(points_of(some, x, y, label, k, told, hollow=hollow, faint=True))
     left = [f"{negative} gaps are zero or less"] if negative else []
     left += [f"{tiny} are below {LEAST:g} nats, measured or predicted"] if tiny else []
     left += [f"the law says nothing of {outside}"] if outside else []
     said = f" Not shown: {', and '.join(left)}." if left else ""
-    logs = r2(np.log(measured), np.log(predicted))
+    logs, plain = r2(np.log(measured), np.log(predicted)), r2(measured, predicted)
+    rated = np.isfinite([logs, plain]).all()
+    own = "" if view.own else "not "
+    explained = (
+        f" R² of these gaps themselves: {plain:.3f}; of rows the law was {own}fitted to." if rated else ""
+    )
     return Chart(
         "predicted-against-measured-gap",
-        f"Predicted against measured gap (R² of logarithms {logs:.3f})",
-        f"Marks: single rows, n = {shown.height} gaps; hollow: of models trained in low precision.{said} R² of these "
-        f"gaps themselves: {r2(measured, predicted):.3f}. {evidence(view)}.",
+        "Predicted against measured gap" + (f" (R² of logarithms {logs:.3f})" if rated else ""),
+        f"Marks: single rows, n = {shown.height} gaps; hollow: of models trained in low precision.{said}{explained} "
+        f"{evidence(view)}.",
         Axis(f"measured gap, {loss_unit(rows)}", "log"),
         Axis(f"predicted gap, {loss_unit(rows)}", "log"),
         tuple(marks),
@@ -169,19 +178,21 @@ def gap_against_training_bits(
             if np.isfinite(curve).any():
                 marks += [Band(grid, low, high, label, k), Line(grid, curve, label, k, dash=k % 2 == 1)]
         marks.append(
-            Points(
+            points_of(
+                some,
                 some["shown"].to_numpy(),
                 some["gap"].to_numpy(),
                 label,
                 k,
-                k,
                 error=bars(some) if paired else (),
-                hover=hover(some),
-                ids=some["id"].to_list(),
             )
         )
     said = "Bars: one standard error of each paired gap. " if paired else ""
-    said += f"Lines and bands: the fitted law, {interval(fit)}. " if drawn else ""
+    said += (
+        f"Lines and bands: the fitted law, {interval(fit)}. {of_all_methods(view, method)}" if drawn else ""
+    )
+    ways = rows.select(schedules(rows)).to_series().unique().sort()
+    said += f"The rows mix schedules: {'; '.join(ways)}. " if len(ways) > 1 else ""
     by = f" by {method.upper()}" if method else ""
     smallest = float(np.abs(rows["gap"].to_numpy()).min())
     return Chart(
@@ -235,18 +246,9 @@ def gap_residuals(fits: Fit | Sequence[Fit], runs: Runs | View, by: str = "w_bit
             values, [float(j) for j in range(len(values))], return_dtype=pl.Float64
         )
         x = places.to_numpy() + shift - BESIDE + strewn if listed else rows["by"].to_numpy()
-        marks.append(
-            Points(
-                x,
-                rows["ratio"].to_numpy(),
-                label,
-                k,
-                k,
-                hover=hover(rows),
-                ids=rows["id"].to_list(),
-                faint=True,
-            )
-        )
+        ratios = rows["ratio"].to_numpy()
+        told_each = [f"predicted / measured {ratio:.3f}" for ratio in ratios]
+        marks.append(points_of(rows, x, ratios, label, k, told_each, faint=True))
         if listed:
             marks.append(_means(rows, values, shift + BESIDE, label, k, level))
     names, said = tuple(_name(value, by) for value in values), _words(by)
