@@ -187,6 +187,18 @@ def test_a_filter_that_was_cleared_can_be_set_again(opened, stored):
     chosen(page, len(where(table, ["status in failed"])))
 
 
+def test_an_address_keeps_the_order_and_a_spoilt_one_is_none(opened):
+    page = opened()
+    page.click("#sort-tokens")
+    until(page, "document.querySelector('th[aria-sort]')")
+    page.reload()
+    until(page, "document.querySelector('th[aria-sort]') && document.querySelector('#sort-tokens')")
+    page.evaluate('() => { location.hash = encodeURIComponent(\'{"filters": {"search": "abc"}}\'); }')
+    page.reload()
+    chosen(page, 2000)
+    assert page.input_value("#search") == "" and not page.query_selector("th[aria-sort]")
+
+
 def test_a_server_that_comes_back_is_no_longer_said_to_have_ended(opened):
     page = opened()
     page.evaluate("() => { window.kept = fetch; window.fetch = () => Promise.reject(new Error('gone')); }")

@@ -334,6 +334,7 @@ def test_a_folder_of_a_table_can_be_explored(name, tmp_path):
     (tmp_path / "study").mkdir()
     write_runs(table, tmp_path / "study" / name)
     assert len(Live(tmp_path / "study").look().runs) == 20
+    assert len(read_runs(tmp_path / "study")) == 20 and found_here(tmp_path / "study").endswith(name)
     with pytest.raises(BitlawError, match=r"empty.*runs\.sqlite"):
         (tmp_path / "empty").mkdir()
         Live(tmp_path / "empty")
@@ -345,7 +346,7 @@ def test_what_is_here_is_found(tmp_path):
     write_runs(read_runs(store(tmp_path / "study-a" / "runs.sqlite", 20)), tmp_path / "runs.csv")
     assert found_here(tmp_path) == str(tmp_path / "study-a" / "runs.sqlite")  # a store before a table
     store(tmp_path / "study-b" / "runs.sqlite", 20)
-    with pytest.raises(ConfigError, match=r"several.*study-a.*study-b"):
+    with pytest.raises(ConfigError, match=r"several run stores.*study-a.*study-b"):
         found_here(tmp_path)
 
 

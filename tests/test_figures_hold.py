@@ -65,10 +65,10 @@ def test_rows_that_a_fit_was_not_made_from_are_said_to_be_others():
     fit = bl.fit("kumar", rows(), draws=0, hold_out=bl.largest())
     charts = figures.charts(other, fit)  # held-out rows have no place in them
     told = [chart.caption for chart in charts if "independent clusters" in chart.caption]
-    assert len(told) > 5 and all("all of other rows than these" in caption for caption in told)
+    assert len(told) > 5 and all("all of another table than this" in caption for caption in told)
     assert not any("held out" in chart.caption.lower() for chart in charts)
     chart = figures.predicted_against_measured.chart(fit, other)
-    assert chart.caption.startswith("Dots: rows the law was not fitted to.")
+    assert chart.caption.startswith("Dots: rows of another table.")
     assert [p.label for p in points(chart)] == ["rows"]
 
 

@@ -199,6 +199,7 @@ def test_the_command_in_a_report_makes_it_again(tmp_path, monkeypatch):
         (["report", "fit.json", "--compare"], 2, "--runs"),
         (["report", "runs.csv", "--runs", "runs.csv"], 2, "of a saved fit"),
         (["report", "fit.json", "--figures", "figures"], 2, "--runs runs.csv"),
+        (["report", "fit.json", "--thorough"], 2, "--runs runs.csv"),
         (["report", "absent.json"], 3, "cannot read"),
     ],
 )

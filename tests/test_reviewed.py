@@ -326,5 +326,7 @@ def test_rows_without_noise_take_no_interval_from_those_with_it(of_losses, of_ga
     noisy, true = ("E", 2.0) if of_losses else ("gamma_D", 0.3)
     assert found[noisy].low < true < found[noisy].high
     assert found[noisy].high - found[noisy].low > 0.01
+    assert {e.status for name, e in found.items() if not name.startswith("C_")} <= {"ok", "fixed"}
+    assert not any("not identified separately" in note for note in fitted.notes)
     exact, true = ("gamma_D", 0.3) if of_losses else ("E", 2.0)
     assert found[exact].value == pytest.approx(true, rel=1e-4)

@@ -92,7 +92,7 @@ def report(
     if runs.endswith(".json"):
         if interval is not None:
             raise ConfigError("a saved fit has its intervals already; drop --interval, or fit again with it")
-        if figures is not None and rows is None:
+        if rows is None and (figures is not None or thorough):
             raise ConfigError("figures are of rows; name those of the fit, like --runs runs.csv")
         with working("reading the fit"):
             table, fitted, comparison = _saved(runs, rows, law, compare, where or [])

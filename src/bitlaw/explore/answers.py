@@ -42,6 +42,11 @@ def digest(runs: Runs) -> str:
     return Provenance.of(runs).rows_sha256
 
 
+def mark(runs: Runs) -> str:
+    """The same for as long as this process lives, and much quicker."""
+    return f"{len(runs)}-{runs.frame.hash_rows().sum()}"
+
+
 def fitted(
     runs: Runs, law: str, interval: float, commands: Mapping[str, str], report: Report
 ) -> dict[str, bytes]:
@@ -65,7 +70,7 @@ def fitted(
     report(0.8, "drawing")
     view = View.of(runs, found)
     parts = {
-        "fit": encoded({**_fit(found), "commands": dict(commands)}),
+        "fit": encoded({**_fit(found), "commands": dict(commands), "mark": mark(runs)}),
         "charts": encoded([_figure(c) for c in charts(runs, found) if c.name not in REPEATED]),
         "residuals": encoded(residuals(view)),
     }
@@ -168,7 +173,7 @@ def ranked(runs: Runs, gaps: bool, commands: Mapping[str, str], report: Report) 
         FitError: no law, or nothing that can be held out.
     """
     found = compare(runs, what="gap" if gaps else "loss", on_law=report)
-    return {"comparison": encoded({**_comparison(found), "commands": dict(commands)})}
+    return {"comparison": encoded({**_comparison(found), "commands": dict(commands), "mark": mark(runs)})}
 
 
 def _comparison(found: Comparison) -> dict[str, Any]:

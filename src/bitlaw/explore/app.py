@@ -116,7 +116,7 @@ class _Pages:
         runs = matching(self.live.look().runs, asked.conditions)
         law, interval = known(asked.text("law", "kumar")), asked.share("interval", 0.9)
         commands = self._commands(asked.conditions, law, interval, asked.one_of("what", "loss", "gap"))
-        return _json({"chosen": len(runs), "commands": commands})
+        return _json({"chosen": len(runs), "mark": answers.mark(runs), "commands": commands})
 
     def facets(self, request: Request) -> Response:
         read(request)

@@ -33,7 +33,7 @@ class Job:
     """One piece of work.
 
     Attributes:
-        key: by which it is asked for: the same for the same rows, law and options.
+        key: by which it is asked for: the same for the same rows, law, options and conditions.
         work: what is done.
         state: where it stands.
         share, doing: how far it is, and at what.

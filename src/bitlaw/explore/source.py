@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,10 @@ import sqlalchemy as sa
 from ..errors import BitlawError, ConfigError, DataError
 from ..fitting.result import Provenance
 from ..runs import Lease, Runs, Store, is_address, read_runs, running
+from ..runs.exchange import in_folder
 from ..runs.tables import runs as table
 
 LOOK_SECONDS = 0.5  # between looks: however many ask, the store is asked this often
-NAMES = (
-    "runs.sqlite",
-    "runs.parquet",
-    "runs.csv",
-    "rows.parquet",
-    "rows.csv",
-)  # what runs of a folder are called
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Live:
         address = is_address(source)
         path = Path(source)
         if not address and path.is_dir():
-            path = next((path / name for name in NAMES if (path / name).is_file()), path / NAMES[0])
+            path = in_folder(path)
         self.is_store = address or path.suffix.lower() == ".sqlite"
         self._path = None if address else path
         self.address = str(source) if address else str(path)  # it may hold a password; `name` does not
@@ -145,20 +138,13 @@ def found_here(folder: Path) -> str:
     Raises:
         ConfigError: there is none, or more than one.
     """
-    for group in (
-        [*folder.glob("*.sqlite"), *folder.glob("*/runs.sqlite")],
-        list(_tables(folder)),
-    ):
-        if len(group) == 1:
-            return str(group[0])
-        if group:
-            names = ", ".join(str(path) for path in sorted(group)[:8])
-            raise ConfigError(f"there are several tables of runs here; name one of {names}")
+    stores = [*folder.glob("*.sqlite"), *folder.glob("*/runs.sqlite")]
+    if len(stores) > 1:
+        names = ", ".join(str(path) for path in sorted(stores)[:8])
+        raise ConfigError(f"there are several run stores here; name one of {names}")
+    if (found := stores[0] if stores else in_folder(folder)).is_file():
+        return str(found)
     raise ConfigError(
         "there are no runs in this folder; name a run store (.sqlite, a study's or sweep's folder, "
         "postgresql://user@host/database) or a .csv or .parquet file"
     )
-
-
-def _tables(folder: Path) -> Iterator[Path]:
-    return (folder / name for name in NAMES[1:] if (folder / name).is_file())

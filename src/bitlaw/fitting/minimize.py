@@ -17,7 +17,7 @@ from .solve import Optimum, polish
 SIGMA_ROUNDS = 4
 FEW, MANY = 3, 8  # starting points of laws with at most two nonlinear parameters, and of others
 FIRST_GUESS = {"loss": 0.01, "gap": 0.2}  # of the noise, on the scale of residuals
-QUIETEST = 1e-4  # of the noisiest block's noise, below which that of another is not taken to be
+QUIETEST = 3e-3  # of the noisiest block's noise: that of no other is taken to be less
 LAD_STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # Huber's delta on the way to zero, in units of noise
 
 
@@ -132,7 +132,8 @@ def estimate_noise(problem: Problem, u: Array) -> Problem:
     """Return the problem with the noise of each block taken from its residuals at a point (1, f).
 
     1.4826 times the median absolute residual, corrected for the parameters spent; residuals beyond three
-    times the estimate cannot move it. For least squares, their root mean square.
+    times the estimate cannot move it. For least squares, their root mean square. None is less than
+    `QUIETEST` of another.
     """
     residual = (problem.predictions(u)[0] - problem.targets) * problem.scales
     spent = len(problem.free) / len(residual)

@@ -85,6 +85,11 @@ class View:
         )
 
     @cached_property
+    def lone(self) -> pl.DataFrame:
+        """Rows with a gap that the law leaves out for what was done to them."""
+        return self.frame.filter(pl.col("gap").is_not_null() & pl.col("apart"))
+
+    @cached_property
     def held(self) -> dict[int, float]:
         """The signed relative error of each held-out row, by its place; nothing for rows of another fit."""
         held = self.fit.held_out

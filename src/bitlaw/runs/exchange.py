@@ -21,14 +21,17 @@ from .sources.tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, fro
 from .store import Store, is_address
 from .table import Runs
 
+#: What the runs of a folder are called.
+NAMES = ("runs.sqlite", "runs.parquet", "runs.csv", "rows.parquet", "rows.csv")
+
 
 def read_runs(source: Any) -> Runs:
     """Read runs from a CSV or Parquet file, a store, a study's folder, or a data frame.
 
     Args:
-        source: a path ending in .csv, .parquet or .sqlite; a folder that holds `runs.sqlite`;
-            `postgresql://user@host/database`; or a pandas, polars or Arrow data frame. Columns have the names that
-            `bitlaw runs schema` lists; `import_runs` takes any others.
+        source: a path ending in .csv, .parquet or .sqlite; a folder that holds `runs.sqlite`, or a table called `runs`
+            or `rows`; `postgresql://user@host/database`; or a pandas, polars or Arrow data frame. Columns have the
+            names that `bitlaw runs schema` lists; `import_runs` takes any others.
 
     Returns:
         The checked table.
@@ -50,7 +53,7 @@ def read_runs(source: Any) -> Runs:
     path = Path(source)
     try:
         if path.is_dir():
-            path = path / "runs.sqlite"
+            path = in_folder(path)
         found = path.exists()
     except OSError as error:
         raise DataError(f"cannot look at {str(path)[:80]}: {error.strerror}") from error
@@ -76,6 +79,11 @@ def read_runs(source: Any) -> Runs:
         f"cannot tell what {path} is; bitlaw reads .csv, .parquet and .sqlite, "
         "and `bitlaw runs import` makes them of much else"
     )
+
+
+def in_folder(folder: Path) -> Path:
+    """The run store in a folder, or else a table called `runs` or `rows`; without either, where the store would be."""
+    return next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
 
 
 def write_runs(runs: Runs, path: str | os.PathLike[str], spreadsheet: bool = False) -> None:

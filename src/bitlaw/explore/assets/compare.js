@@ -1,19 +1,16 @@
 // Laws ranked on the chosen runs by their error on runs held out.
 import { part, work } from "./api.js";
 import { commandLine, el, fill, find, grid, plural } from "./dom.js";
-import { progress } from "./fit.js";
-import { chosen, onChange } from "./state.js";
+import { progress, staleNote } from "./fit.js";
+import { chosen } from "./state.js";
 
 const HEADER = ["law", "constants", "mean abs. error", "bias", "worse than the best by"];
-let asked = "", outdated = false;
 
 async function run() {
   const place = find("compare-result"), where = chosen(), go = find("compare-go");
   go.disabled = true;
-  outdated = false;
   try {
     const job = await work("compare", { where, what: find("what").value }, progress(place, "comparing laws"));
-    asked = JSON.stringify(where);
     draw(place, await part(job, "comparison"));
   } catch (error) {
     place.replaceChildren(el("p", { class: "outside", role: "alert" }, error.message));
@@ -35,17 +32,11 @@ function ranking({ split, what, rows, clusters, laws, baselines, verdict, level 
 function draw(place, data) {
   const out = Object.entries(data.left_out);
   fill(place,
-    el("p", { class: "outside", id: "compare-stale", hidden: true }, "The runs, or the choice of them, have changed since this comparison."),
+    staleNote("compare-stale", data.mark, "this comparison"),
     ...data.rankings.flatMap(ranking),
     out.length ? el("details", {}, el("summary", {}, `Left out (${out.length})`),
       el("ul", {}, ...out.map(([name, why]) => el("li", {}, el("strong", {}, name), `: ${why}`)))) : null,
     el("h3", {}, "The same on a terminal"), commandLine(data.commands.compare));
-  stale();
-}
-
-function stale() {
-  const note = find("compare-stale");
-  if (note) note.hidden = !outdated && JSON.stringify(chosen()) === asked;
 }
 
 export function mountCompare() {
@@ -56,8 +47,4 @@ export function mountCompare() {
       el("button", { type: "submit", class: "go", id: "compare-go" }, "Compare laws on the chosen runs")),
     el("div", { id: "compare-result", "aria-live": "polite" },
       el("p", { class: "soft" }, "Every law that the chosen runs can carry is fitted without some of them and judged by those.")));
-  onChange((what) => {
-    outdated ||= what === "rows";
-    stale();
-  });
 }

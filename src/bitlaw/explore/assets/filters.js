@@ -6,7 +6,7 @@ import { changed, clearFilters, onChange, shown, state } from "./state.js";
 const WAIT = 250;
 const PART = { w: "weights", a: "activations", kv: "keys and values", q: "queries", emb: "embeddings", head: "output head",
   grad: "gradients", grad_w: "gradients of weights", post: "weights, after training" };
-let waiting = 0, known = "";
+let waiting = 0, known = "", made = null;
 
 function soon(wait = WAIT) {
   clearTimeout(waiting);
@@ -58,21 +58,21 @@ function form(facets) {
     text("trunk", "Trunk", "name of a training run", () => state.filters.trunk, (v) => (state.filters.trunk = v), { list: "trunks" }),
     el("datalist", { id: "trunks" }, ...facets.trunks.map((name) => el("option", { value: name }))),
     el("p", { class: "field" }, el("label", { for: "more" }, "More conditions, one a line"), more),
-    el("p", {}, el("button", { type: "button", onclick: clear }, "Clear the filter")),
+    el("p", {}, el("button", { type: "button", id: "clear", onclick: clear }, "Clear the filter")),
   ];
 }
 
-async function clear() {
+function clear() {
+  clearTimeout(waiting);
   clearFilters();
-  await renewFilters(true);
-  find("search").focus();
+  find("filters").replaceChildren(...form(made));
+  find("clear").focus();
 }
 
-// What is being typed stays, unless the form is to be made anew `anyway`.
-export async function renewFilters(anyway = false) {
+export async function renewFilters() {
   const facets = await ask("facets"), text = JSON.stringify(facets), place = find("filters");
-  if (!anyway && (text === known || place.contains(document.activeElement))) return;
-  known = text;
+  if (text === known || place.contains(document.activeElement)) return;
+  [known, made] = [text, facets];
   place.replaceChildren(...form(facets));
 }
 

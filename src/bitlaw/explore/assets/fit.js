@@ -5,7 +5,7 @@ import { drawResiduals } from "./residuals.js";
 import { chosen, onChange, state } from "./state.js";
 
 const seen = [];
-let asked = "", outdated = false, looking = null, wanted = "";
+let looking = null, wanted = "";
 
 export const onFit = (listener) => seen.push(listener);
 
@@ -60,10 +60,8 @@ async function run() {
   const place = find("fit-result"), where = chosen(), law = find("law").value, interval = find("level").value;
   const go = find("fit-go");
   go.disabled = true;
-  outdated = false;
   try {
     const job = await work("fit", { where, law, interval }, progress(place, `fitting ${law}`));
-    asked = JSON.stringify(where);
     const [data, charts, residuals] = await Promise.all(["fit", "charts", "residuals"].map((name) => part(job, name)));
     draw(place, data, charts, residuals);
     for (const listener of seen) listener(job, data);
@@ -77,8 +75,7 @@ function draw(place, data, charts, residuals) {
   const rows = Object.entries(data.rows).map(([kind, n]) => `${n.toLocaleString("en")} ${kind === "loss" ? "losses" : "gaps"}`);
   const figures = charts.map(figure), rest = el("section", {});
   fill(place,
-    el("p", { class: "outside", id: "fit-stale", hidden: true }, "The runs, or the choice of them, have changed since this fit. ",
-      el("button", { type: "button", onclick: run }, "Fit again")),
+    staleNote("fit-stale", data.mark, "this fit", el("button", { type: "button", onclick: run }, "Fit again")),
     el("h2", {}, `${data.law.name}: ${rows.join(" and ")}`),
     el("p", { class: "soft" }, `${data.source}. ${plural(data.clusters, "independent cluster")}; N counted as ${data.count}.`),
     el("dl", { class: "equations" }, ...Object.entries(data.equations).map(([name, text]) =>
@@ -90,12 +87,16 @@ function draw(place, data, charts, residuals) {
     rest, el("div", { class: "figures" }, ...figures), el("h3", {}, "The same on a terminal"), commandLine(data.commands.fit));
   for (const each of figures) bitlaw.charts.mount(each);
   drawResiduals(rest, residuals);
-  stale();
+}
+
+// Says, once it is so, that the chosen rows are no longer those of a result.
+export function staleNote(id, mark, what, ...more) {
+  const hidden = state.mark === mark;
+  return el("p", { class: "outside stale", id, hidden, "data-mark": mark }, `The chosen runs have changed since ${what}. `, ...more);
 }
 
 function stale() {
-  const note = find("fit-stale");
-  if (note) note.hidden = !outdated && JSON.stringify(chosen()) === asked;
+  for (const note of document.querySelectorAll(".stale")) note.hidden = note.dataset.mark === state.mark;
 }
 
 export function mountFit() {
@@ -109,8 +110,8 @@ export function mountFit() {
       el("span", { class: "soft", id: "law-note", role: "status" })),
     el("div", { id: "fit-result", "aria-live": "polite" }));
   onChange((what) => {
-    if (what === "rows") [wanted, outdated] = ["", true];
+    if (what === "rows") wanted = "";
+    if (what === "mark") stale();
     if (state.tab === "fit") renewLaws();
-    stale();
   });
 }

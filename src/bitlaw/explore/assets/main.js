@@ -24,6 +24,8 @@ async function countChosen() {
       ask("selection", { where }, { signal: counting.signal }),
       ask("selection", { where: shown() }, { signal: counting.signal }),
     ]);
+    state.mark = found.mark;
+    changed("mark");
     const of = all.chosen === rows ? "" : `, of ${count(rows)} in all`;
     find("chosen").textContent = `${count(found.chosen)} of ${count(all.chosen)} shown runs are chosen${of}`;
   } catch (error) {
@@ -51,14 +53,18 @@ async function poll() {
   rows = now.rows;
   drawSweep(now);
   if (now.version !== version) {
-    version = now.version;
     await Promise.all([renewTable(), renewFilters(), countChosen()]);
+    version = now.version;
     changed("rows");
   }
 }
 
 async function watch() {
-  await poll();
+  try {
+    await poll();
+  } catch { // it went while it was asked; the next look tells
+    tag = "";
+  }
   setTimeout(watch, EVERY);
 }
 
@@ -73,7 +79,7 @@ mountPlan();
 mountExport();
 find("choose-all").addEventListener("click", () => chooseAll(true));
 find("choose-none").addEventListener("click", () => chooseAll(false));
-onChange((what) => what !== "tab" && what !== "table" && what !== "rows" && countChosen());
+onChange((what) => (what === "filters" || what === "pick") && countChosen());
 document.addEventListener("visibilitychange", poll);
 showTab(state.tab);
 watch();

@@ -8,6 +8,7 @@ export const state = {
   pick: { all: true, ids: new Set() }, // all shown but these, or only these
   sort: "", down: false, columns: [], offset: 0,
   tab: "runs", law: "kumar",
+  mark: "", // of the rows that are chosen: another one where there are others
 };
 
 const listeners = [];
@@ -16,7 +17,7 @@ export function onChange(listener) {
   listeners.push(listener);
 }
 
-// Say what has changed: "filters", "pick", "table" or "tab".
+// Say what has changed: "filters", "pick", "table", "tab", "rows" or "mark".
 export function changed(what) {
   if (what === "filters") state.offset = 0;
   const { filters, pick, sort, down, columns, tab, law } = state;
@@ -28,14 +29,13 @@ export function changed(what) {
 export function restore() {
   try {
     const kept = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-    Object.assign(state.filters, kept.filters);
-    state.pick = { all: kept.pick.all === true, ids: new Set(kept.pick.ids.map(String)) };
-    Object.assign(state, { tab: String(kept.tab), law: String(kept.law) });
-    Object.assign(state, { sort: String(kept.sort || ""), down: kept.down === true });
-    state.columns = (kept.columns || []).map(String);
-  } catch { // an address without a state, or with one that is spoilt
-    state.filters = fresh();
-  }
+    Object.assign(state, {
+      filters: { ...fresh(), ...kept.filters },
+      pick: { all: kept.pick.all === true, ids: new Set(kept.pick.ids.map(String)) },
+      sort: String(kept.sort || ""), down: kept.down === true, columns: (kept.columns || []).map(String),
+      tab: String(kept.tab), law: String(kept.law),
+    });
+  } catch {} // an address without a state, or with one that is spoilt
 }
 
 export function clearFilters() {
@@ -78,6 +78,8 @@ export function choose(id, wanted) {
   else state.pick.ids.add(id);
   changed("pick");
 }
+
+export const turn = (id) => choose(id, !isChosen(id));
 
 export function chooseAll(all) {
   state.pick = { all, ids: new Set() };

@@ -26,9 +26,11 @@ bitlaw.mountPanel = (element, data, law) => {
     const value = (place) => (place < first ? 0 : Number((10 ** (low + (place - first) / PER_DECADE)).toPrecision(3)));
     const slider = make("input", { type: "range", id: `${id}-${name}`, min: 0, max: steps, step: 1, "data-name": name });
     const field = make("input", { type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false",
-      "aria-label": `${label}, as a number`, "data-name": `${name}-field` });
+      "aria-label": `${label}, as a number`, "data-name": `${name}-field`, "aria-describedby": `${id}-${name}-wrong` });
+    const wrong = make("span", { class: "wrong", id: `${id}-${name}-wrong`, role: "alert", hidden: "" },
+      "Not a number; write it like 3e9 or 3G");
     const row = make("div", { class: "control" }, make("label", { for: slider.id }, label), make("span", { class: "unit" }, unit),
-      slider, field);
+      slider, field, wrong);
     let typing = false; // what is being typed is not written over
     const set = (to) => {
       const place = to > 0 ? Math.round((Math.log10(to) - low) * PER_DECADE) + first : 0;
@@ -38,7 +40,7 @@ bitlaw.mountPanel = (element, data, law) => {
       if (typing) return;
       field.value = written;
       field.removeAttribute("aria-invalid");
-      field.setCustomValidity("");
+      wrong.hidden = true;
     };
     slider.addEventListener("input", () => change({ [name]: value(Number(slider.value)) }));
     field.addEventListener("input", () => (typing = true));
@@ -48,8 +50,7 @@ bitlaw.mountPanel = (element, data, law) => {
       const typed = zero && /^\s*(none|0)?\s*$/.test(field.value) ? 0 : read(field.value);
       if (!Number.isNaN(typed)) return change({ [name]: typed });
       field.setAttribute("aria-invalid", "true");
-      field.setCustomValidity("Not a number; write it like 3e9 or 3G");
-      field.reportValidity();
+      wrong.hidden = false;
     });
     return { row, slider, field, set };
   }

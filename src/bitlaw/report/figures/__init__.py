@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -141,22 +142,26 @@ def charts(
         makers += [partial(constant_pair.chart, fit, *pair) for pair in correlated(fit, PAIRS)]
     makers += [lambda: learning_curves.chart(runs), lambda: sweep_progress.chart(runs)]
     found: list[Chart] = []
-    names: list[str] = []
+    again = 1
     for make in makers:
         try:
             chart = make()
         except NothingToDraw:
             continue
         except Exception as error:  # one figure that fails must not cost the report all the others
+            frames = traceback.extract_tb(error.__traceback__)[1:]
+            figure = next((frame.name for frame in frames if frame.name != "<lambda>"), "")
             warnings.warn(
-                f"a figure is left out, for it failed ({type(error).__name__}: {error})",
+                f"the figure {figure} is left out, for it failed ({type(error).__name__}: {error})",
                 RuntimeWarning,
                 stacklevel=2,
             )
             continue
-        again = sum(named == chart.name for named in names)
-        names.append(chart.name)
-        found.append(replace(chart, name=f"{chart.name}-{again + 1}") if again else chart)
+        name, taken = chart.name, {other.name for other in found}
+        while name in taken:
+            again += 1
+            name = f"{chart.name}-{again}"
+        found.append(replace(chart, name=name))
     return found
 
 

@@ -58,8 +58,8 @@ def evidence(of: Fit | View) -> str:
     seeds = of.frame["seed"].drop_nulls().n_unique() if isinstance(of, View) else 0
     said = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
     if isinstance(of, View) and not of.own:
-        said = ", all of other rows than these"
-    return f"n = {counts} in {fit.clusters} independent clusters{said}"
+        said = ", all of another table than this"
+    return f"n = {counts} in {number(fit.clusters, 'independent cluster')}{said}"
 
 
 def interval(fit: Fit) -> str:
@@ -76,11 +76,19 @@ def bits_name(bits: float) -> str:
     return "16-bit" if bits == UNQUANTIZED else f"{bits:g} bits"
 
 
-def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, number: int) -> list[Mark]:
+def marks_of(view: View, rows: pl.DataFrame, x: str, label: str, place: int) -> list[Mark]:
     """Rows as points of what was measured; those held out from the fit that judges it are hollow."""
     held = pl.col("place").is_in(list(view.held))
     return [
-        points_of(part, part[x].to_numpy(), part["measured"].to_numpy(), label, number, hollow=hollow)
+        points_of(
+            part,
+            part[x].to_numpy(),
+            part["measured"].to_numpy(),
+            label,
+            place,
+            measured_as(view, part),
+            hollow=hollow,
+        )
         for part, hollow in ((rows.filter(~held), False), (rows.filter(held), True))
         if part.height
     ]
@@ -101,6 +109,12 @@ def points_of(
     )
 
 
+def measured_as(view: View, rows: pl.DataFrame) -> list[str]:
+    """What was measured of rows, where the law predicts something else than a loss."""
+    target = view.fit.law.target.replace("_", " ")
+    return [] if target == "loss" else [f"{target} {value:.4g}" for value in rows["measured"]]
+
+
 def ceiling(trained: pl.Series | Array) -> float:
     """How high a figure of losses after quantisation goes: those of two bits would leave no room for all others."""
     values = np.asarray(trained, dtype=float)
@@ -113,10 +127,20 @@ def of_all_methods(view: View, method: str | None) -> str:
     return "The fit is of the rows of all methods. " if mixed and method is not None else ""
 
 
-def left_out(rows: pl.DataFrame) -> str:
-    """A sentence about rows that the law leaves out for what was done to them; empty where there are none."""
-    count = rows["apart"].sum()
-    return f"{count} rows that the law leaves out are not drawn. " if count else ""
+def otherwise(rows: pl.DataFrame) -> str:
+    """A sentence about those of some rows that stand apart, and are not drawn; empty where there are none."""
+    count = int(rows["apart"].sum())
+    what = "treated otherwise (activations quantised after training, fine-tuned, averaged or the like)"
+    return f"Not drawn: {number(count, 'row')} {what}. " if count else ""
+
+
+def number(count: int, word: str) -> str:
+    """A number of things in words.
+
+    >>> number(1, "row"), number(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def above(count: int) -> str:

@@ -27,9 +27,9 @@ from .base import (
     ceiling,
     evidence,
     interval,
-    left_out,
     loss_unit,
     one_below_another,
+    otherwise,
     points_of,
     size_label,
     thinned,
@@ -238,7 +238,10 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
     for k, bits in enumerate(kinds):
         some = rows.filter(pl.col("stored") == bits)
         x, y = some["held"].to_numpy(), some["loss"].to_numpy()
-        marks.append(points_of(some, x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, hollow=True))
+        told = [format_quantity(value, "bytes") for value in x]
+        marks.append(
+            points_of(some, x, y, bits_name(UNQUANTIZED if bits == 16 else bits), k, told, hollow=True)
+        )
     order = rows.sort("held", "loss")
     best = order["loss"].cum_min()
     front = order.filter((order["loss"] == best) & (best.shift(1).fill_null(np.inf) > best))
@@ -260,8 +263,8 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
         "loss-against-bytes",
         "Loss against bytes of the stored weights",
         f"Marks: rows, n = {rows.height}, by bits of a stored weight, quantised in training or after. Grey line: rows "
-        f"that no other beats in bytes and loss.{over}{said} {left_out(sized)}Bytes: {size_label(fit)} times bits of a "
-        f"weight{counted}.",
+        f"that no other beats in bytes and loss.{over}{said} "
+        f"{otherwise(sized)}Bytes: {size_label(fit)} times bits of a weight{counted}.",
         Axis("bytes of the weights", "log", "prefix"),
         Axis(f"loss, {loss_unit(rows)}", high=top),
         (*marks, *law),
@@ -272,16 +275,16 @@ def loss_against_bytes(fit: Fit, runs: Runs | View) -> Chart:
 def _law_front(view: View, rows: pl.DataFrame) -> list[Mark]:
     """The least loss of the law at each number of bytes, over the bits that rows have in training or after it."""
     law, held = view.fit.law, rows["held"].to_numpy()
-    trained = rows.filter(pl.col("tokens").is_not_null())
+    timed = rows.filter(pl.col("tokens").is_not_null())
     if (
         not {"tokens"} <= set(law.columns)
         or not {"w_bits", "post_bits"} & set(law.columns)
-        or trained.is_empty()
+        or timed.is_empty()
     ):
         return []
     sizes, grid = rows["params"].to_numpy(), np.geomspace(held.min(), held.max(), CURVE)
     plain = {i.column: np.full(CURVE, i.default) for i in law.inputs if i.default is not None}
-    plain["tokens"] = np.full(CURVE, trained["tokens"].to_numpy().max())
+    plain["tokens"] = np.full(CURVE, timed["tokens"].to_numpy().max())
     ways = [("w_bits", UNQUANTIZED)]
     for column in ("w_bits", "post_bits"):
         if column in law.columns:
@@ -291,7 +294,7 @@ def _law_front(view: View, rows: pl.DataFrame) -> list[Mark]:
         size = 8 * grid / min(bits, 16.0)
         inside = (size >= sizes.min()) & (size <= sizes.max())
         at = plain | {"params": size, column: np.full(CURVE, bits)}
-        found.append(np.where(inside, view.values(trained.row(0, named=True), **at), np.nan))
+        found.append(np.where(inside, view.values(timed.row(0, named=True), **at), np.nan))
     known = np.isfinite(found).any(axis=0)
     if not known.any():
         return []

@@ -17,7 +17,7 @@ from ..view import Array
 from .base import Figure, evidence, interval
 
 CLOUD = 400  # draws that are shown
-LEAST = 1e-9  # of a constant, or its logarithm, that draws spread over
+LEAST = 1e-9  # of a constant that varies, or of its logarithm, that draws spread over
 RANGE = 100.0  # factor around the estimate within which profiles are shown
 
 
@@ -88,8 +88,6 @@ def constant_pair(fit: Fit, first: str = "", second: str = "") -> Chart:
     if {first, second} - set(names) or first == second:
         raise NothingToDraw(f"no draws of {first!r} and {second!r}; name two of {', '.join(names)}")
     pair = draws[:, [names.index(first), names.index(second)]]
-    if (np.ptp(pair, axis=0) < LEAST * (1 + np.abs(pair).max(axis=0))).any():
-        raise NothingToDraw(f"the draws of {first} or {second} are all one: rows without noise tell none")
     middle, half = np.median(pair, axis=0), _shape(pair)
     turn = np.linspace(0, 2 * np.pi, 97)
     far = np.quantile(np.linalg.norm(np.linalg.solve(half, (pair - middle).T), axis=0), fit.level)
@@ -150,14 +148,16 @@ def correlated(fit: Fit, most: int) -> list[tuple[str, str]]:
 
 def _coordinates(fit: Fit) -> tuple[list[str], Array]:
     """Names and draws (S, k) of the constants that vary, on the scale where draws are nearly normal."""
-    free = [k for k, e in enumerate(fit.estimates) if fit.df and np.ptp(fit.draws[:, k]) > 0]
-    if len(free) < 2:
+    found = {}
+    for name, draws in zip(fit.law.names, fit.draws.T, strict=True):
+        column = np.log(draws) if _positive(fit, name) else draws
+        if fit.df and np.ptp(column) > LEAST * (1 + np.abs(column).max()):
+            found[name] = column
+    if len(found) < 2:
         raise NothingToDraw(
-            "the fit has no draws of two constants; fit with draws, and rows of several clusters"
+            "the fit has no draws of two constants; fit with draws, and rows with noise of several clusters"
         )
-    names = [fit.estimates[k].parameter.name for k in free]
-    columns = [np.log(fit.draws[:, k]) if _positive(fit, fit.law.names[k]) else fit.draws[:, k] for k in free]
-    return names, np.stack(columns, axis=1)
+    return list(found), np.stack(list(found.values()), axis=1)
 
 
 def _ranked(draws: Array) -> Array:

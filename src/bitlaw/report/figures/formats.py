@@ -148,7 +148,9 @@ def parts_multiply(fit: Fit, runs: Runs | View) -> Chart:
         some = known.filter(pl.col("setting") == setting)
         x, y = some["product"].to_numpy(), some["factor"].to_numpy()
         label = setting if k < SETTINGS else "others"
-        told = [f"{value:.3f}, product {other:.3f}" for value, other in zip(y, x, strict=True)]
+        told = [
+            f"effective / actual {value:.3f}, product {other:.3f}" for value, other in zip(y, x, strict=True)
+        ]
         marks.append(points_of(some, x, y, label, k, told, hollow=k >= 8))
     logs = known.with_columns((pl.col("factor") / pl.col("product")).log().alias("log"))
     # Runs of one size are compared with the same trunks of single parts, whose noise they then share.
@@ -229,7 +231,7 @@ def _compared(
             "rows have one family of formats; train some in floats, blocks, or another granularity"
         )
     marks: list[Mark] = [Rule(y=1.0)]
-    beyond, runs, highest = set[str](), set[str](), 1.0
+    beyond, runs, highest, fewest = set[str](), set[str](), 1.0, 2.0
     for k, (label, rows) in enumerate(found):
         part = next((p for p in parts if label.startswith(PARTS[p])), parts[0])
         rows = rows.with_columns(
@@ -252,6 +254,7 @@ def _compared(
             continue
         x = each[f"{part}_bits"].to_numpy() + APART * (k - len(found) / 2)
         y, error = each["factor"].to_numpy(), each["se"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        fewest = min(fewest, each[f"{part}_bits"].to_numpy().min())
         highest = max(highest, float((y + np.nan_to_num(error)).max()))
         texts = [
             f"{row[f'{part}_format']}\n{label}\n"
@@ -265,7 +268,7 @@ def _compared(
     for part in parts:
         if f"{part}_bits" not in view.fit.law.columns:
             continue
-        grid = np.linspace(2.0, 16.0, 2 * CURVE)
+        grid = np.linspace(fewest, 16.0, 2 * CURVE)
         curve, low, high = law_factor(view, part, grid)
         text = f"fitted law, {PARTS[part]}" if len(parts) > 1 else "fitted law"
         marks[1:1] = [Band(grid, low, high, "", None), Line(grid, curve, text, None)]

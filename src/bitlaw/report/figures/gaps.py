@@ -25,11 +25,12 @@ from .base import (
     ceiling,
     evidence,
     interval,
-    left_out,
     loss_unit,
     marks_of,
+    number,
     of_all_methods,
     of_method,
+    otherwise,
     points_of,
     slug,
     token_label,
@@ -71,7 +72,11 @@ def gap_against_ratio(
     if schedule is not None:
         rows = rows.filter(pl.col("way") == schedule)
     if not rows.height:
-        raise NothingToDraw("no row was quantised after training; add rows with a gap")
+        why = (
+            otherwise(of_method(view.lone, method))
+            or "no row was quantised after training; add rows with a gap"
+        )
+        raise NothingToDraw(why.strip())
     sizes = rows["params"].unique().sort().to_list()
     paired = rows["gap_se"].is_not_null().any()
     recipes = rows.select(RECIPE).to_series().drop_nulls().unique().sort().to_list()
@@ -118,7 +123,7 @@ def gap_against_ratio(
     if schedule is not None:
         said += f"Trained with the schedule {schedule}. "
     said += of_all_methods(view, method) if known else ""
-    said += left_out(view.frame.filter(pl.col("post_bits") < UNQUANTIZED))
+    said += otherwise(of_method(view.lone, method))
     if len(recipes) > 1:
         said += f"The gaps mix {len(recipes)} recipes: {', '.join(recipes[:FEW])}{', ...' * (len(recipes) > FEW)}. "
     title = "What quantising the weights after training costs (one marker per size)"
@@ -197,8 +202,8 @@ def gap_by_schedule(
         "gap-by-schedule" + slug(method, None if bits is None else f"{bits:g} bits"),
         f"Gap at {at:g} bits{by}, by schedule of training (one marker per size)",
         f"Marks: single rows of models trained unquantised, bars one standard error of a paired gap where rows have "
-        f"one; lines: means over rows of one size, tokens and schedule. n = {rows.height} gaps in {independent} "
-        f"independent clusters; {named}.",
+        f"one; lines: means over rows of one size, tokens and schedule. {otherwise(of_method(view.lone, method))}"
+        f"n = {rows.height} gaps in {number(independent, 'independent cluster')}; {named}.",
         Axis(f"{token_label(rows)} per parameter", "log"),
         Axis(f"gap after quantisation, {loss_unit(rows)}", scale),
         tuple(marks),
@@ -288,11 +293,12 @@ def u_curves(fit: Fit, runs: Runs | View, params: float | None = None, method: s
             marks.append(Points([tokens], [loss], "critical tokens", k, STAR, hover=[text]))
     what = f"{method.upper()} of" if method else "quantising"
     left = f" {' and '.join(worse)}: above the frame." if worse else ""
-    mixed = of_all_methods(view, method)
+    mixed = of_all_methods(view, method) + otherwise(of_method(view.lone, method))
+    several = " of all methods" if method is None and rows["method"].n_unique() > 1 else ""
     return Chart(
         "u-curves" + slug(method),
         f"Loss after {what} {format_quantity(size, 'params')}, by bits (stars: more tokens hurt from here)",
-        "Marks: single runs. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
+        f"Marks: single runs{several}. Lines and bands: the fitted law, dashed beyond the rows' tokens, "
         f"{interval(fit)}.{left} {mixed}{evidence(view)}.",
         Axis(token_label(rows), "log", "prefix"),
         Axis(f"loss after quantisation, {loss_unit(rows)}", high=top),

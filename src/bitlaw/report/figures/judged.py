@@ -12,7 +12,7 @@ from ...runs import Runs
 from ...units import percent
 from ..chart import Axis, Bars, Chart, Line, Mark, NothingToDraw, Points, Rule
 from ..view import Array, View
-from .base import Figure, evidence, loss_label, one_below_another, points_of
+from .base import Figure, evidence, loss_label, measured_as, number, one_below_another, points_of
 
 DECIDES = 1.0  # Cook's distance from which a row decides a fit
 
@@ -61,8 +61,7 @@ def law_ranking(comparison: Comparison, which: int = 0) -> Chart:
     return Chart(
         f"law-ranking{suffix}",
         f"Error on rows held out: {ranking.split}",
-        f"Mean absolute error of {ranking.rows} {what} in {ranking.clusters} "
-        f"cluster{'s' if ranking.clusters > 1 else ''}; {bars}. "
+        f"Mean absolute error of {ranking.rows} {what} in {number(ranking.clusters, 'cluster')}; {bars}. "
         f"Whether two laws differ is judged by paired differences: "
         f"{ranking.verdict}",
         Axis(f"mean absolute error, % of the {ranking.what}", "log"),
@@ -88,24 +87,28 @@ def predicted_against_measured(fit: Fit, runs: Runs | View) -> Chart:
     measured = rows["measured"].to_numpy()
     error = 100 * (view.predicted(rows) / measured - 1)
 
-    def told(errors: Array) -> list[str]:
-        return [f"predicted minus measured {value:+.2f} %" for value in errors]
+    def told(rows: pl.DataFrame, errors: Array) -> list[str]:
+        what = measured_as(view, rows) or [""] * rows.height
+        return [
+            f"{own}\npredicted minus measured {value:+.2f} %".strip()
+            for own, value in zip(what, errors, strict=True)
+        ]
 
     marks: list[Mark] = [
         Rule(y=0.0),
-        points_of(rows, measured, error, "fitted" if view.own else "rows", 0, told(error), faint=True),
+        points_of(rows, measured, error, "fitted" if view.own else "rows", 0, told(rows, error), faint=True),
     ]
     held = ""
     if view.held and fit.held_out:
         out = view.frame[list(fit.held_out.index)]
         errors = 100 * np.array(fit.held_out.errors)
         x = out["measured"].to_numpy()
-        marks.append(points_of(out, x, errors, "held out", 1, told(errors), hollow=True))
+        marks.append(points_of(out, x, errors, "held out", 1, told(out, errors), hollow=True))
         held = f" Open squares: held out ({fit.held_out.split}), predicted by a fit without them."
     return Chart(
         "predicted-against-measured",
         "Predicted against measured",
-        f"Dots: rows the law was {'' if view.own else 'not '}fitted to.{held} {evidence(view)}.",
+        f"Dots: {'the rows the law was fitted to' if view.own else 'rows of another table'}.{held} {evidence(view)}.",
         Axis(f"measured {loss_label(view)}"),
         Axis("predicted minus measured, %"),
         tuple(marks),

@@ -44,7 +44,7 @@ def effective_parameters(fit: Fit, runs: Runs | View) -> Chart:
         bits, dots = rows[f"{part}_bits"].to_numpy(), measured_factors(view, rows)
         beyond += int((~(dots <= MOST)).sum())
         told = [f"effective / actual {dot:.3f}" for dot in dots]
-        grid = np.linspace(max(1.5, bits.min() - 0.5), 16, 4 * CURVE)
+        grid = np.linspace(max(min(1.5, bits.min()), bits.min() - 0.5), 16, 4 * CURVE)
         curve, low, high = law_factor(view, part, grid)
         marks += [
             Band(grid, low, high, PARTS[part], k),

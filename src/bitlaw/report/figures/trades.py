@@ -209,7 +209,7 @@ def serving_optimal(fit: Fit, runs: Runs | View) -> Chart:
     """
     view = View.of(runs, fit)
     view.need("params", "tokens", "post_bits")
-    sizes = view.frame["params"].drop_nulls().to_numpy()
+    sizes = view.frame.filter(~pl.col("apart"))["params"].drop_nulls().to_numpy()
     if not len(sizes) or fit.law.gap == 0:
         raise NothingToDraw(f"{fit.law.name} has no gap by bits, or rows no size")
     budgets = np.geomspace(2 * sizes.min(), 160 * sizes.max(), BUDGETS)
@@ -248,7 +248,7 @@ def serving_optimal(fit: Fit, runs: Runs | View) -> Chart:
 
 def _beyond(tokens: Array, view: View) -> str:
     """A sentence about how far the best tokens lie beyond the rows."""
-    most = float(np.nanmax(view.frame["tokens"].to_numpy()))
+    most = float(np.nanmax(view.frame.filter(~pl.col("apart"))["tokens"].to_numpy()))
     known = tokens[np.isfinite(tokens)]
     if not len(known) or known.min() <= most:
         return ""

@@ -53,7 +53,7 @@ def learning_curves(runs: Runs) -> Chart:
     trained = trained.filter(pl.col("trunk").is_in(trunks["trunk"][::step].to_list()))
     letters = _letters(trunks["trunk"][::step].to_list())
     marks: list[Mark] = []
-    branches = 0
+    branches, curves = 0, ""
     for k, trunk in enumerate(trunks[::step].iter_rows(named=True)):
         own = trained.filter(pl.col("trunk") == trunk["trunk"]).sort("tokens")
         size = "" if trunk["params"] is None else format_quantity(trunk["params"])
@@ -62,7 +62,8 @@ def learning_curves(runs: Runs) -> Chart:
             x, y = curve_of(own.drop_nulls("curve")["curve"][-1])
             seen = x >= own["tokens"].to_numpy()[0] / 2
             if seen.any():
-                marks.append(Line(x[seen], y[seen], "in training", k))
+                marks.append(Line(x[seen], y[seen], "", k))
+                curves = " Lines without marks: the loss in training."
         for _, line in own.group_by("setting", maintain_order=True):
             marks.append(
                 Line(line["tokens"].to_numpy(), line["loss"].to_numpy(), label, k, k, dash=k % 2 == 1)
@@ -80,7 +81,7 @@ def learning_curves(runs: Runs) -> Chart:
         "learning-curves",
         "Loss along each trunk, and its branches",
         f"Marks: ends of a trunk, n = {trained.height} in {trained['trunk'].n_unique()} trunks; hollow: {branches} "
-        f"ends quantised after training.{above(over)}{few}",
+        f"ends quantised after training.{curves}{above(over)}{few}",
         Axis(token_label(rows), "log", "prefix"),
         Axis(f"loss, {loss_unit(rows)}", high=top),
         tuple(marks),

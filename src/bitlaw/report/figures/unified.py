@@ -27,6 +27,7 @@ from .base import (
     loss_unit,
     of_all_methods,
     of_method,
+    otherwise,
     points_of,
     slug,
 )
@@ -105,10 +106,8 @@ def predicted_against_measured_gap(fit: Fit, runs: Runs | View) -> Chart:
     said = f" Not shown: {', and '.join(left)}." if left else ""
     logs, plain = r2(np.log(measured), np.log(predicted)), r2(measured, predicted)
     rated = np.isfinite([logs, plain]).all()
-    own = "" if view.own else "not "
-    explained = (
-        f" R² of these gaps themselves: {plain:.3f}; of rows the law was {own}fitted to." if rated else ""
-    )
+    own = "the rows the law was fitted to" if view.own else "another table than the fit's"
+    explained = f" R² of these gaps themselves: {plain:.3f}; of {own}." if rated else ""
     return Chart(
         "predicted-against-measured-gap",
         "Predicted against measured gap" + (f" (R² of logarithms {logs:.3f})" if rated else ""),
@@ -192,6 +191,7 @@ def gap_against_training_bits(
         f"Lines and bands: the fitted law, {interval(fit)}. {of_all_methods(view, method)}" if drawn else ""
     )
     ways = rows.select(schedules(rows)).to_series().unique().sort()
+    said += otherwise(of_method(view.lone, method))
     said += f"The rows mix schedules: {'; '.join(ways)}. " if len(ways) > 1 else ""
     by = f" by {method.upper()}" if method else ""
     smallest = float(np.abs(rows["gap"].to_numpy()).min())
