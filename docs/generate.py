@@ -7,6 +7,7 @@ A test checks that they are what the code says.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -269,6 +270,37 @@ def cli() -> str:
     return "\n".join(out)
 
 
+def sweep_file() -> str:
+    """Every key of a sweep's or study's file, with its default."""
+    from bitlaw.lab.sweep import SweepConfig
+    from bitlaw.study import FitConfig, PlanConfig
+
+    out = [NOTE, "# The sweep file\n"]
+    out.append(
+        "`bitlaw sweep` and `bitlaw study` read a TOML file: `name`, and these tables. A sweep needs `[sweep]` alone; "
+        "`bitlaw study` also fits and plans. Unknown keys are refused. [How to run a sweep](how-to/sweep.md) has an "
+        "example.\n"
+    )
+    for name, model in (("sweep", SweepConfig), ("fit", FitConfig), ("plan", PlanConfig)):
+        rows = [
+            [
+                f"`{key}`",
+                "required" if field.is_required() else f"`{written(field.default)}`",
+                field.description,
+            ]
+            for key, field in sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+        ]
+        out += [f"## [{name}]\n", table(["key", "default", "meaning"], rows)]
+    return "\n".join(out)
+
+
+def written(value: Any) -> str:
+    """A default as TOML has it; what is absent there is none here."""
+    if value is None:
+        return "none"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
 def decisions() -> str:
     """Every decision by its title, the newest first."""
     titles = {
@@ -294,6 +326,7 @@ def pages() -> dict[str, str]:
         "hardware.md": hardware(),
         "laws.md": laws(),
         "schema.md": schema(),
+        "sweep-file.md": sweep_file(),
         "api/index.md": f"{NOTE}\n{reference.front()}",
     }
     return made | {

@@ -35,17 +35,21 @@ class FitConfig(BaseModel):
     """What is fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    law: str = "kumar"
-    interval: float = Field(default=0.9, gt=0, lt=1)
-    draws: int = Field(default=400, ge=50, le=100_000)
+    law: str = Field(default="kumar", description="name of a law, as `bitlaw laws list` has it")
+    interval: float = Field(default=0.9, gt=0, lt=1, description="level of the intervals")
+    draws: int = Field(default=400, ge=50, le=100_000, description="bootstrap draws behind them")
 
 
 class PlanConfig(BaseModel):
     """What is asked of the fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    budget: str | float | int | None = None
-    quantize_to: tuple[str, ...] = ()
+    budget: str | float | int | None = Field(
+        default=None, description='training cost to plan for, like "1e12 flops"'
+    )
+    quantize_to: tuple[str, ...] = Field(
+        default=(), description="formats after training: how long to train for each"
+    )
 
     @field_validator("budget")
     @classmethod

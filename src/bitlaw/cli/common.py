@@ -16,7 +16,8 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable J
 RunsArgument = Annotated[
     str,
     typer.Argument(
-        help="A .csv, .parquet or .sqlite file, a study's folder, or postgresql://user@host/database."
+        help="A .csv, .parquet or .sqlite file, a folder with runs.sqlite or a table called runs or rows, or "
+        "postgresql://user@host/database."
     ),
 ]
 CORPUS = (

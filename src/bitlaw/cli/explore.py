@@ -22,8 +22,8 @@ def explore(
     runs: Annotated[
         str | None,
         typer.Argument(
-            help="A .csv, .parquet or .sqlite file, a study's folder, or postgresql://user@host/database; default: "
-            "what is found in this folder."
+            help="A .csv, .parquet or .sqlite file, a folder with runs.sqlite or a table called runs or rows, or "
+            "postgresql://user@host/database; default: what is found in this folder."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Default: one that is free.")] = 0,

@@ -20,7 +20,8 @@ def compare(
         list[str] | None, typer.Option(help="A law to compare; may be given often. Default: all that fit.")
     ] = None,
     hold_out: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(SPLITS)}; may be given often.")
+        list[str] | None,
+        typer.Option(help=f"{', '.join(SPLITS)}; may be given often. Default: all; with --law, largest."),
     ] = None,
     gaps: Annotated[bool, typer.Option("--gaps", help="Compare gaps of quantisation, not losses.")] = False,
     criteria: Annotated[bool, typer.Option("--criteria", help="Also give BIC of a fit to all rows.")] = False,

@@ -79,10 +79,17 @@ def top(
 
 def study(
     source: Annotated[
-        str, typer.Argument(help="`quick`, or a TOML file like it; with --verify, `thousandth` too.")
+        str,
+        typer.Argument(
+            help="`quick`, or a TOML file like it. With --verify: `quick`, `thousandth`, or the folder or table of a "
+            "study that was run."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for rows, fit and report; default study-NAME.")
+        Path | None,
+        typer.Option(
+            help="Folder for rows, fit and report; default study-NAME, with --verify verify-NAME-N-SEED."
+        ),
     ] = None,
     corpus: CorpusOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Another seed gives other models.")] = None,

@@ -27,12 +27,16 @@ def plan(
     record: Annotated[
         Path | None, _option(BACK, "Folder that `bitlaw task recovery` wrote, in place of a law.")
     ] = None,
-    learning_rate: Annotated[float | None, _option(BACK, "Of the training that brings it back.")] = None,
+    learning_rate: Annotated[
+        float | None, _option(BACK, "Of the training that brings the loss back.")
+    ] = None,
     within: Annotated[
         float | None, _option(BACK, "Nats per token above the loss before quantisation.")
     ] = None,
-    momentum: Annotated[float | None, _option(BACK, "Of that training; of Adam, beta1.")] = None,
-    batch: Annotated[int | None, _option(BACK, "Examples a step; default: all.")] = None,
+    momentum: Annotated[float | None, _option(BACK, "Momentum of that training; of Adam, beta1.")] = None,
+    batch: Annotated[
+        int | None, _option(BACK, "Examples a step; default: all, for Adam those of the record.")
+    ] = None,
     steps: Annotated[int | None, _option(BACK, "Most steps that are looked at; default 1,000.")] = None,
     runs: Annotated[
         str | None,

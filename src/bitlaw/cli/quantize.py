@@ -64,11 +64,13 @@ def quantize(
     """Quantise a trained model in many ways, and measure what each costs on the same held-out text.
 
     Models of ours (`keep_models` in a study) and Hugging Face folders of the Llama, Qwen, OLMo and GPT-NeoX
-    families. The gap is the loss after minus the loss before, in nats per token; its standard error is over documents.
+    families. The gap is the loss after minus the loss before, in nats per token; its standard error is over documents,
+    or over windows where the text has fewer than eight.
 
     * `bitlaw quantize ./model --method gptq --formats int3,int4,nvfp4 --group 128`
-    * `bitlaw quantize ./model --formats "int4 group64 mse" --activations "int8 token" --save ./smaller`
-    * `bitlaw quantize ./model --tasks cloze`: `error` of each row is then of these, for `bitlaw downstream`
+    * `bitlaw quantize ./model --formats "int4 group64 mse" --activations "int8 token" --save ./quantized`
+    * `bitlaw quantize ./model --tasks cloze`: `error` of each row is then of these; several models into one --store are
+      what `bitlaw downstream` reads
     """
     from ..lab.corpus import read_corpus
     from ..lab.quantize import Setting

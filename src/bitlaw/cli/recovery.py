@@ -108,7 +108,7 @@ def recovery(
             f"More than {LAZY:.0%}: the model does not stay what it is, and a straight line says nothing of its way."
         )
     elif after > before:
-        rate = "0.001 --optimizer adam" if adam else "0.05"
+        rate = "0.001" if adam else "0.05"
         print(
             f"Now: bitlaw plan --record {out} --learning-rate {rate} --within {(after - before) / 2:.2g} "
             f"--batch {batch_size}"

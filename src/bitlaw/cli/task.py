@@ -129,8 +129,8 @@ def cloze(
 ) -> None:
     """Write a cloze over word lists, from held-out text, as a task of lm-evaluation-harness.
 
-    A word is left out of a text, and the model says which of some words it was; all of a list have one length and are
-    frequent in the domain. Guessing gets one of the list right.
+    A word is left out of a text, and the model says which of some words it was. All of a list have one length and about
+    one frequency in the domain, and each is right equally often: guessing gets one of the list right.
 
     * `bitlaw task cloze --text ~/notes --out tasks`
     * `bitlaw quantize ./model --tasks tasks`

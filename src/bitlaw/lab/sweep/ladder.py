@@ -67,7 +67,7 @@ class SweepConfig(TrainingConfig):
         description="power of the size that the batch grows with; 0 is Kumar et al.'s one batch for all (appendix A)",
     )
     seq_len: int = Field(default=128, gt=1, description="tokens a sequence")
-    warmup_steps: int = Field(default=20, ge=0)
+    warmup_steps: int = Field(default=20, ge=0, description="over which the rate rises")
     warmup_share: float | None = Field(
         default=None,
         gt=0,
@@ -81,7 +81,7 @@ class SweepConfig(TrainingConfig):
         description="peak learning rate times width: the rate falls as 1 / width, as muP has it for Adam (Yang et al. "
         "2022, 2203.03466); depth-muP divides it by sqrt(depth) too (Yang et al. 2023, 2310.02244)",
     )
-    eval_tokens: int = Field(default=65_536, gt=0)
+    eval_tokens: int = Field(default=65_536, gt=0, description="that every loss is measured on")
 
     @field_validator("tokenizer")
     @classmethod

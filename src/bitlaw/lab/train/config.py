@@ -50,16 +50,21 @@ class TrainingConfig(BaseModel):
         default=0.1, ge=0, allow_inf_nan=False, description="of matrices; gains and embedding have none"
     )
     beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW; Muon's matrices have momentum 0.95")
-    beta2: float = Field(default=0.95, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="of AdamW")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="constant: one trunk that branches cool down from; cosine: a run of its own for every budget",
+    )
     cooldown: float = Field(
         default=0.2,
         ge=0,
         le=1,
         description="last share of a budget, over which the rate falls; 0: it does not",
     )
-    cooldown_shape: Literal["1-sqrt", "linear", "cosine", "mirror-cosine", "square", "exponential"] = "1-sqrt"
+    cooldown_shape: Literal["1-sqrt", "linear", "cosine", "mirror-cosine", "square", "exponential"] = Field(
+        default="1-sqrt", description="how the rate falls"
+    )
     floor: float | None = Field(
         default=None,
         ge=0,
