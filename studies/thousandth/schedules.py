@@ -28,11 +28,11 @@ from measures import (
 BUDGETS = 4  # up to 13M tokens
 KEYS = ["params", "seed", "treatment"]
 PAIRS = (
-    ("cooldown 0.5", "flat 0.5"),
-    ("cosine 0.5", "flat 0.5"),
-    ("cosine 0.125", "flat 0.125"),
-    ("flat 0.5", "flat 0.125"),
-    ("cosine 0.5", "cosine 0.125"),
+    ("cooldown, peak 0.5", "flat, peak 0.5"),
+    ("cosine, peak 0.5", "flat, peak 0.5"),
+    ("cosine, peak 0.125", "flat, peak 0.125"),
+    ("flat, peak 0.5", "flat, peak 0.125"),
+    ("cosine, peak 0.5", "cosine, peak 0.125"),
 )
 PEAK = (pl.col("learning_rate") * pl.col("width")).round(3)
 SHAPE = (
@@ -42,8 +42,8 @@ SHAPE = (
     .then(pl.lit("cooldown"))
     .otherwise(pl.lit("flat"))
 )
-#: A schedule and its peak, times the width, like "cosine 0.5".
-TREATMENT = pl.format("{} {}", SHAPE, PEAK)
+#: A schedule and its peak, times the width, like "cosine, peak 0.5".
+TREATMENT = pl.format("{}, peak {}", SHAPE, PEAK)
 
 
 def schedules(core: pl.DataFrame, stage: pl.DataFrame, seeds: dict[str, Noise]) -> None:
