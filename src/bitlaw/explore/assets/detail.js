@@ -1,14 +1,14 @@
 // One run, whole: every column that it has, with unit and meaning, and its configuration.
 import { ask } from "./api.js";
 import { cell, el, find } from "./dom.js";
-import { isChosen, turn } from "./state.js";
+import { isChosen, toggle } from "./state.js";
 
 export async function showDetail(id) {
   const box = find("detail"), run = await ask("run", { id });
   const close = el("button", { type: "button", onclick: () => box.close() }, "Close");
   const leave = el("button", { type: "button" });
   const tell = () => (leave.textContent = isChosen(id) ? "Leave out" : "Take in");
-  leave.addEventListener("click", () => (turn(id), tell()));
+  leave.addEventListener("click", () => (toggle(id), tell()));
   tell();
   const rows = run.facts.map(({ column, value, unit, meaning }) => el("tr", {}, el("th", { scope: "row" }, column),
     el("td", {}, cell(value, { name: column, unit }), unit ? el("span", { class: "unit" }, ` ${unit}`) : ""),

@@ -44,7 +44,6 @@ async function poll() {
     return;
   }
   if (response.status !== 200) return;
-  tag = response.headers.get("etag");
   const now = await response.json();
   find("source").textContent = now.source;
   document.title = `${now.source} – bitlaw explore`;
@@ -57,15 +56,15 @@ async function poll() {
     version = now.version;
     changed("rows");
   }
+  tag = response.headers.get("etag"); // not before all of it is shown
 }
 
 async function watch() {
   try {
     await poll();
-  } catch { // it went while it was asked; the next look tells
-    tag = "";
+  } finally { // whatever went wrong, the next look is another try
+    setTimeout(watch, EVERY);
   }
-  setTimeout(watch, EVERY);
 }
 
 restore();

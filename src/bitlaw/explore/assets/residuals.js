@@ -3,11 +3,11 @@
 import { el, grid } from "./dom.js";
 import { showDetail } from "./detail.js";
 import { figure } from "./fit.js";
-import { isChosen, onChange, turn } from "./state.js";
+import { isChosen, onChange, toggle } from "./state.js";
 
 function table(rows) {
   return grid("Runs farthest off the fit", ["run", "error", "in noise", ""], rows.map(({ id, error, noise }) => {
-    const out = el("button", { type: "button", "data-out": id, onclick: () => turn(id) });
+    const out = el("button", { type: "button", "data-out": id, onclick: () => toggle(id) });
     return [el("button", { type: "button", class: "link", onclick: () => showDetail(id) }, id),
       `${error > 0 ? "+" : ""}${error.toFixed(2)} %`, `${Math.abs(noise).toFixed(1)} times`, out];
   }), [1, 2]);
@@ -18,7 +18,7 @@ export function drawResiduals(place, { chart, ids, farthest }) {
   const made = figure(chart);
   place.append(el("div", { class: "halves" }, made, el("div", {}, el("h3", {}, "Farthest off"), table(farthest))));
   bitlaw.charts.mount(made);
-  made.querySelector(".canvas").on?.("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => turn(ids[curveNumber][pointNumber]));
+  made.querySelector(".canvas").on?.("plotly_click", ({ points: [{ curveNumber, pointNumber }] }) => toggle(ids[curveNumber][pointNumber]));
   tell();
 }
 

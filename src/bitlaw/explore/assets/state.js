@@ -79,7 +79,7 @@ export function choose(id, wanted) {
   changed("pick");
 }
 
-export const turn = (id) => choose(id, !isChosen(id));
+export const toggle = (id) => choose(id, !isChosen(id));
 
 export function chooseAll(all) {
   state.pick = { all, ids: new Set() };

@@ -44,13 +44,13 @@ function pages(data) {
   const end = Math.min(data.shown, data.offset + ROWS), go = (offset) => ((state.offset = offset), changed("table"));
   const button = (id, label, sign, offset, possible) =>
     el("button", { type: "button", id, "aria-label": label, disabled: !possible, onclick: () => go(offset) }, sign);
-  const end_page = Math.max(0, ROWS * Math.floor((data.shown - 1) / ROWS));
+  const lastPage = Math.max(0, ROWS * Math.floor((data.shown - 1) / ROWS));
   return el("nav", { class: "pages", "aria-label": "Pages of runs" },
     button("page-first", "First page", "«", 0, data.offset > 0),
     button("page-before", "Page before", "‹", Math.max(0, data.offset - ROWS), data.offset > 0),
     el("span", {}, data.shown ? `${count(data.offset + 1)} to ${count(end)} of ${count(data.shown)}` : "none"),
     button("page-next", "Next page", "›", data.offset + ROWS, end < data.shown),
-    button("page-last", "Last page", "»", end_page, end < data.shown));
+    button("page-last", "Last page", "»", lastPage, end < data.shown));
 }
 
 function columns(data) {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import polars as pl
@@ -142,7 +143,6 @@ def charts(
         makers += [partial(constant_pair.chart, fit, *pair) for pair in correlated(fit, PAIRS)]
     makers += [lambda: learning_curves.chart(runs), lambda: sweep_progress.chart(runs)]
     found: list[Chart] = []
-    again = 1
     for make in makers:
         try:
             chart = make()
@@ -157,11 +157,9 @@ def charts(
                 stacklevel=2,
             )
             continue
-        name, taken = chart.name, {other.name for other in found}
-        while name in taken:
-            again += 1
-            name = f"{chart.name}-{again}"
-        found.append(replace(chart, name=name))
+        taken = {other.name for other in found}
+        names = (f"{chart.name}-{k}" if k > 1 else chart.name for k in count(1))
+        found.append(replace(chart, name=next(name for name in names if name not in taken)))
     return found
 
 
