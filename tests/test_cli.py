@@ -285,7 +285,7 @@ def table(tmp_path_factory):
         (("compare", "runs.csv", "--law", "chinchilla", "--law", "kaplan"), "mean abs. error"),
         (("compare", "runs.csv", "--hold-out", "longest", "--criteria"), "BIC"),
         (("protocol", "runs.csv"), "predicts the largest model"),
-        (("backtest", "runs.csv", "--share", "0.5"), "extrapolated"),
+        (("backtest", "runs.csv", "--share", "0.5"), "a guess"),
         (("shift", "runs.csv", "runs.csv"), "No shift is seen"),
         (("isoflop", "runs.csv"), "Approach 2"),
         (("forecast", "fit.json", "--params", "300M", "--tokens", "6B"), "prediction interval"),

@@ -140,7 +140,18 @@ def test_the_past_is_forecast_from_cheaper_runs_only():
     for step in found.steps:
         assert step.error < 0.02 < step.guess
         assert step.fitted + step.rows == len(FAMILY)
-    assert "extrapolated" in str(found)
+        assert step.lowest == step.error == step.highest
+    assert "a guess" in str(found) and "Fits as good" not in str(found)
+
+
+def test_constants_that_cheap_runs_do_not_identify_are_said_to_be_chance():
+    """Two budgets tell no exponent of D."""
+    few = family(cells=[(n, d) for n, d in FAMILY if d in (4e8, 8e8)] + [(32e7, 64e8), (16e7, 64e8)])
+    found = [backtest("chinchilla", few, shares=(0.8,), seed=seed) for seed in range(3)]
+    for step in [f.steps[0] for f in found]:
+        assert step.lowest <= step.error <= step.highest
+        assert step.highest > 2 * step.lowest
+    assert "Fits as good" in str(found[0])
 
 
 # ---- arms

@@ -126,27 +126,32 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
     """A third node joins, the second is killed, the third takes its place; actors are killed all the while."""
     job(tmp_path / "s.toml", TOML)
     where = ("--on", f"ray:{nodes[0].address}", "--device", "cpu")
-    began = time.monotonic()
     process = sweep(tmp_path, *where, "--workers", "2")
     request.addfinalizer(process.kill)
     kills, rng = 0, random.Random(0)
+    order: list[int] = []
+
+    def alive() -> list[int]:
+        """The actors there are, the oldest first."""
+        there = [pid for node in nodes for pid in actors(node)]
+        order.extend(pid for pid in there if pid not in order)
+        return sorted(there, key=order.index)
 
     def kill_an_actor() -> None:
+        """Kill the oldest: three killed before they had begun would end the sweep, and rightly."""
         nonlocal kills
-        if alive := [pid for node in nodes for pid in actors(node)]:
+        if there := alive():
             with suppress(ProcessLookupError):
-                os.kill(rng.choice(alive), signal.SIGKILL)
+                os.kill(there[0], signal.SIGKILL)
                 kills += 1
 
     def until(rows: int, *busy: RayNode) -> None:
         """Wait until so many rows are stored and some nodes have an actor."""
-        while not (stored(tmp_path) >= rows and all(map(actors, busy))):
+        while not (stored(tmp_path) >= rows and all(map(actors, busy)) and alive()):
             assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.1)
 
     until(1, *nodes)
-    # An actor needs five seconds to begin, and more where others work.
-    pace = max(8, time.monotonic() - began)
     kill_an_actor()
     nodes.append(RayNode(nodes[0]))
     until(3, *nodes[:2])
@@ -155,8 +160,14 @@ def test_actors_and_nodes_that_are_killed_change_no_row(calm, nodes, tmp_path, r
     until(4, *nodes)
     while process.poll() is None:
         kill_an_actor()
+        rows = stored(tmp_path)
+        while (
+            process.poll() is None and stored(tmp_path) < rows + 2
+        ):  # a cell's, and that of its quantised copy
+            alive()
+            time.sleep(0.1)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(pace, 1.75 * pace))
+            process.wait(rng.uniform(0, 5))
     ends_well(process, tmp_path, calm)
     assert kills >= 4
     print(f"{kills} kills")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,16 @@ from rich.table import Table
 from ..errors import FitError
 from ..laws import Law, get
 from ..runs import Count, read_runs
-from .baseline import MOST
+from .baseline import MOST, baselines
 from .estimate import divide
-from .protocol import fit_and_score
-from .result import plain
-from .rows import select
+from .intervals import degrees
+from .minimize import Aim, estimate_noise, minimize
+from .objective import HUBER, Array
+from .result import plain, score
+from .rows import Rows, select
 from .split import cheapest
 from .tell import render
+from .valley import valley
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Forecasted:
         beyond: compute of the costliest run over that of the costliest fitted one.
         rows: number of rows predicted.
         error, bias: mean absolute and mean signed relative error over them.
+        lowest, highest: mean absolute relative errors of the best and the worst found among the fit and others that
+            fit the cheapest runs as well; where those runs identify every constant, both are `error`.
         costliest: signed relative error on the costliest run.
         guess: mean absolute relative error of the loss of the costliest fitted run.
     """
@@ -42,6 +47,8 @@ class Forecasted:
     rows: int
     error: float
     bias: float
+    lowest: float
+    highest: float
     costliest: float
     guess: float
 
@@ -95,13 +102,16 @@ def backtest(
         split = cheapest(share)
         try:
             train, test = divide(rows, split)
-            held, guesses = fit_and_score(train, test, split.name, seed)
+            thetas = _as_good(train, seed)
         except FitError as error:
             skipped.append(f"{share:.0%}: {error}")
             continue
+        guesses = baselines(train, test, "loss", split.name)
         compute = rows.facts["params"] * rows.facts["tokens"]
         used = np.concatenate([b.row for b in train.blocks()])
         ahead = np.concatenate([b.row for b in test.blocks()])
+        helds = [score(split.name, theta, train, test) for theta in thetas]
+        held, errors = helds[0], [h.error for h in helds]
         if not held.errors:
             skipped.append(f"{share:.0%}: all costlier runs lie outside the law's domain")
             continue
@@ -113,8 +123,10 @@ def backtest(
                 rows=held.rows,
                 error=held.error,
                 bias=held.bias,
+                lowest=min(errors),
+                highest=max(errors),
                 costliest=float(held.errors[int(np.argmax(compute[list(held.index)]))]),
-                guess=dict(guesses).get(MOST, math.nan),
+                guess=next((b.held_out.error for b in guesses if b.name == MOST), math.nan),
             )
         )
     if not steps:
@@ -122,14 +134,24 @@ def backtest(
     return Backtest(law.name, tuple(steps), tuple(skipped))
 
 
+def _as_good(train: Rows, seed: int) -> Array:
+    """Constants (k, p) of the fit, and of others that fit as well where the rows do not identify them all."""
+    rng = np.random.default_rng(seed)
+    problem, optimum = minimize(train, Aim(), rng)
+    scaled = replace(estimate_noise(problem, optimum.u), delta=HUBER)
+    found = valley(scaled, optimum, degrees(problem), rng)
+    return problem.decentre(problem.theta(found))
+
+
 def _text(found: Backtest) -> str:
     table = Table(title=f"{found.law}: costlier runs predicted from cheaper ones", title_justify="left")
     for name in (
-        "fitted",
+        "cheapest",
         "rows",
-        "extrapolated",
+        "compute",
         "predicted",
-        "mean abs. error",
+        "abs. error",
+        "fits as good",
         "bias",
         "costliest run",
         "a guess",
@@ -137,14 +159,24 @@ def _text(found: Backtest) -> str:
         table.add_column(name, justify="right")
     for s in found.steps:
         table.add_row(
-            f"cheapest {s.share:.0%}",
+            f"{s.share:.0%}",
             str(s.fitted),
-            f"{s.beyond:.1f}x compute",
+            f"up to {s.beyond:.1f}x",
             str(s.rows),
             f"{s.error:.2%}",
+            f"{s.lowest:.2%} – {s.highest:.2%}" if s.lowest < s.highest else "",
             f"{s.bias:+.2%}",
             f"{s.costliest:+.2%}",
             f"{s.guess:.2%}",
         )
-    notes = ["A guess: the loss of the costliest fitted run, without a law."]
+    notes = [
+        "Compute: of the costliest run, in units of the costliest fitted one. Errors: mean absolute relative ones. "
+        "A guess: the loss of the costliest fitted run, without a law."
+    ]
+    if any(s.lowest < s.highest for s in found.steps):
+        notes.insert(
+            0,
+            "Fits as good: the cheaper runs do not identify every constant there; other fits within their noise were "
+            "found to err by so much, and which one is called the fit is chance.",
+        )
     return render(table, *notes, *(f"Not possible: {reason}." for reason in found.skipped))

@@ -214,15 +214,9 @@ def _predict(
     test = _only(rows, lambda n, d: (n == target) & (d >= (1 - last) * most(n)))
     if train.loss is None:
         raise FitError("no rows are left to fit after the cut")
-    return fit_and_score(train, test, largest().name, seed)
-
-
-def fit_and_score(
-    train: Rows, test: Rows, name: str, seed: int
-) -> tuple[HeldOut, tuple[tuple[str, float], ...]]:
-    """The error on some rows of a law that was fitted to others, and those of guesses without a law."""
     problem, optimum = minimize(train, Aim(), np.random.default_rng(seed))
     theta = problem.decentre(problem.theta(optimum.u[0]))
+    name = largest().name
     guesses = tuple((b.name, b.held_out.error) for b in baselines(train, test, "loss", name))
     return score(name, theta, train, test), guesses
 

@@ -22,6 +22,8 @@ from .workers import work
 
 TIDY_SECONDS = 30.0  # for nodes to remove checkpoints; one that is slower keeps them until the next run
 
+log = logging.getLogger("bitlaw.lab")
+
 
 class RayTeam(Team):
     """Actors, each with a share of a node.
@@ -111,11 +113,17 @@ class RayTeam(Team):
         """See `Team`."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        remove_others(folder, wanted)  # here, however slow the nodes are
         remover = self.ray.remote(num_cpus=0)(remove_others)
         nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
         at = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
         done = [remover.options(scheduling_strategy=node).remote(folder, wanted) for node in at]
-        self.ray.wait(done, num_returns=len(done), timeout=TIDY_SECONDS)
+        late = self.ray.wait(done, num_returns=len(done), timeout=TIDY_SECONDS)[1]
+        if late:
+            log.info(
+                "%d nodes are slow to remove old checkpoints; what they leave, the next run removes",
+                len(late),
+            )
 
 
 class Actor(Worker):
