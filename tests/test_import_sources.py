@@ -168,6 +168,12 @@ def test_gaps_of_a_table_are_within_models_and_sizes_have_units(tmp_path):
     )
 
 
+def test_a_folder_with_a_table_of_runs_is_that_table(tmp_path):
+    put(tmp_path / "runs.csv", "N,D,loss\n1e6,1e9,3.0\n")
+    came = import_runs(tmp_path, {"params": "N", "tokens": "D"})
+    assert rows(came)[0]["loss"] == 3.0
+
+
 def test_a_folder_of_two_kinds_asks_which(tmp_path):
     put(tmp_path / "results.json", RESULTS)
     put(

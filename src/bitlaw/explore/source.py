@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ..errors import BitlawError, ConfigError, DataError
 from ..fitting.result import Provenance
 from ..runs import Lease, Runs, Store, is_address, read_runs, running
-from ..runs.exchange import in_folder
+from ..runs.store import in_folder
 from ..runs.tables import runs as table
 
 LOOK_SECONDS = 0.5  # between looks: however many ask, the store is asked this often

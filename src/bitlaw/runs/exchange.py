@@ -18,11 +18,8 @@ from .export import write
 from .raw import Problem, Raw, told
 from .schema import SCHEMA
 from .sources.tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, from_parquet
-from .store import Store, is_address
+from .store import Store, in_folder, is_address
 from .table import Runs
-
-#: What the runs of a folder are called.
-NAMES = ("runs.sqlite", "runs.parquet", "runs.csv", "rows.parquet", "rows.csv")
 
 
 def read_runs(source: Any) -> Runs:
@@ -79,11 +76,6 @@ def read_runs(source: Any) -> Runs:
         f"cannot tell what {path} is; bitlaw reads .csv, .parquet and .sqlite, "
         "and `bitlaw runs import` makes them of much else"
     )
-
-
-def in_folder(folder: Path) -> Path:
-    """The run store in a folder, or else a table called `runs` or `rows`; without either, where the store would be."""
-    return next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
 
 
 def write_runs(runs: Runs, path: str | os.PathLike[str], spreadsheet: bool = False) -> None:

@@ -21,6 +21,7 @@ from .postgresql import PostgreSQL
 from .sqlite import SQLite
 from .table import Runs
 
+NAMES = ("runs.sqlite", "runs.parquet", "runs.csv", "rows.parquet", "rows.csv")  # of the runs of a folder
 TAKEN = 5000  # rows that are written at once
 _PLACE = r"^row-[0-9]+x*$"  # an id that a table made
 
@@ -43,6 +44,11 @@ def is_address(source: object) -> bool:
             "cannot use that address for a run store; name a file, or write postgresql://user@host/database"
         )
     return False
+
+
+def in_folder(folder: Path) -> Path:
+    """The run store in a folder, or else a table called `runs` or `rows`; without either, where the store would be."""
+    return next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
 
 
 class Store:

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ConfigError, DataError, nearest
 from ..export import used
 from ..raw import Raw, Tell, silent
-from ..store import Store
+from ..store import Store, in_folder
 from ..table import Runs
 from . import llama_cpp, lm_eval, mlflow, records, tensorboard, trackio, trainer, wandb
 from .tables import SAVE_AS_CSV, SPREADSHEETS, from_csv, from_frame, from_parquet
@@ -76,7 +76,7 @@ def open_source(source: Any, separator: str | None = None, tell: Tell = silent) 
             raise ConfigError(f"no reader is called {kind[:40]!r}; {nearest(kind[:40], KINDS)}")
         raise DataError(f"there is no file or folder {text[:200]}; name {_HELP}")
     try:
-        return _folder(path) if folder else _file(path, separator, tell)
+        return _folder(path, separator, tell) if folder else _file(path, separator, tell)
     except PermissionError as error:
         raise DataError(f"cannot read {error.filename or text}: {error.strerror}") from error
 
@@ -119,9 +119,9 @@ def _json(path: Path) -> Raw:
     return records.from_json(path, found)
 
 
-def _folder(path: Path) -> Raw:
-    if (path / "runs.sqlite").is_file():
-        return _ours(Store(path / "runs.sqlite", read_only=True).runs())
+def _folder(path: Path, separator: str | None, tell: Tell) -> Raw:
+    if (ours := in_folder(path)).is_file():
+        return _file(ours, separator, tell)
     kinds = [kind for kind, sees in _SEES.items() if sees(path)]
     if len(kinds) == 1:
         return KINDS[kinds[0]](str(path))
