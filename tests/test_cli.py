@@ -85,7 +85,8 @@ def test_anybodys_table_is_fitted_kept_and_planned_with(sweep, tmp_path):
         ("a,1e6,2e7,inf\n", "line 2, column loss"),
         ("a,-1e6,2e7,3\n", "line 2, column params"),
         ("a,big,2e7,3\n", "line 2, column params"),
-        ("a,1e6,2e7,3\na,1e6,2e7,3\n", "two rows have the id 'a'"),
+        ("a,1e6,2e7,3\na,1e6,2e7,4\n", "two rows have the id 'a'"),
+        ("a,1e6,2e7,3\na,1e6,2e7,3\n", "the row 'a' is there twice"),
         ("", "no rows"),
     ],
 )

@@ -321,8 +321,8 @@ def test_every_bad_cell_is_reported_with_line_column_value_and_reason(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"id,{HEAD}\na,1e6,2e7,3\na,1e6,2e7,3\n", "line 2, column id: two rows have the id 'a'"),
-        (f"id,{HEAD}\na,1e6,2e7,3\na,1e6,2e7,3\n", "line 3, column id: two rows have the id 'a'"),
+        (f"id,{HEAD}\na,1e6,2e7,3\na,1e6,2e7,4\n", "line 2, column id: two rows have the id 'a'"),
+        (f"id,{HEAD}\na,1e6,2e7,3\na,1e6,2e7,4\n", "line 3, column id: two rows have the id 'a'"),
         (f"id,{HEAD}\na\x00b,1e6,2e7,3\n", "line 2, column id: holds a NUL"),
         (f"{HEAD}\n1e6,2e7\n", "line 2 has 2 cells, its header 3"),
         (f"{HEAD}\n1e6,2e7,3,4\n", "line 2 has 4 cells"),
@@ -343,6 +343,63 @@ def test_every_bad_cell_is_reported_with_line_column_value_and_reason(tmp_path):
 def test_a_table_that_cannot_be_used_says_where_and_why(tmp_path, text, words):
     with pytest.raises(DataError, match=re.escape(words)):
         import_runs(put(tmp_path, text))
+
+
+def test_of_rows_that_are_the_same_in_every_cell_one_is_kept(tmp_path):
+    text = f"id,{HEAD}\na,1e6,2e7,3\nb,1e6,2e7,3\na,1e6,2e7,3\nc,1e6,2e7,3\nc,1e6,2e7,4\nc,1e6,2e7,3\n"
+    came = import_runs(put(tmp_path, text), keep_good=True)
+    assert came.runs.frame["id"].to_list() == ["a", "b"]
+    assert [p.place for p in came.problems] == ["line 4", "line 5", "line 6", "line 7"]
+    assert "is there twice" in came.problems[0].reason and "two rows have" in came.problems[1].reason
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "ours"),
+    [
+        ("act_dtype", ("bfloat16", "int8"), "a_format=act_dtype in dtype"),
+        ("kv_cache_dtype", ("auto", "float8_e4m3fn"), "kv_format"),
+        ("activation_bits", ("16", "8"), "a_format=activation_bits in int"),
+        ("emb_precision", ("16", "8"), "emb_format=emb_precision in int"),
+        ("grad_bits", ("16", "8"), "grad_format=grad_bits in int"),
+        ("scheme", ("W8A8", "W4A16"), "for each part"),
+        ("act_quant", ("W8A8", "none"), "act_quant"),
+    ],
+)
+def test_no_column_that_names_formats_is_lost(tmp_path, column, cells, ours):
+    """Beside another that does: one of the weights."""
+    rows = "".join(f"1e6,2e7,3,{w},{cell}\n" for w, cell in zip(("bfloat16", "int8"), cells, strict=True))
+    path = put(tmp_path, f"{HEAD},weight_dtype,{column}\n{rows}")
+    with pytest.raises(ConfigError, match=re.escape(column)) as asked:
+        import_runs(path, accept_guesses=True)
+    assert ours in str(asked.value)
+    came = import_runs(path, accept_guesses=True, ignore=[column])
+    assert came.runs.frame["w_format"].to_list() == ["bf16", "int8"]
+    assert f"not used: {column}" in str(came)
+
+
+def test_sixteen_bits_after_training_are_no_quantisation(tmp_path):
+    path = put(tmp_path, f"id,parent,{HEAD},wbits\na,,1e6,2e7,3,16\nb,a,1e6,2e7,3.1,4\n")
+    came = import_runs(path, {"post_format": "wbits in int"})
+    assert came.runs.frame["post_format"].to_list() == [None, "int4"]
+
+
+def test_losses_before_and_after_quantisation_are_asked_about(tmp_path):
+    path = put(tmp_path, "params,tokens,val_loss,wbits,ppl_after\n1e6,2e7,3,4,22\n")
+    columns = {"post_format": "wbits in int"}
+    with pytest.raises(ConfigError, match='--map "loss=ppl_after in ppl"'):
+        import_runs(path, columns, accept_guesses=True)
+    came = import_runs(path, columns | {"loss": "ppl_after in ppl"}, accept_guesses=True)
+    assert came.runs.frame["loss"][0] == pytest.approx(math.log(22))
+    with pytest.raises(ConfigError, match="cannot be in 'ppl'"):
+        import_runs(path, columns | {"gap": "ppl_after in ppl"}, accept_guesses=True)
+
+
+def test_losses_that_may_be_perplexities_are_remarked_on(tmp_path):
+    came = import_runs(
+        put(tmp_path, "params,tokens,val_loss\n1e6,2e7,12.4\n1e6,3e7,11\n"), accept_guesses=True
+    )
+    assert any("perplexity" in remark for remark in came.proposal.remarks)
+    assert "perplexity" in str(came)
 
 
 def test_other_encodings_and_separators_are_told_apart(tmp_path):

@@ -54,7 +54,9 @@ def plan(
         _option(SURE, "What `bitlaw downstream --save` wrote: errors on tasks are told too."),
     ] = None,
     budget: Annotated[str | None, _option(SPEND, 'Training cost, like 1e22 or "1e22 flops".')] = None,
-    hours: Annotated[float | None, _option(SPEND, "Budget as hours of all devices.")] = None,
+    hours: Annotated[
+        float | None, _option(SPEND, "Budget as hours on the clock, all devices at work.")
+    ] = None,
     money: Annotated[float | None, _option(SPEND, "Budget in USD.")] = None,
     loss: Annotated[
         float | None, _option(SPEND, "Loss to be reached as cheaply as can be, in nats per token.")
@@ -82,7 +84,10 @@ def plan(
     ] = None,
     max_bits: Annotated[float, _option(FORMATS, "Most bits considered, where formats are not named.")] = 16.0,
     max_gap: Annotated[
-        float | None, _option(FORMATS, "With --quantize-to lowest: nats per token that it may cost.")
+        float | None,
+        _option(
+            FORMATS, "With --quantize-to: nats per token that it may cost; with --params, at which tokens."
+        ),
     ] = None,
     memory: Annotated[str | None, _option(SERVE, 'For weights and cache, like "16 GB" or "16 MB".')] = None,
     context: Annotated[str | None, _option(SERVE, "Tokens of a sequence that are cached, like 8k.")] = None,
@@ -103,7 +108,7 @@ def plan(
     ] = None,
     devices: Annotated[float, _option(WITH, "How many.")] = 1.0,
     achieved: Annotated[
-        str | None, _option(WITH, "Share of the peak that runs reach, like 0.4, or rows to estimate it from.")
+        str | None, _option(WITH, "Share of the peak that runs reach, like 0.4 or 40%, or rows to tell it.")
     ] = None,
     throughput: Annotated[
         str | None, _option(WITH, "Measured tokens a second at --params and --bits, instead.")
@@ -244,8 +249,9 @@ def _numbers(text: str) -> tuple[int, int, int]:
 
 
 def _share(text: str) -> float | str:
+    share = text.removesuffix("%")
     try:
-        return float(text)
+        return float(share) / (1 if share == text else 100)
     except ValueError:
         return text
 

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import BitlawError, ConfigError, FitError
 from ..shell import join, path
-from ..units import format_quantity
+from ..units import format_quantity, parse_quantity
 from .common import JsonFlag, WhereOption, command_line, print_json, working
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def report(
     how["command"] = command_line("report", shown, *flags)
     with working("planning and drawing"):
         plans = list(_plans(fitted, budget, quantize_to or []))
+        how["budget"] = None if budget is None else parse_quantity(budget, "flops")
         write_report(out, table, fitted, comparison=comparison, plans=plans, **how)
     if json_:
         print_json({"report": str(out)})

@@ -31,8 +31,12 @@ def baselines(train: Rows, test: Rows, what: str, split: str) -> list[Baseline]:
     if seen is None or ahead is None or not len(seen) or not len(ahead):
         return []
     if what == "gap":
+        known = np.isin(ahead.data["post_bits"], seen.data["post_bits"]).all()
         return [
-            Baseline("the middle gap at the same bits", held_out_errors(split, _by_bits(seen, ahead), ahead))
+            Baseline(
+                f"the middle gap at the same{'' if known else ' or the nearest'} bits",
+                held_out_errors(split, _by_bits(seen, ahead), ahead),
+            )
         ]
     most = int(np.argmax(train.facts["params"][seen.row] * train.facts["tokens"][seen.row]))
     guesses = {

@@ -49,11 +49,14 @@ def _cure(problem: Problem, u: Array, direction: Array) -> str:
     settings += [{i.column: 1.0} for i in problem.law.inputs if i.label is not None]
     if "post_bits" in bits:
         settings += [{c: 6.0, "post_bits": 4.0} for c in bits if c != "post_bits"]
+    each = np.log(rows["tokens"] / rows["params"]) if len(ends) == 2 else np.zeros(1)
+    likely = np.exp(each.min()) / 4, np.exp(each.max()) * 4  # tokens a parameter
     candidates = [
         {"params": n, "tokens": d, **setting}
         for n in ends.get("params", (1.0,))
         for d in ends.get("tokens", (1.0,))
         for setting in settings
+        if len(ends) < 2 or likely[0] <= d / n <= likely[1]
     ]
     usual = {
         i.column: float(rows[i.column].mean()) if i.default is None else i.default for i in problem.law.inputs

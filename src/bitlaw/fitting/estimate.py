@@ -274,6 +274,25 @@ def _estimates(
                 if k in problem.law.compiled.total.linear
                 else f"{name} is hardly identified: its interval spans a factor of {factor}"
             )
+        elif (
+            drawn
+            and k not in problem.law.compiled.total.linear
+            and (low <= parameter.low or high >= parameter.high)
+        ):
+            status = "not identified"
+            side, bound = ("upper", parameter.high) if high >= parameter.high else ("lower", parameter.low)
+            notes.append(
+                f"{name} is hardly identified: its interval reaches the {side} bound of the search, {bound:g}, and "
+                "may go beyond it"
+            )
+        elif drawn and not low <= theta[k] <= high:
+            status = "not identified"
+            notes.append(
+                f"{name} lies outside the interval of its own draws: the rows leave more than one optimum, and which "
+                "is found is chance"
+            )
+        if drawn and status != "ok" and not low <= theta[k] <= high:
+            low = high = np.nan
         # Rows without noise say nothing of it.
         if status == "not identified" and high - low <= 1e-9 * abs(high):
             low = high = np.nan

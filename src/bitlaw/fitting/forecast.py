@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import BitlawError, ConfigError, DataError
 from ..files import whole
 from ..formats import UNQUANTIZED
+from ..laws import LAWS
 from ..units import format_quantity, percent
 from . import reading
 from .intervals import METHODS
@@ -90,8 +91,10 @@ class Forecast:
         run = ", ".join(
             f"{k} {v if isinstance(v, str) else format_quantity(v)}" for k, v in self.inputs.items()
         )
+        law = LAWS.get(self.law)
+        what = "loss" if law is None else "gap" if law.loss == 0 else law.target
         text = (
-            f"Forecast by {self.law} for {run}: loss {self.loss:.4f} "
+            f"Forecast by {self.law} for {run}: {what} {self.loss:.4f} "
             f"({percent(self.level)} prediction interval {self.low:.4f} to {self.high:.4f}; confidence interval of the "
             f"law alone, {self.method}, {self.confidence_low:.4f} to {self.confidence_high:.4f}). N counted as "
             f"{self.count}."

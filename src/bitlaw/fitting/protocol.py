@@ -274,14 +274,21 @@ def _text(found: Protocol) -> str:
         )
     for name, error in found.guesses:
         lines.append(f"Without a law: {name} is {error:.1%} off.")
+    known = min(error for _, error in found.guesses)
     for level, cell in found.enough:
         lines.append(
             f"Within {percent(level)}: "
             + (
-                f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
+                "no law is needed, for a guess without one is nearer."
+                if known <= level
+                else f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
                 f"{format_quantity(cell.flops, 'flops')}."
                 if cell
                 else "not reached by any of these cells in a steady way."
             )
+        )
+    if found.rows == 1:
+        lines.append(
+            "One loss alone is predicted, which says little of a law; give several checkpoints of each model."
         )
     return render(*lines, found.verdict)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import BitlawError, DataError
 from ..files import whole
-from ..laws import Law, Parameter, from_spec
+from ..laws import LAWS, Law, Parameter, from_spec
 from ..runs import Count, Runs
 from ..shell import printable
 from . import reading
@@ -288,7 +288,9 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
     )
     try:
         spec = dict(data["law"])
-        law = from_spec(spec).named(reading.text(spec["name"]))
+        law, name = from_spec(spec), reading.text(spec["name"])
+        known = LAWS.get(name)
+        law = law.named(name, known.source if known and known.spec.base == law.spec.base else None)
         held, made = data["held_out"], data["interval"]
         fit = Fit(
             law=law,

@@ -18,7 +18,7 @@ from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
-MOST_LOSS = 15.0  # nats per token: guessing among three million tokens costs as much
+MOST_LOSS = 11.5  # nats per token: guessing among a hundred thousand tokens costs as much
 FEW = 1000  # parameters, or tokens: no model of language has as few
 
 
@@ -97,13 +97,15 @@ def select(
         return plain, plain.for_labels(labels)
 
     plain, law = told(law)
-    unread = [
-        f"{int(low[part].sum())} rows have {what} of low precision"
-        for part, what in PARTS.items()
-        if part not in law.parts and low[part].any()
-    ]
+    unread = [part for part in PARTS if part not in law.parts and low[part].any()]
     if unread:
-        notes.append(f"{', '.join(unread)}; this law does not read it")
+        said = ", ".join(
+            f"{int(low[part].sum())} rows have {PARTS[part]} of low precision" for part in unread
+        )
+        notes.append(
+            f"{said}; this law does not read it, so they are fitted as if they were of 16 bits (leave them out by "
+            f'conditions like --where "{unread[0]}_format in none,bf16")'
+        )
 
     for mask, why in apart(law, ok):
         keep &= ~mask
@@ -356,12 +358,18 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
         notes.append(
             f"the rows mix cooldowns over {shares} of the tokens, with which losses and gaps are confounded"
         )
+    after = frame.filter(pl.col("post_format").is_not_null())
     corpora = frame["corpus"].drop_nulls().unique().sort().to_list()
     if len(corpora) > 1:
         notes.append(f"the rows mix corpora ({', '.join(corpora)}), each of which has constants of its own")
+    lone = after.filter(pl.col("gap").is_null() & ~pl.col("parent").is_in(frame["id"].implode()))
+    if lone.height:
+        notes.append(
+            f"{lone.height} rows quantised after training have no gap, for the rows that they name as parent (like "
+            f"{lone['parent'][0]!r}) are not in the table; laws with a gap take their losses for losses after training"
+        )
     if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
         notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")
-    after = frame.filter(pl.col("post_format").is_not_null())
     recipes = pl.col("post_recipe").str.replace(r"^\S+ ?", "")  # "channel mse" of "int4 channel mse"
     for column, what in (
         (pl.col("method"), "methods of quantisation"),

@@ -50,7 +50,8 @@ def estimate_cells(fit: Fit) -> tuple[list[str], list[list[str]]]:
     """The estimates: a header, and a row for each parameter."""
     rows = []
     for e in fit.estimates:
-        interval = "" if e.status == "fixed" else f"{number(e.low)} to {number(e.high)}"
+        interval = f"{number(e.low)} to {number(e.high)}" if e.low <= e.high else "-"
+        interval = "" if e.status == "fixed" else interval
         unit = f" [{e.parameter.unit}]" if e.parameter.unit else ""
         rows.append([e.parameter.name, number(e.value), interval, e.status, e.parameter.meaning + unit])
     return ["parameter", "estimate", f"{percent(fit.level)} interval", "status", "meaning"], rows

@@ -52,6 +52,7 @@ class Option:
         params, tokens, loss: at its best.
         near_optimal: whether its loss is within the plan's tolerance of the best.
         chance: the share of draws in which it is the best of all; NaN without draws.
+        flops: of training and serving, where a loss is to be reached; NaN elsewhere.
         bytes: of weights and cache in serving.
         error: share of wrong answers on tasks that the loss means; NaN where no such fit was given.
         tokens_per_second: of all sequences, in serving; NaN where no hardware was named.
@@ -64,6 +65,7 @@ class Option:
     loss: float
     near_optimal: bool
     chance: float
+    flops: float = math.nan
     bytes: float = math.nan
     error: float = math.nan
     tokens_per_second: float = math.nan
@@ -222,7 +224,12 @@ def option_cells(plan: Plan) -> tuple[list[str], list[list[str]]]:
     """Choices of formats side by side: a header, and a row for each that is shown."""
     *names, chance = plan.columns
     chances = not all(math.isnan(o.chance) for o in plan.options)
-    more = {"error": "error", "bytes": "served bytes", "tokens_per_second": "tokens a second"}
+    more = {
+        "flops": "16-bit FLOPs",
+        "error": "error",
+        "bytes": "served bytes",
+        "tokens_per_second": "tokens a second",
+    }
     more = {
         name: head
         for name, head in more.items()
@@ -325,5 +332,5 @@ def span(name: str, low: float, high: float) -> str:
 
 
 def _endless(name: str, value: float) -> bool:
-    of_tokens = name in ("tokens", "tokens_per_param", "critical_tokens")
+    of_tokens = name in ("tokens", "tokens_per_param", "critical_tokens", "max_gap_tokens")
     return value == math.inf or (of_tokens and value >= ENDLESS)

@@ -86,7 +86,7 @@ def plan(
     Args:
         law: a fit, published constants, or the name of published constants; or a record of a model (`read_record`).
         budget: training cost, and serving cost of `served` tokens, like "1e22 flops" of 16-bit arithmetic.
-        hours: budget as time of all devices; needs `hardware`.
+        hours: budget as hours on the clock with all devices at work; needs `hardware`.
         money: budget in USD; needs `hardware` of known price.
         loss: to be reached, in nats per token, instead of a budget.
         params: model size, like "8B".
@@ -111,7 +111,8 @@ def plan(
         achieved: share of the peak that runs reach, like 0.4; or rows (anything `read_runs` reads) that tell it.
         throughput: tokens a second that were measured at `params` and `bits` on all devices, instead.
         speedups: measured, over 16 bits, in place of the hardware's rates, like {"fp8": 1.4}.
-        max_gap: with `quantize_to="lowest"`, nats per token that quantisation may cost.
+        max_gap: with `quantize_to`, nats per token that quantisation may cost: "lowest" takes no format beyond it, and
+            where `params` are given, `max_gap_tokens` are the tokens from which on it is more.
         measured_gap: loss in low precision less loss in 16 bits, nats per token.
         within: nats per token above the loss before quantisation that training is to bring a recorded model to.
         learning_rate: of that training, constant.
@@ -157,7 +158,7 @@ def plan(
             raise ConfigError(
                 "runs are of a fit; published constants have none here: name other laws with others"
             )
-        rivals, notes = by_rivals(law, runs, ask)
+        rivals, notes = by_rivals(law, runs, ask, of_gaps=question.quantize_to is not None)
         told += rivals
         found = replace(found, notes=(*found.notes, *notes))
     return replace(found, others=found.others + told) if told else found
@@ -182,6 +183,8 @@ def all_read(source: Source, asked: Question) -> None:
         what, reads = "the fewest safe bits", model | {"max_gap"}
     else:
         what, reads = "this question", set(asked.said) - {"batch_tokens", "max_gap", *(READS - {"loss"})}
+        if asked.quantize_to is not None and asked.params is not None:
+            reads |= {"max_gap"}
         if asked.context is None:
             alone = {"cache", "kv"} if asked.speed is not None else {"cache", "kv", "sequences"}
             asked.only("a question without context", set(asked.said) - alone)

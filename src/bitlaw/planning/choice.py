@@ -233,6 +233,10 @@ def _several(what: str, names: Formats) -> Sequence[str | int]:
 def _checked(what: str, name: Any) -> str | int:
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise ConfigError(f"{what}: {name!r} is no format; name one like 'int4', or a whole number of bits")
+    if isinstance(name, str) and "," in name and "=" not in name:
+        raise ConfigError(
+            f"{what}: {name[:60]!r} names several formats; give each by itself, as a list or by repeating the option"
+        )
     return name
 
 
@@ -290,8 +294,8 @@ def _said(law: Law, trained: _Named, pace: Pace) -> tuple[str, ...]:
     idle = [what for part, what in PARTS.items() if part not in law.parts]
     if law.parts and idle:
         said.append(
-            f"the law reads {name} of {' and '.join(read)} alone, and costs count {' and '.join(idle)} at it as well: "
-            "look at what the law was fitted on"
+            f"the law reads {name} of {' and '.join(read)} alone, and training costs count {' and '.join(idle)} at it "
+            "as well: look at what the law was fitted on"
         )
     return tuple(said)
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import LawError
 from ..formats import UNQUANTIZED, Recipe
 from ..formats.listing import SHAPE
-from .answer import Answer, Hedge, Option, Plan, quantity
+from .answer import SHOWN, Answer, Hedge, Option, Plan, quantity
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
 from .derive import derived
 from .hedge import hedged
@@ -21,9 +21,9 @@ from .optimum import MIN_BITS, Best, Search
 from .question import Question
 from .remarks import remarks
 from .source import answer, stretch
+from .target import cheapest_of_each
 from .training import training_toml
 
-ANY = 1e9  # a size and tokens at which it is asked what a law says of formats
 #: What a model costs, without end in draws that never reach a loss.
 COSTS = {"training_flops", "serving_flops", "hours", "money"}
 NEAR = 4.0  # sizes and tokens are compared within exp(+-4) of the best
@@ -43,7 +43,7 @@ def decide(search: Search, asked: Question) -> Plan:
     each = search.each()
     k = int(np.argmin(each.loss))
     if not np.isfinite(each.loss[k]):
-        raise LawError(why_not(search))
+        raise LawError(search.why_not())
     found = each.at(np.array([k]))
     drawn = source.drawn
     if drawn:
@@ -67,6 +67,8 @@ def decide(search: Search, asked: Question) -> Plan:
         *source.notes,
         *_left_out(search, each),
         *_same(search.choices),
+        *_told_apart_by_cost(search.choices),
+        *_priced(search, asked),
         *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
         *_counted(source.count, training),
@@ -107,6 +109,39 @@ def _same(choices: Sequence[Choice]) -> list[str]:
     """Say which choices are the same."""
     groups = {tuple(group): [choices[k].name for k in group] for group in _alike(choices) if len(group) > 1}
     return [f"{' and '.join(names)} are one and the same here" for names in groups.values()]
+
+
+def _told_apart_by_cost(choices: Sequence[Choice]) -> list[str]:
+    """Say which choices the law takes for one, though they cost differently."""
+    groups: dict[tuple[tuple[str, float], ...], list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault(tuple(sorted(choice.columns.items())), []).append(choice)
+    return [
+        f"the law reads no difference between {' and '.join(repr(c.name) for c in group[:SHOWN])}: at one size and "
+        "tokens it predicts one loss of them, and they differ here in what they cost alone"
+        for group in groups.values()
+        if len({(c.train, c.serve, c.bpw, c.kv_bits) for c in group}) > 1
+    ]
+
+
+def _priced(search: Search, asked: Question) -> list[str]:
+    """Say what FLOPs are, where formats change them."""
+    notes, choices = [], search.choices
+    free = bool(search.free_bits)
+    if asked.flops is None and asked.loss is None:
+        return []
+    if asked.machine is not None:
+        if any(c.train != 1 for c in choices):
+            notes.append("FLOPs are of 16 bits: in formats that the hardware runs faster, one counts less")
+    elif free or any(c.train != 1 or (asked.served and c.serve != 1) for c in choices):
+        notes.append("FLOPs are of 16 bits: one in P bits counts P/16 of it (Kumar et al. 2024, section 4.3)")
+        wide = [c for c in choices if free or c.serve < c.scheme.a.format.bits / 16]
+        if asked.served and wide:
+            notes.append(
+                "serving counts the bits of the weights alone (appendix E.3), as where reading them takes the time; "
+                "where products with wider activations do, it is dearer: hardware counts those"
+            )
+    return notes
 
 
 def _beyond(asked: Question, losses: Sequence[tuple[str, float]]) -> list[str]:
@@ -150,28 +185,12 @@ def _training(search: Search, each: Best, hedge: Hedge | None, question: str) ->
     return training_toml(question, params, tokens, choice.scheme, choice.post)
 
 
-def why_not(search: Search) -> str:
-    """What the law says against every choice, or that the limits leave no room for any."""
-    bits = [search.max_bits if search.free_bits else c.bits for c in search.choices]
-    said = [_against(search, k, b) for k, b in enumerate(bits)]
-    if all(said):
-        return said[int(np.argmax(bits))]
-    return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
-
-
-def _against(search: Search, k: int, bits: float) -> str:
-    """What the law says against a choice; empty where it gives a loss."""
-    places = (np.full((1, 1), value) for value in (bits, ANY, ANY))
-    alone = replace(search, choices=search.choices[k : k + 1])
-    return search.source.why_not(alone.read(np.array([0]), *places))
-
-
 def _left_out(search: Search, each: Best) -> list[str]:
     """Say which of the choices that were named have no optimum."""
     if search.free_bits:
         return []
     out = np.flatnonzero(~np.isfinite(each.loss))
-    said = Counter(_against(search, int(k), search.choices[k].bits) for k in out)
+    said = Counter(search.against(int(k), search.choices[k].bits) for k in out)
     return [
         f"{count} of {len(search.choices)} choices of formats are left out: {why or 'the limits leave them no room'}"
         for why, count in said.most_common()
@@ -237,6 +256,10 @@ def _options(
         return ()
     read = derived(search, asked)
     names = {"served_bytes": "bytes", "error": "error", "tokens_per_second": "tokens_per_second"}
+    near, flops = each.loss <= limit, np.full(len(search.choices), math.nan)
+    if asked.loss is not None:
+        each, flops = cheapest_of_each(search, asked.loss)
+        each = replace(each, loss=np.where(np.isfinite(flops), each.loss, np.inf))
     won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
     alike = _alike(search.choices)
     options = []
@@ -251,12 +274,18 @@ def _options(
                 params=float(each.params[k]),
                 tokens=float(each.tokens[k]),
                 loss=float(each.loss[k]),
-                near_optimal=bool(each.loss[k] <= limit),
+                near_optimal=bool(near[k]),
+                flops=float(flops[k]),
                 chance=float(np.isin(won, alike[k]).mean()) / len(alike[k]) if len(won) else math.nan,
                 **{names[name]: float(read[name](best)[0]) for name in names.keys() & read.keys()},
             )
         )
-    return tuple(sorted(options, key=lambda o: o.bits if _bits_alone(search) else o.loss))
+    return tuple(
+        sorted(
+            options,
+            key=lambda o: o.bits if _bits_alone(search) else o.loss if asked.loss is None else o.flops,
+        )
+    )
 
 
 def _bits_alone(search: Search) -> bool:

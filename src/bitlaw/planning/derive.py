@@ -44,6 +44,11 @@ def derived(search: Search, asked: Question) -> dict[str, Derived]:
     found: dict[str, Derived] = {"tokens_per_param": lambda best: best.tokens / best.params}
     if asked.errors is not None:
         found["error"] = error
+    if asked.max_gap is not None:
+        most = asked.max_gap
+        found["max_gap_tokens"] = lambda best: search.tokens_of_gap(
+            search.source.theta[: len(best.loss)], best, most
+        )
     if limits.unique is not None:
         found["epochs"] = lambda best: np.maximum(1.0, best.tokens / (limits.unique or 1.0))
     if asked.loss is not None or asked.served or machine is not None:

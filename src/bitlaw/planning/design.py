@@ -127,6 +127,7 @@ class Design:
             _answers_table(self),
             f"Intervals: {percent(self.level)} confidence, {self.method}.",
             *([_trunks_table(self)] if self.trunks else []),
+            *([f"Ends in bf16 are to be quantised to {', '.join(self.post)} too."] if self.post else []),
             *(f"Note: {note}." for note in self.notes),
         )
 

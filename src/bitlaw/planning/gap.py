@@ -39,6 +39,8 @@ def lowest(source: Source, asked: Question) -> Plan:
     search = Search(source, choices, Limits(params=params, tokens=tokens))
     gaps, critical = zip(*(_of(search, k, params, tokens) for k in range(len(search.choices))), strict=True)
     gap, beyond = np.stack(gaps), np.stack(critical)  # (choices, 1 + draws)
+    if not np.isfinite(gap[:, 0]).any():
+        raise LawError(search.why_not())
     safe = (beyond >= tokens) & np.isfinite(gap)
     if most_gap is not None:
         safe &= gap <= most_gap

@@ -22,10 +22,12 @@ SIZES = (
     70.0  # sizes are searched down to exp(-70) of the largest there can be, or to the least that makes sense
 )
 AMOUNTS = 90.0  # and tokens likewise; where they are endless, within exp(+-45) of the parameters
+AMOUNTS_STEPS, HALVINGS = 181, 40  # of the search for tokens of a gap
 MIDDLE = 35.0  # the largest size considered under a budget: exp(35) times its square root
 SMALLEST = 1.0  # parameter, and token
 LAST = 12  # choices that are optimised in every draw; the rest are compared at the estimate's sizes
 MIN_BITS = 2.0
+ANY = 1e9  # a size and tokens at which it is asked what a law says of formats
 
 Index = NDArray[np.int64]
 
@@ -167,6 +169,22 @@ class Search:
         limits = replace(self.limits, params=given["params"], tokens=given["tokens"])
         return replace(self, limits=limits).at_estimate().best(theta, which)
 
+    # ---- where there is none
+
+    def why_not(self) -> str:
+        """What the law says against every choice, or that the limits leave no room for any."""
+        bits = [self.max_bits if self.free_bits else c.bits for c in self.choices]
+        said = [self.against(k, b) for k, b in enumerate(bits)]
+        if all(said):
+            return said[int(np.argmax(bits))]
+        return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
+
+    def against(self, k: int, bits: float) -> str:
+        """What the law says against a choice; empty where it gives a loss."""
+        places = (np.full((1, 1), value) for value in (bits, ANY, ANY))
+        alone = replace(self, choices=self.choices[k : k + 1])
+        return self.source.why_not(alone.read(np.array([0]), *places))
+
     # ---- what is minimised
 
     def _box(self, count: int) -> tuple[Array, Array]:
@@ -233,6 +251,28 @@ class Search:
             columns["post_bits"] = bits
         unique = tokens if self.limits.unique is None else np.minimum(tokens, self.limits.unique)
         return columns | {"params": params, "tokens": tokens, "unique_tokens": unique}
+
+    def tokens_of_gap(self, theta: Array, best: Best, most: float) -> Array:
+        """The fewest tokens at which quantising models as large as optima (S,) costs more; infinite if none do."""
+        low = np.log(best.params) - AMOUNTS / 2
+        steps = np.linspace(0, AMOUNTS, AMOUNTS_STEPS)
+        grid = low[:, None] + steps
+
+        def above(logs: Array) -> NDArray[np.bool_]:
+            bits, params = (np.broadcast_to(part[:, None], logs.shape) for part in (best.bits, best.params))
+            gaps = self.source.gaps(theta, self.read(best.choice, bits, params, np.exp(logs)))
+            over: NDArray[np.bool_] = gaps > most
+            return over
+
+        over = above(grid)
+        first = over.argmax(axis=1)
+        high = grid[np.arange(len(grid)), first]
+        low = grid[np.arange(len(grid)), np.maximum(first - 1, 0)]
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            beyond = above(middle[:, None])[:, 0]
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        return np.where(over.any(axis=1), np.exp(high), np.inf)
 
     def gap(self, theta: Array, best: Best) -> Array:
         """What quantisation after training costs at optima (S,)."""

@@ -41,6 +41,8 @@ def _places(best: Best) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _at_an_edge(search: Search, best: Best) -> list[str]:
     bits, notes = float(best.bits[0]), []
+    if search.free_bits == "post_bits":
+        notes.append("bits are of the weights after training")
     if search.free_bits and bits > search.max_bits - 1e-3:
         notes.append(f"the optimum lies at the most bits considered, {search.max_bits:g}")
     if search.free_bits and bits < MIN_BITS + 1e-3:

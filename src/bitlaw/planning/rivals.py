@@ -18,13 +18,16 @@ from .source import why_not_plannable
 ABOUT = 1.5  # times the best law's error on held-out rows: about as well, if not clearly worse
 
 
-def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple[Other, ...], list[str]]:
+def by_rivals(
+    fitted: Fit, runs: Any, ask: Callable[[Fit], Plan], of_gaps: bool
+) -> tuple[tuple[Other, ...], list[str]]:
     """Ask the laws that predict the largest size about as well as the best, and the fitted law under every objective.
 
     Args:
         fitted: the fit that was asked.
         runs: the rows it was fitted to.
         ask: puts the question to a fit.
+        of_gaps: whether it is about quantisation after training: laws are then judged on gaps, else on losses.
 
     Returns:
         Their answers, or why they have none; and what has to be said of the fitted law among them.
@@ -34,17 +37,23 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
     for objective in get_args(Objective):
         if objective != fitted.objective:
             found.append((f"{fitted.law.name}, {objective}", fitted.law, objective, float("nan")))
-    ranked, notes = _ranked(table, fitted)
+    ranked, notes = _ranked(table, fitted, of_gaps)
+    what = "the gaps of the largest size" if of_gaps else "the largest size"
     if not fitted.is_of(table):
         notes.append("these are not the rows that the fit was made from (another table, or other conditions)")
     for entry in ranked:
         if entry.name == fitted.law.name and entry.behind_low > 0:
             best = ranked[0]
             errors = f"{best.held_out.error:.2%} against {entry.held_out.error:.2%}"
-            notes.append(f"{best.name} predicts the largest size clearly better ({errors}); ask it first")
+            notes.append(f"{best.name} predicts {what} clearly better ({errors}); ask it first")
+    if of_gaps and ranked:
+        notes.append("other laws were chosen by their held-out errors on gaps")
     for entry in ranked:
-        as_well = not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
-        if as_well and entry.name != fitted.law.name and not why_not_plannable(LAWS[entry.name]):
+        if (
+            _as_well(entry, ranked)
+            and entry.name != fitted.law.name
+            and not why_not_plannable(LAWS[entry.name])
+        ):
             found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
     held = {e.parameter.name: e.value for e in fitted.estimates if e.status == "fixed"}
     others = []
@@ -58,12 +67,25 @@ def by_rivals(fitted: Fit, runs: Any, ask: Callable[[Fit], Plan]) -> tuple[tuple
     return tuple(others), notes
 
 
-def _ranked(table: Runs, fitted: Fit) -> tuple[tuple[Entry, ...], list[str]]:
+def _ranked(table: Runs, fitted: Fit, of_gaps: bool) -> tuple[tuple[Entry, ...], list[str]]:
     """Laws by their error on the largest size; none, and why, where that cannot be held out."""
     try:
-        return compare(table, hold_out=largest(), count=fitted.counting).entries, []
+        if not of_gaps:
+            return compare(table, hold_out=largest(), count=fitted.counting).entries, []
+        judged = compare(table, what="gap", hold_out=largest(), count=fitted.counting).entries
+        judged = tuple(entry for entry in judged if not why_not_plannable(LAWS[entry.name]))
+        if not judged:
+            return (), []
+        names = [entry.name for entry in judged]
+        losses = compare(table, names, hold_out=largest(), count=fitted.counting).entries
+        able = {entry.name for entry in losses if _as_well(entry, losses)}  # of what the gap is added to
+        return tuple(entry for entry in judged if entry.name in able), []
     except FitError as error:
         return (), [f"no other laws were asked, for none can be judged on the largest size: {error}"]
+
+
+def _as_well(entry: Entry, ranked: Sequence[Entry]) -> bool:
+    return not entry.behind_low > 0 and entry.held_out.error <= ABOUT * ranked[0].held_out.error
 
 
 def by_named(

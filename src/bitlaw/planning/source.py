@@ -100,7 +100,11 @@ class Source:
 
     def gap(self, theta: Array, columns: Mapping[str, Array]) -> Array:
         """Gap at points (S, 1) for each vector of constants (S, p), as (S,)."""
-        return self._evaluate("gap", theta, columns)[:, 0]
+        return self.gaps(theta, columns)[:, 0]
+
+    def gaps(self, theta: Array, columns: Mapping[str, Array]) -> Array:
+        """Gap at points (S, K) for each vector of constants (S, p)."""
+        return self._evaluate("gap", theta, columns)
 
     def _evaluate(self, what: str, theta: Array, columns: Mapping[str, Array]) -> Array:
         return self.law.compiled.guarded(what, theta, {i.column: columns[i.column] for i in self.law.inputs})

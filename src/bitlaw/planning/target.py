@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import LawError
-from .decide import why_not
 from .limits import Array
-from .optimum import LAST, Index, Search
+from .optimum import LAST, Best, Index, Search
 from .search import FINE, QUICK
 
 LEAST, MOST = np.log(1e3), np.log(1e45)  # budgets considered, FLOPs
@@ -38,11 +37,11 @@ def budget_for(search: Search, loss: float) -> Array:
         LawError: the loss is not reached at the estimate.
     """
     theta, choices = search.source.theta, np.arange(len(search.choices))
-    point = _root(search, theta[:1], loss, choices, np.log(1e20), FINE)
+    point = _root(search, theta[:1], loss, choices[:, None], np.log(1e20), FINE)
     if not np.isfinite(point[0]):
         lowest = float(search.with_budget(float(np.exp(MOST))).each().loss.min())
         if not np.isfinite(lowest):
-            raise LawError(why_not(search))
+            raise LawError(search.why_not())
         if lowest < loss:
             raise LawError(
                 f"every model within these limits goes below a loss of {loss:g}; ask for a lower loss, or lower a limit"
@@ -54,14 +53,29 @@ def budget_for(search: Search, loss: float) -> Array:
     if not search.source.drawn:
         return point
     best = search.with_budget(float(point[0])).each().loss
-    able = choices[np.argsort(best)[:LAST]]
+    able = np.repeat(choices[np.argsort(best)[:LAST], None], len(theta) - 1, axis=1)
     return np.concatenate([point, _root(search, theta[1:], loss, able, float(np.log(point[0])), QUICK)])
 
 
+def cheapest_of_each(search: Search, loss: float) -> tuple[Best, Array]:
+    """The cheapest way to a loss of every choice by itself, at the estimate, and its FLOPs (K,); NaN without one.
+
+    Args:
+        search: what was asked, with the budget of the best choice.
+        loss: nats per token.
+    """
+    which = np.arange(len(search.choices))
+    theta = np.repeat(search.source.theta[:1], len(which), axis=0)
+    assert search.limits.flops is not None
+    near = float(np.log(np.ravel(search.limits.flops)[0]))
+    flops = _root(search, theta, loss, which[None], near, FINE)
+    return search.with_budget(np.where(np.isfinite(flops), flops, 1.0)).best(theta, which), flops
+
+
 def _root(search: Search, theta: Array, loss: float, able: Index, near: float, rounds: int) -> Array:
-    """The budget of each vector of constants, looked for from the logarithm of one that is near."""
+    """The budget of each vector of constants (S, p) with the best of its choices (A, S), from a logarithm near it."""
     floor, count = search.source.floor(theta), len(theta)
-    many, pairs = np.tile(theta, (len(able), 1)), np.repeat(able, count)
+    many, pairs = np.tile(theta, (len(able), 1)), able.ravel()
     start: Array | None = None
 
     def height(x: Array) -> Array:

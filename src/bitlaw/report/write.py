@@ -33,6 +33,7 @@ def write_report(
     before: str = "",
     figure_folder: str | os.PathLike[str] | None = None,
     thorough: bool = False,
+    budget: float | None = None,
 ) -> None:
     """Write a report of runs and a fit: one HTML file that opens from disk, or Markdown with its figures beside it.
 
@@ -49,6 +50,7 @@ def write_report(
         figure_folder: where figures are written as SVG, PNG and PDF; None for nowhere, or for Markdown, whose figures
             are its own, for a folder named after the file.
         thorough: also figures that fit again, which take a second or more.
+        budget: training cost in 16-bit FLOPs that figures of budgets are to show; None for those of the rows.
 
     Raises:
         ConfigError: an ending that is neither.
@@ -66,7 +68,7 @@ def write_report(
     path, as_text = Path(path), is_text(path)
     charts = []
     if runs is not None:
-        charts = figures.charts(runs, fit, comparison=comparison, plans=plans, slow=thorough)
+        charts = figures.charts(runs, fit, comparison=comparison, plans=plans, slow=thorough, budget=budget)
     blocks = content(runs, fit, charts, comparison, plans, title, command, planner, before)
     beside = None if figure_folder is None else Path(figure_folder)
     if as_text:

@@ -44,8 +44,8 @@ MEANINGS = {
     "accuracy": "share that is right, to the error",
     "accuracy%": "per cent that is right, to the error",
     "quantity": 'text like "7B" or "20,000,000"',
-    "int": "bits of an integer format: 4 to int4; 16 is bf16, 32 is fp32",
-    "fp": "bits of a float format: 4 to e2m1, 6 to e3m2, 8 to e4m3; 16 is bf16, 32 is fp32",
+    "int": "bits of an integer format: 4 to int4; 16 is bf16, 32 is fp32, or after training not quantised",
+    "fp": "bits of a float format: 4 to e2m1, 6 to e3m2, 8 to e4m3; 16 and 32 as with `int`",
     "dtype": "names like torch's: bfloat16, float8_e4m3fn, int8",
     "gguf": "llama.cpp's types by their bits: Q4_K_M to int4; F16, BF16 and F32 are not quantised",
     "state": "a tracker's: finished to ok; crashed, failed, killed, running and others to failed",
@@ -79,6 +79,8 @@ def check_unit(unit: str, ours: str) -> None:
         fits = ours == "status"
     elif unit == "quantity":
         fits = column.unit in QUANTITIES
+    elif unit == "ppl":  # the logarithm of a ratio of perplexities is a gap, that of one is none
+        fits = ours in ("loss", "loss_scaled")
     elif unit in FACTORS or unit in MEANINGS:
         fits = column.kind in ("integer", "number")
     else:
@@ -130,6 +132,8 @@ def convert(
         return _each(series, ours, lambda cell: float(f"{parse_quantity(cell, kind):.15g}"))
     if unit in _TURNS:
         turn = _TURNS[unit]
+        if ours == "post_format":  # 16 bits after training are no quantisation, as in llama.cpp's tables
+            return _each(series, ours, lambda cell: _quantized(turn(cell)))
         return _each(series, ours, turn)
     found, flaws = numbers(series)
     flaws = [Flaw(flaw.row, ours, flaw.reason) for flaw in flaws]
@@ -222,6 +226,10 @@ def _gguf(cell: Any) -> str | None:
             f"{str(cell)[:40]!r} is no type of llama.cpp that bitlaw knows; list the values in a mapping file"
         )
     return "binary" if match[1] == "1" else f"int{match[1]}"
+
+
+def _quantized(name: str | None) -> str | None:
+    return None if name in ("bf16", "fp16", "fp32") else name
 
 
 def _state(cell: Any) -> str:

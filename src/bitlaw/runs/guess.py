@@ -72,12 +72,21 @@ BITS: dict[str, str] = {
     **dict.fromkeys(
         ("precision", "dtype", "weight_dtype", "torch_dtype", "weight_format", "w_format"), "w_format"
     ),
-    **dict.fromkeys(("a_bits", "act_bits", "activation_bits", "abits"), "a_format"),
-    **dict.fromkeys(("kv_bits", "kv_cache_bits", "cache_bits"), "kv_format"),
+    "abits": "a_format",
     **dict.fromkeys(
         ("q_bits_post", "post_bits", "quant_bits", "ptq_bits", "quantization_bits"), "post_format"
     ),
 }
+#: Words of a column's name that say which part it is of, where another says that it is of bits or formats.
+_PARTS: dict[str, str] = {
+    **dict.fromkeys(("a", "act", "acts", "activation", "activations"), "a_format"),
+    **dict.fromkeys(("kv", "kvcache", "cache"), "kv_format"),
+    **dict.fromkeys(("emb", "embed", "embedding", "embeddings"), "emb_format"),
+    **dict.fromkeys(("grad", "grads", "gradient", "gradients"), "grad_format"),
+    "head": "head_format",
+}
+_OF_FORMATS = {"bits", "bit", "dtype", "format", "precision", "quant", "quantization", "type"}
+_SCHEME = r"^(?i:w[0-9]+)?(?i:a[0-9]+)?(?i:kv[0-9]+)?$"  # W8A8
 #: In which units names of formats may come, the plainest first.
 _FORMAT_UNITS = {"w_format": ("", "dtype"), "post_format": ("", "gguf")}
 #: What counts as unquantised anyway.
@@ -171,6 +180,15 @@ def rank(name: str, ours: str) -> int | None:
     return None
 
 
+def seems_loss(name: str) -> bool:
+    """Whether a column may be a loss or a perplexity, by its name.
+
+    >>> [seems_loss(name) for name in ("val_loss", "ppl_after", "wikitext_perplexity", "loss_se", "epoch")]
+    [True, True, True, False, False]
+    """
+    return rank(name, "loss") is not None or bool({"ppl", "perplexity"} & set(plain(name).split("_")))
+
+
 def unit_of(name: str, ours: str, series: pl.Series) -> str:
     """The unit that a column seems to be in, by its name and its cells."""
     short = plain(name)
@@ -196,7 +214,19 @@ def formats_of(name: str, series: pl.Series) -> str | None:
     short = plain(name)
     by_name = next((BITS[end] for end in ends(name) if end in BITS), None)
     by_name = by_name or next((ours for ours in _FORMAT_UNITS if short in NAMES[ours]), None)
-    return by_name or ("w_format" if format_unit("w_format", cells) is not None else None)
+    if by_name:
+        return by_name
+    words = short.split("_")
+    part = next((_PARTS[word] for word in words if word in _PARTS), None)
+    named = format_unit("w_format", cells) is not None or is_scheme(cells)
+    if part and (named or _OF_FORMATS & set(words)):
+        return part
+    return "w_format" if named else None
+
+
+def is_scheme(series: pl.Series) -> bool:
+    """Whether cells name formats of several parts at once, like W8A8."""
+    return series.dtype == pl.String and bool(filled(series).str.contains(_SCHEME).all())
 
 
 def has_digits(series: pl.Series) -> bool:
@@ -221,13 +251,13 @@ def format_unit(ours: str, series: pl.Series) -> str | None:
 def meaning(name: str) -> str:
     """The format that a name most likely stands for, as a proposal to a person; `?` where nothing says it.
 
-    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "nf3", "16bit", "mixed")]
-    ['bf16', 'e4m3', 'e5m2', 'int8', 'nf4', 'int3', '?', '?']
+    >>> [meaning(name) for name in ("bfloat16", "fp8", "fp8_e5m2", "8bit", "nf4", "nf3", "16bit", "F16", "mixed")]
+    ['bf16', 'e4m3', 'e5m2', 'int8', 'nf4', 'int3', '?', 'bf16', '?']
     """
     for unit in ("", "dtype", "gguf"):
-        turned, flaws = convert(pl.Series([name]), "post_format", unit)
-        if not flaws and not check_column(COLUMN["post_format"], turned)[1]:
-            return str(turned[0])
+        turned, flaws = convert(pl.Series([name]), "w_format", unit)
+        if not flaws and not check_column(COLUMN["w_format"], turned)[1]:
+            return str(turned[0] or "bf16")
     lowered = name.lower()
     if grid := re.search(r"e[1-8]m[0-9]", lowered):
         return grid[0]

@@ -53,7 +53,8 @@ class Imported:
     def __str__(self) -> str:
         lines = [f"{len(self.runs)} rows; {self.left_out} left out, {len(self.problems)} problems"]
         lines += [f"{self.diverged} rows diverged: their loss was nan or inf"] if self.diverged else []
-        return "\n".join([*lines, *self.notes, *map(str, self.problems[:SHOWN])])
+        lines += [f"not used: {', '.join(map(shown, self.proposal.unused))}"] if self.proposal.unused else []
+        return "\n".join([*lines, *self.proposal.remarks, *self.notes, *map(str, self.problems[:SHOWN])])
 
     def as_json(self) -> dict[str, Any]:
         """The account as plain values; problems in full."""

@@ -15,6 +15,8 @@ from .mapping import Rule, Said, quoted
 from .raw import Raw, shown
 from .schema import COLUMN
 
+MOST_NATS = 5.0  # a token, of trained models; perplexities are mostly more
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -69,9 +71,9 @@ def propose(raw: Raw, said: Said, guesses: bool = True) -> Proposal:
     rules = tuple([*given, *found])
     used = {rule.theirs for rule in rules}
     unused = tuple(name for name in names if name not in used)
-    _ask_for_bits(
-        raw, [name for name in unused if name not in said.ignored], {r.ours for r in rules} | said.refused
-    )
+    asked = [name for name in unused if name not in said.ignored]
+    _ask_for_bits(raw, asked, {rule.ours for rule in rules}, said.refused)
+    _ask_for_loss(raw, asked, rules)
     return Proposal(rules, unused, tuple(_remarks(raw, rules, unused)), _examples(raw, rules))
 
 
@@ -122,13 +124,15 @@ def _plausible(raw: Raw, ours: str, name: str) -> bool:
     return COLUMN[ours].kind == "text" or series.dtype != pl.Boolean
 
 
-def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
+def _ask_for_bits(raw: Raw, unused: list[str], done: set[str], refused: frozenset[str]) -> None:
     """Refuse to lose a column that says how many bits: rows without a format count as 16 bits."""
     asked = []
     for name in unused:
         ours = guess.formats_of(name, raw.frame[name])
-        if ours is None or ours in done:
+        if ours is None or ours in refused:
             continue
+        if ours == "w_format" and ours in done:  # one of the two is of something else
+            ours = "post_format"
         cells = guess.filled(raw.frame[name]).unique(maintain_order=True)
         some = ", ".join(shown(cell) for cell in cells.head(5))
         if not guess.has_digits(cells):
@@ -142,9 +146,10 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
                 if unit is None
                 else f'by --map "{ours}={name}{unit and f" in {unit}"}"'
             )
+            parts = " for each part, w_format and a_format and so on" if guess.is_scheme(cells) else ""
             asked.append(
                 f"column {name!r} ({some}) seems to name formats, and rows without one count as 16 bits: say what they "
-                f"mean {how}; or --ignore {name!r}"
+                f"mean {how}{parts}; or --ignore {name!r}"
             )
             continue
         if asked:
@@ -157,6 +162,24 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str]) -> None:
         )
     if asked:
         raise ConfigError("; ".join(asked))
+
+
+def _ask_for_loss(raw: Raw, unused: list[str], rules: tuple[Rule, ...]) -> None:
+    """Refuse to guess which of several losses is that of the quantised model."""
+    by = {rule.ours: rule for rule in rules}
+    loss = by.get("loss")
+    if loss is None or not loss.guessed or "post_format" not in by:
+        return
+    others = [
+        name for name in unused if guess.seems_loss(name) and raw.frame[name].null_count() < raw.frame.height
+    ]
+    if others:
+        unit = guess.unit_of(others[0], "loss", raw.frame[others[0]])
+        raise ConfigError(
+            f"the rows are quantised after training, and {shown(loss.theirs)} and {', '.join(map(shown, others))} may "
+            f'be their losses: say which is of the quantised model, like --map "loss={shown(others[0])}'
+            f'{unit and f" in {unit}"}", or --ignore the others'
+        )
 
 
 def _examples(raw: Raw, rules: Iterable[Rule]) -> dict[str, tuple[str, str]]:
@@ -207,6 +230,13 @@ def _remarks(raw: Raw, rules: tuple[Rule, ...], unused: tuple[str, ...]) -> Iter
             "nothing says which run a quantised row was made from, so each counts as a run of its own: "
             '--map "trunk=COLUMN" says it'
         )
-    other = [name for name in unused if loss is not None and guess.rank(name, "loss") is not None]
+    if loss is not None and not loss.unit and loss.theirs:
+        typical = check_column(COLUMN["loss"], raw.frame[loss.theirs])[0].median()
+        if typical is not None and typical > MOST_NATS:  # type: ignore[operator]
+            yield (
+                f"{shown(loss.theirs)} is {shown(typical)} in the middle, much for nats per token: if it is a "
+                f'perplexity, say --map "loss={shown(loss.theirs)} in ppl"'
+            )
+    other = [name for name in unused if loss is not None and guess.seems_loss(name)]
     if other:
         yield f"also possible as loss: {', '.join(shown(name) for name in other)}"

@@ -84,6 +84,7 @@ def charts(
     comparison: Comparison | None = None,
     plans: Sequence[Plan] = (),
     slow: bool = False,
+    budget: float | None = None,
 ) -> list[Chart]:
     """Every figure that some rows and a fit support, in reading order.
 
@@ -94,6 +95,7 @@ def charts(
         plans: decisions, whose choices of formats are drawn.
         slow: also those that fit again, which take a second or more: profiles of the constants, isoFLOP parabolas, and
             errors on tasks.
+        budget: training cost in 16-bit FLOPs that figures of budgets are to show; None for those of the rows.
 
     Returns:
         The charts; what the rows or the law have nothing of is left out.
@@ -108,8 +110,8 @@ def charts(
     methods, usual = _ways(view)
     makers: list[Callable[[], Chart]] = [
         *(partial(plan_options.chart, answer, k) for k, answer in enumerate(plans)),
-        lambda: compute_optimal.chart(fit, view),
-        lambda: loss_against_bits.chart(fit, view),
+        lambda: compute_optimal.chart(fit, view, budget),
+        lambda: loss_against_bits.chart(fit, view, budget),
         lambda: best_bits_against_tokens.chart(fit, view),
         lambda: equal_parameters_times_bits.chart(fit, view),
         lambda: serving_optimal.chart(fit, view),

@@ -40,24 +40,27 @@ SHOWN = 8  # budgets whose parabolas are drawn
 
 
 @Figure
-def compute_optimal(fit: Fit, runs: Runs | View) -> Chart:
+def compute_optimal(fit: Fit, runs: Runs | View, budget: float | None = None) -> Chart:
     """Best parameters, tokens and bits against the budget, with intervals.
 
     Args:
         fit: of a law of size and tokens.
         runs: the rows it was fitted to; budgets reach from a tenth of the costliest to ten times it.
+        budget: in 16-bit FLOPs, to which they reach where it is larger, and which is marked.
 
     Raises:
         NothingToDraw: a law without a size and tokens.
     """
     view = View.of(runs, fit)
     largest = view.largest_cost()
-    budgets = np.geomspace(largest / 10, largest * 10, 5)
+    most = max(largest * 10, budget or 0.0)
+    budgets = np.geomspace(largest / 10, most, max(5, round(2 * np.log10(most / largest)) + 3))
     try:
         best = frontier(thinned(fit), budgets.tolist(), fit.level)
     except (LawError, ConfigError) as error:  # a law of one's own may read what no budget tells
         raise NothingToDraw(str(error)) from error
     marks: list[Mark] = [Rule(x=largest, text="costliest run")]
+    marks += [Rule(x=budget, text="budget asked for")] if budget else []
     for k, name in enumerate(("params", "tokens")):
         value, low, high = best[name].T
         marks += [
