@@ -394,6 +394,30 @@ def test_losses_before_and_after_quantisation_are_asked_about(tmp_path):
         import_runs(path, columns | {"gap": "ppl_after in ppl"}, accept_guesses=True)
 
 
+def test_a_gap_is_the_difference_of_two_columns(tmp_path):
+    path = put(
+        tmp_path, "params,tokens,fmt,before,after\n1e6,2e7,int4,20,22\n1e6,3e7,int4,18,x\n1e6,4e7,int3,,19\n"
+    )
+    said = {"gap": "after minus before in ppl", "loss": "after in ppl", "post_format": "fmt"}
+    came = import_runs(path, said, keep_good=True)
+    assert came.runs.frame["gap"].to_list() == [pytest.approx(math.log(1.1)), None]
+    assert [p.place for p in came.problems] == ["line 3", "line 3"]
+    assert came.proposal.unused == () and "after minus before" in came.proposal.table()[0]["theirs"]
+    (tmp_path / "m.toml").write_text(as_toml(came.proposal.rules))
+    again = import_runs(path, [str(tmp_path / "m.toml")], keep_good=True)
+    assert again.runs.frame.equals(came.runs.frame)
+    bits = import_runs(path, said | {"gap": "after minus before in bits"}, keep_good=True)
+    assert bits.runs.frame["gap"][0] == pytest.approx(2 * math.log(2))
+    for wrong, words in [
+        ({"loss": "after minus before"}, "only a gap"),
+        ({"gap": "after minus befor"}, "'befor'"),
+        ({"gap": {"column": "after", "minus": "before", "values": {"22": "1"}}}, "listed values"),
+        ({"gap": {"column": "after", "minus": 3}}, "cannot read what gap is"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            import_runs(path, wrong, accept_guesses=True)
+
+
 def test_losses_that_may_be_perplexities_are_remarked_on(tmp_path):
     came = import_runs(
         put(tmp_path, "params,tokens,val_loss\n1e6,2e7,12.4\n1e6,3e7,11\n"), accept_guesses=True

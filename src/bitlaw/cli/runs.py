@@ -109,7 +109,8 @@ def runs_import(
     map_: Annotated[
         list[str] | None,
         typer.Option(
-            "--map", help="OURS=THEIRS, or `OURS=THEIRS in UNIT`, or a .toml file; may be given often."
+            "--map",
+            help="OURS=THEIRS, or `OURS=THEIRS in UNIT`, `gap=AFTER minus BEFORE in UNIT`, or a .toml file; repeat it.",
         ),
     ] = None,
     set_: Annotated[

@@ -151,6 +151,21 @@ def convert(
     return product.alias(ours), flaws
 
 
+def difference(after: pl.Series, before: pl.Series, unit: str) -> tuple[pl.Series, list[Flaw]]:
+    """The gap between two columns of losses, each in a unit; null, and flaws, where one of them is no number.
+
+    >>> difference(pl.Series([10.5]), pl.Series(["10"]), "ppl")[0].round(4).to_list()
+    [0.0488]
+    """
+    sides, flaws = [], []
+    for series in (after, before):
+        turned, found = convert(series, "loss", unit)
+        turned, more = numbers(turned)
+        sides.append(turned.cast(pl.Float64))
+        flaws += [Flaw(flaw.row, "gap", flaw.reason) for flaw in found + more]
+    return (sides[0] - sides[1]).alias("gap"), flaws
+
+
 def _each(series: pl.Series, ours: str, turn: Any) -> tuple[pl.Series, list[Flaw]]:
     """Turn every different cell once."""
     turned: dict[Any, Any] = {}

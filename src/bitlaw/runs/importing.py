@@ -14,7 +14,7 @@ import polars as pl
 from ..errors import ConfigError, DataError
 from ..files import whole
 from .check import Flaw, check
-from .convert import convert
+from .convert import convert, difference
 from .export import without_formulas
 from .mapping import read_mapping
 from .proposal import Proposal, propose
@@ -165,7 +165,11 @@ def carry_out(
         if lost is not None and COLUMN[rule.ours].kind == "number":
             # What was measured of a lost run is lost with it.
             series = series.set(lost & _not_finite(series), None)
-        columns[rule.ours], found = convert(series, rule.ours, rule.unit, rule.values)
+        columns[rule.ours], found = (
+            difference(series, raw.frame[rule.minus], rule.unit)
+            if rule.minus
+            else convert(series, rule.ours, rule.unit, rule.values)
+        )
         flaws += found
     if lost is not None:
         status = columns.get("status", pl.Series([None] * raw.frame.height, dtype=pl.String))

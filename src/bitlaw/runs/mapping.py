@@ -30,6 +30,7 @@ class Rule:
         unit: what theirs is in, see `convert`; empty where nothing changes.
         values: our text for each of theirs, in place of a unit.
         constant: the same in every row, where there is no column.
+        minus: a column of theirs that is taken off, for a gap.
         why: how it came about; `guess: ...` must be confirmed.
         exact: whether `theirs` is a name to the letter; else it may end in ` in UNIT`.
     """
@@ -39,6 +40,7 @@ class Rule:
     unit: str = ""
     values: Mapping[str, str] | None = None
     constant: str = ""
+    minus: str = ""
     why: str = "given"
     exact: bool = False
 
@@ -48,7 +50,8 @@ class Rule:
         return self.why.startswith("guess")
 
     def __str__(self) -> str:
-        return f"{self.ours}={self.theirs}" + (f" in {self.unit}" if self.unit else "")
+        less = f" minus {self.minus}" if self.minus else ""
+        return f"{self.ours}={self.theirs}{less}" + (f" in {self.unit}" if self.unit else "")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def read_mapping(
     Args:
         columns: `{"params": "size in B"}`, or texts like `params=size in B`, or the name of a TOML file with tables
             `[columns]` and `[constants]` and a list `ignore`; texts may name such files too. An empty right side
-            leaves our column empty. In a file a column may also be
+            leaves our column empty; a gap may be `theirs minus another of theirs`. In a file a column may also be
             `{ column = "bits", values = { "4" = "int4" } }` or `{ column = "size in inches", unit = "1e6" }`.
         constants: `{"count": "total"}`, or texts like `count=total`: the same in every row.
         ignore: their columns that decide nothing.
@@ -133,7 +136,8 @@ def _rule(ours: str, value: Any) -> Rule | None:
     if (
         isinstance(value, Mapping)
         and isinstance(value.get("column"), str)
-        and set(value) <= {"column", "unit", "values"}
+        and set(value) <= {"column", "minus", "unit", "values"}
+        and isinstance(value.get("minus", ""), str)
     ):
         values = value.get("values")
         if isinstance(values, Mapping):
@@ -145,13 +149,27 @@ def _rule(ours: str, value: Any) -> Rule | None:
         unit = str(value.get("unit", ""))
         if unit and values is not None:
             raise ConfigError(f"{ours} has a unit and values; leave one out")
+        minus = value.get("minus", "")
+        check_minus(ours, minus, values is not None)
         if unit:
-            check_unit(unit, ours)
-        return Rule(ours, value["column"], unit, values, exact=True)
+            check_unit(unit, "loss" if minus else ours)
+        return Rule(ours, value["column"], unit, values, minus=minus, exact=True)
     raise ConfigError(
         f"cannot read what {ours} is; write {ours} = 'their column in UNIT', or "
         f"{ours} = {{ column = 'theirs', unit = 'B' }}"
     )
+
+
+def check_minus(ours: str, minus: str, listed: bool = False) -> None:
+    """Refuse a difference where there is none.
+
+    Raises:
+        ConfigError: it is of no gap, or of listed values.
+    """
+    if minus and (ours != "gap" or listed):
+        raise ConfigError(
+            f"only a gap is one column minus another, not {ours}{' of listed values' if listed else ''}"
+        )
 
 
 def _constant(ours: str, text: str) -> str:
@@ -196,6 +214,7 @@ def as_toml(rules: Iterable[Rule], ignored: Iterable[str] = (), refused: Iterabl
     lines = [f"ignore = [{', '.join(map(quoted, sorted(ignored)))}]", "", "[columns]"]
     for rule in (r for r in rules if r.theirs):
         extra = f", unit = {quoted(rule.unit)}" if rule.unit else ""
+        extra += f", minus = {quoted(rule.minus)}" if rule.minus else ""
         if rule.values is not None:
             pairs = ", ".join(f"{quoted(k)} = {quoted(v)}" for k, v in rule.values.items())
             extra = f", values = {{ {pairs} }}"

@@ -10,8 +10,8 @@ import polars as pl
 from ..errors import ConfigError, nearest
 from . import guess
 from .check import check_column
-from .convert import check_unit, convert
-from .mapping import Rule, Said, quoted
+from .convert import check_unit, convert, difference
+from .mapping import Rule, Said, check_minus, quoted
 from .raw import Raw, shown
 from .schema import COLUMN
 
@@ -43,7 +43,8 @@ class Proposal:
         """Each rule with an example of a cell before and after."""
         return [
             {
-                "theirs": shown(rule.theirs) or "(the same in all rows)",
+                "theirs": (shown(rule.theirs) or "(the same in all rows)")
+                + (f" minus {shown(rule.minus)}" if rule.minus else ""),
                 "ours": rule.ours,
                 "unit": rule.unit or ("values" if rule.values is not None else ""),
                 "why": rule.why,
@@ -64,12 +65,12 @@ def propose(raw: Raw, said: Said, guesses: bool = True) -> Proposal:
     given = [_resolved(rule, names) for rule in said.rules]
     for name in said.ignored - set(names):
         raise ConfigError(f"there is no column {name[:80]!r} to ignore; {nearest(name[:80], names)}")
-    taken = {rule.theirs for rule in given}
+    taken = {rule.theirs for rule in given if not rule.minus}  # losses of a difference are losses too
     done = {rule.ours for rule in given} | said.refused
     free = [name for name in names if name not in taken and name not in said.ignored]
     found = _guessed(raw, free, done) if guesses else []
     rules = tuple([*given, *found])
-    used = {rule.theirs for rule in rules}
+    used = {name for rule in rules for name in (rule.theirs, rule.minus)}
     unused = tuple(name for name in names if name not in used)
     asked = [name for name in unused if name not in said.ignored]
     _ask_for_bits(raw, asked, {rule.ours for rule in rules}, said.refused)
@@ -81,16 +82,21 @@ def _resolved(rule: Rule, names: list[str]) -> Rule:
     """A rule whose column there is; a unit is split off its name unless a column is called that."""
     if not rule.theirs:
         return rule
-    theirs, unit = rule.theirs, rule.unit
+    theirs, unit, minus = rule.theirs, rule.unit, rule.minus
     if theirs not in names and not rule.exact:
         head, word, tail = theirs.rpartition(" in ")
-        if word and head.strip() in names:
+        if word and (head.strip() in names or " minus " in head):
             theirs, unit = head.strip(), tail.strip()
-            check_unit(unit, rule.ours)
-    if theirs not in names:
-        close = nearest(theirs[:80], names) if names else "it has no columns"
-        raise ConfigError(f"there is no column {theirs[:80]!r} to make {rule.ours} of; {close}")
-    return replace(rule, theirs=theirs, unit=unit)
+        if theirs not in names:
+            theirs, _, minus = (part.strip() for part in theirs.partition(" minus "))
+            check_minus(rule.ours, minus)
+        if unit:
+            check_unit(unit, "loss" if minus else rule.ours)
+    for name in (theirs, minus):
+        if name and name not in names:
+            close = nearest(name[:80], names) if names else "it has no columns"
+            raise ConfigError(f"there is no column {name[:80]!r} to make {rule.ours} of; {close}")
+    return replace(rule, theirs=theirs, unit=unit, minus=minus)
 
 
 def _guessed(raw: Raw, free: list[str], done: set[str]) -> list[Rule]:
@@ -187,6 +193,11 @@ def _examples(raw: Raw, rules: Iterable[Rule]) -> dict[str, tuple[str, str]]:
     for rule in rules:
         if not rule.theirs:
             out[rule.ours] = ("", rule.constant)
+            continue
+        if rule.minus:
+            turned, _ = difference(raw.frame[rule.theirs].head(1), raw.frame[rule.minus].head(1), rule.unit)
+            before = " minus ".join(shown(raw.frame[name][0]) for name in (rule.theirs, rule.minus))
+            out[rule.ours] = (before, shown(turned[0]) or "(empty)")
             continue
         cells = guess.filled(raw.frame[rule.theirs]).head(20)
         if not len(cells):
