@@ -39,7 +39,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gap_se": ("gap_se", "delta_loss_se", "gap_stderr"),
     "kl": ("kl", "kld", "mean_kld", "kl_divergence"),
     "bytes": ("bytes",),
-    "method": ("method",),
+    "method": ("method", "quant_method", "quantization_method", "ptq_method"),
     "kl_se": ("kl_se", "kld_se", "mean_kld_se"),
     "bpw": ("bpw", "bits_per_weight"),
     "seed": ("seed", "random_seed", "rng_seed"),
