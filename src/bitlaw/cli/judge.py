@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, WhereOption, counted, show, working
+
+if TYPE_CHECKING:
+    from ..fitting.split import Split
 
 LawOption = Annotated[str, typer.Option(help="See `bitlaw laws list`, or a .toml file of your own.")]
 SPLITS = ("largest", "longest", "lowest-bits")
@@ -21,7 +24,10 @@ def compare(
     ] = None,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(SPLITS)}; may be given often. Default: all; with --law, largest."),
+        typer.Option(
+            help=f"{', '.join(SPLITS)}, of several like largest:3, or cheapest:0.5 for all but the cheapest half; "
+            "may be given often. Default: all; with --law, largest."
+        ),
     ] = None,
     gaps: Annotated[bool, typer.Option("--gaps", help="Compare gaps of quantisation, not losses.")] = False,
     criteria: Annotated[bool, typer.Option("--criteria", help="Also give BIC of a fit to all rows.")] = False,
@@ -34,28 +40,41 @@ def compare(
 
     Example: `bitlaw compare runs.csv --law kumar --law efficiency --hold-out lowest-bits`
     """
-    from ..errors import nearest
     from ..fitting import compare as rank
-    from ..fitting import largest, longest, lowest_bits
     from ..runs import read_runs
     from ..runs import where as meant
 
-    known = dict(zip(SPLITS, (largest(), longest(), lowest_bits()), strict=True))
-    for name in hold_out or ():
-        if name not in known:
-            raise ConfigError(f"unknown split {name!r}; {nearest(name, known)}")
+    splits = [_split(name) for name in hold_out or ()]
     with working("looking at the rows") as tell:
         found = rank(
             meant(read_runs(runs), where or ()),
             law or None,
             what="gap" if gaps else "loss",
-            hold_out=[known[name] for name in hold_out] if hold_out else None,
+            hold_out=splits or None,
             count=counted(count),
             interval=interval,
             criteria=criteria,
             on_law=lambda share, name: tell(f"fitting {name} ({share:.0%} done)"),
         )
     show(found, json_)
+
+
+def _split(text: str) -> Split:
+    """A split as it is written: `largest`, `longest:2`, `cheapest:0.5`."""
+    from ..fitting import cheapest, largest, longest, lowest_bits
+
+    made = {"largest": largest, "longest": longest, "lowest-bits": lowest_bits}
+    name, _, count = text.partition(":")
+    try:
+        if name == "cheapest":
+            return cheapest(float(count))
+        if name in made:
+            return made[name](int(count) if count else 1)
+    except ValueError:
+        raise ConfigError(
+            f"--hold-out {text[:40]}: after the colon stands a number, like largest:3 or cheapest:0.5"
+        ) from None
+    raise ConfigError(f"unknown split {text[:40]!r}; {nearest(text[:40], [*made, 'cheapest:0.5'])}")
 
 
 def protocol(
@@ -138,6 +157,9 @@ def forecast(
     fit: Annotated[Path, typer.Argument(help="A fit that `bitlaw fit --save` wrote.")],
     params: Annotated[str | None, typer.Option(help="Model size, like 8B.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Training tokens, like 200B.")] = None,
+    unique_tokens: Annotated[
+        str | None, typer.Option(help="Distinct tokens among them, for laws of repeated data.")
+    ] = None,
     w: Annotated[
         str | None, typer.Option(help='Format of the weights in training, like int4 or "int4 group128".')
     ] = None,
@@ -163,6 +185,8 @@ def forecast(
         raise ConfigError(f"{source.law.name} reads {missing[0]} too; add --{missing[0]}")
     formats = {"w": w, "a": a, "kv": kv, "post": quantize_to}
     inputs = {name: parse_quantity(text, name) for name, text in sizes.items() if text is not None}
+    if unique_tokens is not None:
+        inputs["unique_tokens"] = parse_quantity(unique_tokens, "tokens")
     named = {part: text for part, text in formats.items() if text is not None}
     found = predict(source, **inputs, **read_by(source.law, named))
     if pin is not None:

@@ -164,7 +164,7 @@ def _text(found: Backtest) -> str:
             f"up to {s.beyond:.1f}x",
             str(s.rows),
             f"{s.error:.2%}",
-            f"{s.lowest:.2%} – {s.highest:.2%}" if s.lowest < s.highest else "",
+            f"{s.lowest:.2%} – {s.highest:.2%}" if s.lowest < s.highest else "the same",
             f"{s.bias:+.2%}",
             f"{s.costliest:+.2%}",
             f"{s.guess:.2%}",

@@ -18,6 +18,7 @@ from .valley import flat
 
 FAR = 5.0  # noise away from a fit without the row, at which a row is named
 EXACT = 1e-8  # noise of rows that were computed rather than measured
+MISFIT = "the residuals are not noise"  # how a note begins that says so
 SURE = 0.01  # chance that residuals without structure would be said to have some
 
 
@@ -188,7 +189,7 @@ def barely_trained(problem: Problem) -> list[str]:
     few = int((tokens < params).sum())
     if not few:
         return []
-    swapped = " (are the columns params and tokens swapped?)" if few == len(block) > 1 else ""
+    swapped = " (are the columns params and tokens swapped?)" if few > 0.8 * len(block) > 1 else ""
     return [
         f"{few} of {len(block)} rows have seen fewer tokens than they have parameters; models trained that little bend "
         f"the exponents, so see what the fit is without them{swapped}"
@@ -226,7 +227,7 @@ def structure(problem: Problem, u: Array) -> list[str]:
     found.sort(reverse=True)
     listed = ", ".join(f"{name} (t = {t:.1f})" for t, name in found[:3])
     return [
-        f"the residuals are not noise: they still depend on {listed}, which this law cannot follow; its intervals do "
+        f"{MISFIT}: they still depend on {listed}, which this law cannot follow; its intervals do "
         "not cover that, so compare it with others"
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -75,7 +76,8 @@ def fit(
         free: parameters that are not borrowed.
         interval: level of the intervals.
         method: how the intervals are made: `residual`, `wild` or `cluster` bootstrap, `student` or `profile`; None for
-            the one whose coverage is right: `residual` where every row is its own cluster, else `wild`.
+            the one whose coverage is right: `residual` where every row is its own cluster and residuals are as large
+            everywhere, else `wild`.
         draws: of the parameters, behind the intervals; 0 for none.
         starts: points the solver is started from, after projecting out linear parameters; None for enough.
         seed: of starting points and draws.
@@ -141,7 +143,9 @@ def fit(
         notes.append("the solver stopped before it converged; treat the estimates with care")
     sample = theta[None]
     df = 0
-    method = method or default_method(problem)
+    if method is None:
+        method, why = default_method(scaled, u)
+        notes += [why] if why and draws else []
     clusters = len(np.unique(problem.clusters))
     if draws and len(problem.free) and clusters < 2:
         notes.append(
@@ -185,6 +189,7 @@ def fit(
         objective=objective,
         cost=plain_cost(problem, aim, optimum),
         noise={b.kind: s for b, s in zip(scaled.blocks, scaled.sigma, strict=True)},
+        tails=_tails(scaled, u, interval),
         delta=aim.delta,
         rows={block.kind: len(block) for block in problem.blocks},
         clusters=clusters,
@@ -193,6 +198,16 @@ def fit(
         held_out=held_out,
         provenance=Provenance.of(table),
     )
+
+
+def _tails(problem: Problem, u: Array, level: float) -> dict[str, float]:
+    """How many times the noise a normal spread has to be for so many of the residuals to lie within its interval."""
+    residual = np.abs(problem.predictions(u[None])[0] - problem.targets)
+    found = {}
+    for block, part in problem.parts:
+        reach = float(np.quantile(residual[part], level)) / NormalDist().inv_cdf(0.5 + level / 2)
+        found[block.kind] = max(1.0, reach / np.sqrt(max(0.2, 1 - len(problem.free) / len(residual))))
+    return found
 
 
 def _profiled(problem: Problem, optimum: Optimum, level: float) -> Array:
@@ -276,6 +291,7 @@ def _estimates(
             )
         elif (
             drawn
+            and not parameter.scale_of  # whose bounds are in units of the middle of the rows
             and k not in problem.law.compiled.total.linear
             and (low <= parameter.low or high >= parameter.high)
         ):

@@ -20,6 +20,7 @@ from ..formats import UNQUANTIZED
 from ..laws import LAWS
 from ..units import format_quantity, percent
 from . import reading
+from .diagnose import MISFIT
 from .intervals import METHODS
 from .result import Fit, plain
 
@@ -44,6 +45,7 @@ class Forecast:
         law: name of the law.
         rows_sha256: hash of the rows it was fitted to.
         made: UTC time of the forecast.
+        notes: of the fit, why its intervals may be too narrow.
     """
 
     inputs: Mapping[str, float | str]
@@ -59,6 +61,7 @@ class Forecast:
     law: str
     rows_sha256: str
     made: str
+    notes: tuple[str, ...] = ()
 
     def score(self, loss: float) -> Score:
         """Compare with what the run came to.
@@ -100,7 +103,8 @@ class Forecast:
             f"{self.count}."
         )
         far = ", ".join(f"{k} {v:.1f} times" for k, v in self.beyond.items() if v > 1.05)
-        return text + (f"\nExtrapolated: {far} beyond what was fitted." if far else "")
+        text += f"\nExtrapolated: {far} beyond what was fitted." if far else ""
+        return "\n".join([text, *(f"Note: {note}." for note in self.notes)])
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ class Score:
 def forecast(fit: Fit, **inputs: float | str) -> Forecast:
     """Predict the loss of one run, with the interval in which it should fall.
 
-    The draws of the law are joined with the noise of single runs that the fit found; a run like those
-    fitted is assumed, with one seed.
+    The draws of the law are joined with the spread of single runs, as wide as the residuals of the fit are at its
+    level; a run like those fitted is assumed, with one seed.
 
     Args:
         fit: a fit with draws.
@@ -166,7 +170,8 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
 
     def noise(kind: str) -> np.ndarray:
         stretch = np.sqrt(fit.df / rng.chisquare(max(fit.df, 1), (REPEATS, len(losses))))
-        return np.asarray(fit.noise.get(kind, 0.0) * stretch * rng.standard_normal(stretch.shape))
+        spread = fit.noise.get(kind, 0.0) * fit.tails.get(kind, 1.0)
+        return np.asarray(spread * stretch * rng.standard_normal(stretch.shape))
 
     trained = losses - gaps if "gap" in fit.noise else losses
     if fit.objective == "squares":  # noise is in nats
@@ -192,6 +197,7 @@ def forecast(fit: Fit, **inputs: float | str) -> Forecast:
         law=fit.law.name,
         rows_sha256=fit.provenance.rows_sha256,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        notes=tuple(note for note in fit.notes if note.startswith(MISFIT)),
     )
 
 
@@ -235,6 +241,7 @@ def load_forecast(path: str | os.PathLike[str]) -> Forecast:
             law=reading.text(data["law"]),
             rows_sha256=reading.text(data["rows_sha256"]),
             made=reading.text(data["made"]),
+            notes=tuple(reading.text(note) for note in data.get("notes", ())),
         )
     except DataError:
         raise

@@ -11,8 +11,8 @@ of an M-estimator (Huber 1981, section 7.6) where every row is its own cluster, 
 `profile`: draws as by default, but each parameter's interval is where the objective, minimised over all others, rises
 by as much as Student's t allows; it follows bends and bounds that a symmetric interval cannot.
 
-The default is `residual` where every row is its own cluster and `wild` elsewhere: those whose coverage came
-out right (docs/coverage.md).
+The default is `residual` where every row is its own cluster, unless there are many whose residuals are plainly larger
+in some places than in others, and `wild` elsewhere: those whose coverage came out right (docs/coverage.md).
 
 Under a robust loss the curvature alone is never used: it covers far less than it says. Draws of `wild` and `residual`
 are stretched by sqrt(df / chi2_df), df = clusters - parameters, so that quantiles are Student's; residuals
@@ -21,6 +21,7 @@ are stretched rather than estimates, so that every draw is a fit, bounds and all
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
@@ -34,16 +35,46 @@ METHODS: tuple[str, ...] = get_args(Method)
 NEAR = 1e-9  # predicted relative decrease at which a refit stops: below a thousandth of a standard error
 TIE = 0.2  # of a row's mean share of the objective
 TOGETHER = 12  # rounds of a stack, after which the few refits of all stacks that still move go on as one
+MANY, UNEVEN = 50, 0.01  # rows, and chance, from and below which an uneven spread decides the method
 MOST_NUMBERS = 150_000  # in the derivatives of one stack of refits: what a core keeps close
 
 #: The six points of Webb (2013): few clusters have few sign patterns, these have more.
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
 
 
-def default_method(problem: Problem) -> Method:
-    """The method whose coverage came out right for rows like these (docs/coverage.md)."""
-    clusters = problem.clusters
-    return "residual" if len(np.unique(clusters)) == len(clusters) else "wild"
+def default_method(problem: Problem, u: Array) -> tuple[Method, str]:
+    """The method whose coverage came out right for rows like these (docs/coverage.md), and what has to be said of it.
+
+    Args:
+        problem: the objective, in units of the noise.
+        u: its optimum (f,).
+    """
+    if len(np.unique(problem.clusters)) < len(problem.clusters):
+        return "wild", ""
+    chance = evenness(problem, u)
+    if len(problem.clusters) < MANY or chance > UNEVEN:
+        return "residual", ""
+    return "wild", (
+        f"residuals are larger for some sizes and tokens than for others (by chance in {chance:.0e} of tables), so "
+        "intervals are by the wild bootstrap, which keeps each where it is"
+    )
+
+
+def evenness(problem: Problem, u: Array) -> float:
+    """The chance that residuals without any pattern would spread as unevenly over sizes and tokens as these.
+
+    A score test of |residual| against the logarithms of both, in the largest block (Koenker 1981, Glejser 1969).
+    """
+    block, part = max(problem.parts, key=lambda pair: len(pair[0]))
+    spread = np.abs(problem.predictions(u[None])[0] - problem.targets)[part]
+    logs = [np.log(block.data[c]) for c in ("params", "tokens") if c in block.data]
+    columns = np.stack([np.ones(len(spread)), *(x for x in logs if np.ptp(x) > 0)], axis=1)
+    left = spread - columns @ np.linalg.lstsq(columns, spread, rcond=None)[0]
+    total = float(((spread - spread.mean()) ** 2).sum())
+    if total <= 0 or columns.shape[1] == 1:
+        return 1.0
+    score = len(spread) * (1 - float((left**2).sum()) / total)
+    return math.exp(-score / 2) if columns.shape[1] == 3 else math.erfc(math.sqrt(max(score, 0.0) / 2))
 
 
 def degrees(problem: Problem) -> int:
@@ -77,7 +108,7 @@ def draw(
     groups, member = np.unique(problem.clusters, return_inverse=True)
     df = degrees(problem)
     if method == "profile":
-        method = default_method(problem)
+        method = default_method(problem, u[0])[0]
     if method == "student":
         centres = starts[rng.integers(len(starts), size=draws)]
         return _student(problem, centres, covariance(problem, jacobian, residual), df, rng), df

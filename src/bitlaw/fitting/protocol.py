@@ -279,7 +279,7 @@ def _text(found: Protocol) -> str:
         lines.append(
             f"Within {percent(level)}: "
             + (
-                "no law is needed, for a guess without one is nearer."
+                f"no law is needed, for a guess without one is {known:.1%} off."
                 if known <= level
                 else f"{cell.sizes} sizes and {cell.share:.0%} of their training are enough, "
                 f"{format_quantity(cell.flops, 'flops')}."

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -158,11 +158,13 @@ class Fit:
         cost: its value at the estimates, residuals on their own scale.
         noise: noise of each kind of row estimated from its residuals, on their scale: relative for logarithms and gaps,
             nats per token where raw losses were minimised.
+        tails: by kind of row, how many times the noise a normal spread has to be to hold as many residuals as `level`.
         delta: Huber's delta where it was given.
         rows: number of rows used, by kind.
         clusters: number of independent clusters among them.
         count: convention by which N is counted.
-        ranges: lowest and highest value of each input among the rows; of bits, where quantised.
+        ranges: lowest and highest value of each input among the rows; of bits, where quantised; also of tokens per
+            parameter, and of parameters times tokens.
         held_out: error on held-out rows, from a fit without them.
         provenance: where the rows came from.
     """
@@ -185,6 +187,7 @@ class Fit:
     ranges: Mapping[str, tuple[float, float]]
     held_out: HeldOut | None
     provenance: Provenance
+    tails: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, float]:
@@ -254,6 +257,7 @@ class Fit:
             "objective": self.objective,
             "cost": self.cost,
             "noise": dict(self.noise),
+            "tails": dict(self.tails),
             "delta": self.delta,
             "rows": dict(self.rows),
             "clusters": self.clusters,
@@ -304,6 +308,7 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             objective=reading.text(data["objective"], OBJECTIVES),
             cost=reading.number(data["cost"]),
             noise={reading.text(k, KINDS): reading.number(v, 0) for k, v in data["noise"].items()},
+            tails={reading.text(k, KINDS): reading.number(v, 1) for k, v in data.get("tails", {}).items()},
             delta=None if data["delta"] is None else reading.number(data["delta"], 0),
             rows={reading.text(k, KINDS): reading.whole(v) for k, v in data["rows"].items()},
             clusters=reading.whole(data["clusters"]),

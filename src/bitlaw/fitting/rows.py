@@ -18,6 +18,7 @@ from .objective import Block
 
 #: Measurement error of a gap that came without one, as a share of the smallest gaps in the table.
 ASSUMED_GAP_NOISE = 0.1
+RATIO, PRODUCT = "tokens_per_param", "params_tokens"  # of ranges
 MOST_LOSS = 11.5  # nats per token: guessing among a hundred thousand tokens costs as much
 FEW = 1000  # parameters, or tokens: no model of language has as few
 
@@ -32,7 +33,8 @@ class Rows:
         gap: rows with a paired gap to be predicted; None without any.
         notes: what was left out or should be known, in words.
         count: the counting convention of N.
-        ranges: lowest and highest value of each input among the rows used; bits of quantised rows only.
+        ranges: lowest and highest value of each input among the rows used; bits of quantised rows only. Also of tokens
+            per parameter, and of parameters times tokens.
         facts: params, tokens and fewest bits of every row of the table that has a loss.
     """
 
@@ -172,6 +174,10 @@ def select(
             inside = inside[inside < UNQUANTIZED]
         if len(inside):
             ranges[name] = float(inside.min()), float(inside.max())
+    if {"params", "tokens"} <= data.keys() and keep.any():
+        n, d = (data[name][keep] for name in ("params", "tokens"))
+        ranges |= {RATIO: (float((d / n).min()), float((d / n).max()))}
+        ranges |= {PRODUCT: (float((n * d).min()), float((n * d).max()))}
     named = frame["count"][0] if count == "as_given" else count
     return Rows(
         law=law,

@@ -14,8 +14,10 @@ from ..laws import Law
 from ..laws.terms import TRAINED_PARTS
 from ..runs import Count, read_runs
 from ..units import format_quantity, percent
+from .diagnose import MISFIT
 from .estimate import fit
 from .result import Fit, plain
+from .rows import PRODUCT
 from .tell import draws_text, number, render
 
 
@@ -42,8 +44,9 @@ class Shift:
 
     Attributes:
         fits: of arm a and arm b.
-        losses: relative change of the predicted loss in the middle and at the far end of what both arms cover, and
-            there with each part, and the weights after training, in the fewest bits or each format that both arms have.
+        losses: relative change of the predicted loss in the middle and at the far end of what both arms cover (no
+            costlier than the costliest run of either), and there with each part, and the weights after training, in
+            the fewest bits or each format that both arms have.
         parameters: change of each parameter; of positive ones the change of the logarithm.
         level: of the intervals; those of `losses` hold all at once.
     """
@@ -65,10 +68,21 @@ class Shift:
             )
         worst = max(clear, key=lambda c: abs(c.change))
         which = "higher" if worst.change > 0 else "lower"
+        doubt = " The law misfits, so that part of it may be no shift; see the notes." if self.misfits else ""
         return (
             f"The law shifted: at {worst.name} arm b is {abs(worst.change):.2%} {which} "
-            f"({percent(self.level)}: {worst.low:+.2%} to {worst.high:+.2%})."
+            f"({percent(self.level)}: {worst.low:+.2%} to {worst.high:+.2%}).{doubt}"
         )
+
+    @property
+    def misfits(self) -> list[str]:
+        """Where the residuals of an arm are not noise, in sentences."""
+        return [
+            f"arm {arm}: {note}"
+            for arm, fitted in zip("ab", self.fits, strict=True)
+            for note in fitted.notes
+            if note.startswith(MISFIT)
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""
@@ -147,6 +161,13 @@ def _losses(a: Fit, b: Fit, level: float) -> tuple[Change, ...]:
                     f"the arms have no {column} in common; their laws cannot be compared in one place"
                 )
             places[column] = (np.sqrt(low * high), high)
+    if len(places) == 2 and all(PRODUCT in f.ranges for f in (a, b)):
+        # No run may have been of the largest size on the most tokens: the far end costs what both arms have seen.
+        (n, most_n), (d, most_d) = places["params"], places["tokens"]
+        excess = most_n * most_d / min(f.ranges[PRODUCT][1] for f in (a, b))
+        if excess > 1:
+            shrink = np.sqrt(excess)
+            places = {"params": (n, max(n, most_n / shrink)), "tokens": (d, max(d, most_d / shrink))}
     points = {
         "the middle": {column: ends[0] for column, ends in places.items()},
         "the far end": {column: ends[1] for column, ends in places.items()},
@@ -225,4 +246,4 @@ def _text(shift: Shift) -> str:
         f"Intervals: confidence, {draws_text(shift.fits[0])} of each arm; those of losses hold all at once, those of "
         "parameters one at a time. Changes of positive parameters are of their logarithms."
     )
-    return render(losses, parameters, note, shift.verdict)
+    return render(losses, parameters, note, *(f"Note: {misfit}." for misfit in shift.misfits), shift.verdict)

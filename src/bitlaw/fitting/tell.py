@@ -164,7 +164,8 @@ def intervals_of(ranking: Ranking) -> str:
     """How the intervals of a ranking were made."""
     return (
         f"Intervals: {percent(ranking.level)} confidence, Student's t over clusters; those of how much "
-        "laws are worse than the best hold for all laws of a ranking at once."
+        "laws are worse than the best hold for all laws of a ranking at once. A law is clearly worse where the "
+        "difference of errors, or their ratio, leaves out equality."
     )
 
 

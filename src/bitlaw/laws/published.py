@@ -24,7 +24,7 @@ class Published:
         values: a value for each of its parameters.
         source: where they stand.
         regime: what they were fitted on; anything else is extrapolation.
-        fitted: column to (lowest, highest) value in that regime, for warning of extrapolation.
+        fitted: column to (lowest, highest) value in that regime, for warning of extrapolation; so for tokens_per_param.
     """
 
     name: str
@@ -46,7 +46,7 @@ def _gadre(corpus: str, E: float, p: float, q: float, eta: float) -> Published:
         values={"E": E, "p": p, "q": q, "eta": eta},
         source=Source("Gadre et al. 2024", "2403.08540", "refitted to their public runs"),
         regime=f"11M to 411M parameters (embeddings included), 20 to 320 tokens a parameter, {CORPORA[corpus]}",
-        fitted={"params": (1.06e7, 4.12e8), "tokens": (2.1e8, 8.3e9)},
+        fitted={"params": (1.06e7, 4.12e8), "tokens": (2.1e8, 8.3e9), "tokens_per_param": (20, 320)},
     )
 
 
@@ -100,7 +100,7 @@ def _quest(
         source=Source("Panferov et al. 2025 (QuEST)", "2502.05003", where),
         regime=f"30M to 800M non-embedding parameters, about 100 tokens a parameter, C4; {what}; E is not identified"
         f"{regime}",
-        fitted={"params": (30e6, 800e6)},
+        fitted={"params": (30e6, 800e6), "tokens": (3e9, 8e10), "tokens_per_param": (100, 100)},
     )
 
 
@@ -116,7 +116,7 @@ def _quartet(ending: str, what: str, forward: float, backward: float) -> Publish
         values={**_QUARTET, "eff_w[mxfp4]": forward, "eff_grad[mxfp4]": backward},
         source=Source("Castro et al. 2025 (Quartet)", "2505.14669", "table 6 and its efficiencies"),
         regime=f"{_QUARTET_RUNS}; MXFP4 in the whole forward pass (w_format) and backward pass (grad_format), {what}",
-        fitted={"params": (30e6, 200e6)},
+        fitted={"params": (30e6, 200e6), "tokens": (7.5e8, 1.6e11), "tokens_per_param": (25, 800)},
     )
 
 
@@ -150,6 +150,7 @@ _ALL = (
             "a_bits": (4, 12),
             "kv_bits": (4, 12),
             "post_bits": (3, 8),
+            "tokens_per_param": (6.8, 870),
         },
     ),
     Published(
@@ -167,7 +168,7 @@ _ALL = (
         values={"E": 1.6934, "A": 406.4, "B": 410.7, "alpha": 0.33917, "beta": 0.28491},
         source=Source("Hoffmann et al. 2022", "2203.15556", "approach 3; superseded by chinchilla-2024"),
         regime="the same runs as chinchilla-2024; its fit had stopped early",
-        fitted={"params": (57e6, 16e9)},
+        fitted={"params": (57e6, 16e9), "tokens": (8.2e8, 3.18e11), "tokens_per_param": (0.46, 341)},
     ),
     Published(
         name="chinchilla-2024",
@@ -175,14 +176,15 @@ _ALL = (
         values={"E": 1.81686, "A": 482.00572, "B": 2085.43420, "alpha": 0.34781, "beta": 0.36585},
         source=Source("Besiroglu et al. 2024, Chinchilla Scaling: A replication attempt", "2404.10102"),
         regime="240 runs of Hoffmann et al., 57M to 16B parameters",
-        fitted={"params": (57e6, 16e9)},
+        fitted={"params": (57e6, 16e9), "tokens": (8.2e8, 3.18e11), "tokens_per_param": (0.46, 341)},
     ),
     Published(
         name="kaplan-2020",
         law=kaplan,
         values={"N_c": 6.4e13, "D_c": 1.8e13, "alpha": 0.076, "beta": 0.103},
         source=Source("Kaplan et al. 2020", "2001.08361", "eq. 1.5"),
-        regime="non-embedding parameters, WebText2, data repeated until early stopping",
+        regime="768 to 1.5B non-embedding parameters, 22M to 23B tokens of WebText2, repeated until early stopping",
+        fitted={"params": (768, 1.5e9), "tokens": (2.2e7, 2.3e10)},
     ),
     Published(
         name="muennighoff-2023",
@@ -198,7 +200,7 @@ _ALL = (
         },
         source=Source("Muennighoff et al. 2023, Scaling Data-Constrained Language Models", "2305.16264"),
         regime="182 runs, 7M to 9B parameters, up to many epochs",
-        fitted={"params": (7e6, 9e9)},
+        fitted={"params": (7e6, 9e9), "tokens": (1e8, 9e11)},
     ),
     _gadre("c4", 1.508, 141.3, 189.5, 0.1212),
     _gadre("redpajama", 1.837, 212.2, 366.7, 0.1364),
@@ -209,7 +211,7 @@ _ALL = (
         values=_QUARTET,
         source=Source("Castro et al. 2025 (Quartet)", "2505.14669", "table 6, the base at 16 bits"),
         regime=_QUARTET_RUNS,
-        fitted={"params": (30e6, 200e6)},
+        fitted={"params": (30e6, 200e6), "tokens": (7.5e8, 1.6e11), "tokens_per_param": (25, 800)},
     ),
     _quartet("", "by Quartet, as measured end to end at 30M", 0.65, 0.95),
     _quartet("-rtn", "rounding to nearest, absmax scales, each pass measured by itself", 0.59, 0.93),

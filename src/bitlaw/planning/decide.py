@@ -66,8 +66,8 @@ def decide(search: Search, asked: Question) -> Plan:
     notes = [
         *source.notes,
         *_left_out(search, each),
-        *_same(search.choices),
-        *_told_apart_by_cost(search.choices),
+        *_same(search),
+        *_told_apart_by_cost(search),
         *_priced(search, asked),
         *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
@@ -99,28 +99,40 @@ def _counted(count: str, training: str) -> list[str]:
     ]
 
 
-def _alike(choices: Sequence[Choice]) -> list[list[int]]:
+def _prices(search: Search, choice: Choice) -> tuple[float, ...]:
+    """What a choice costs of all that the question limits."""
+    limits = search.limits
+    return (
+        choice.train if limits.flops is not None else 0.0,
+        choice.serve if limits.served or limits.token_flops is not None else 0.0,
+        choice.bpw if limits.bytes is not None else 0.0,
+        choice.kv_bits if limits.bytes is not None and limits.cached else 0.0,
+    )
+
+
+def _alike(search: Search) -> list[list[int]]:
     """For each choice, those that neither the law nor what they cost tells from it, itself among them."""
-    keys = [(sorted(c.columns.items()), c.train, c.serve, c.bpw, c.kv_bits) for c in choices]
+    keys = [(sorted(c.columns.items()), _prices(search, c)) for c in search.choices]
     return [[k for k, other in enumerate(keys) if other == key] for key in keys]
 
 
-def _same(choices: Sequence[Choice]) -> list[str]:
+def _same(search: Search) -> list[str]:
     """Say which choices are the same."""
-    groups = {tuple(group): [choices[k].name for k in group] for group in _alike(choices) if len(group) > 1}
+    choices = search.choices
+    groups = {tuple(group): [choices[k].name for k in group] for group in _alike(search) if len(group) > 1}
     return [f"{' and '.join(names)} are one and the same here" for names in groups.values()]
 
 
-def _told_apart_by_cost(choices: Sequence[Choice]) -> list[str]:
+def _told_apart_by_cost(search: Search) -> list[str]:
     """Say which choices the law takes for one, though they cost differently."""
     groups: dict[tuple[tuple[str, float], ...], list[Choice]] = {}
-    for choice in choices:
+    for choice in search.choices:
         groups.setdefault(tuple(sorted(choice.columns.items())), []).append(choice)
     return [
         f"the law reads no difference between {' and '.join(repr(c.name) for c in group[:SHOWN])}: at one size and "
         "tokens it predicts one loss of them, and they differ here in what they cost alone"
         for group in groups.values()
-        if len({(c.train, c.serve, c.bpw, c.kv_bits) for c in group}) > 1
+        if len({_prices(search, c) for c in group}) > 1
     ]
 
 
@@ -261,7 +273,7 @@ def _options(
         each, flops = cheapest_of_each(search, asked.loss)
         each = replace(each, loss=np.where(np.isfinite(flops), each.loss, np.inf))
     won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
-    alike = _alike(search.choices)
+    alike = _alike(search)
     options = []
     for k, choice in enumerate(search.choices):
         if not np.isfinite(each.loss[k]):

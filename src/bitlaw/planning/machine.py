@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..errors import ConfigError
 from ..formats import Format
@@ -20,11 +21,13 @@ class Machine:
         hardware: the profile.
         devices: how many work at once; what they lose by it belongs in `achieved`.
         achieved: share of the peak that real runs reach; None is the peak itself, and then times are lower bounds.
+        speedups: over 16 bits, by unit, that were given in place of the hardware's rates.
     """
 
     hardware: Hardware
     devices: float = 1.0
     achieved: float | Achieved | None = None
+    speedups: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.devices < 1e9:
@@ -82,6 +85,19 @@ class Machine:
             )
         return money / an_hour * 3600
 
+    def _measured(self, choice: Choice) -> str:
+        """What narrow products gained in real work, where that is published, beside the peak that is counted."""
+        unit = self.hardware.rate(choice.scheme.w.format, choice.scheme.a.format).units
+        told = (m for m in self.hardware.measured if m.over == "bf16" and m.what == "training")
+        found = [m.factor for m in told if m.formats == unit]
+        if not found:
+            return ""
+        counted = 1 / self.pace(choice.scheme.w.format, choice.scheme.a.format)
+        return (
+            f"{unit} is counted at its peak, {counted:.3g} times 16 bits; published training gained {min(found):g} to "
+            f"{max(found):g} times: give speedups"
+        )
+
     def notes(self, choice: Choice) -> list[str]:
         """What times and prices rest on."""
         name, scheme = self.hardware.name, choice.scheme
@@ -95,6 +111,13 @@ class Machine:
                 str(self.achieved) if isinstance(self.achieved, Achieved) else f"{self.share:.0%} of the peak"
             )
             notes.append(f"hours are of {name} at {share}")
+        if self.speedups:
+            given = ", ".join(f"{unit} {factor:g}" for unit, factor in self.speedups.items())
+            notes.append(
+                f"speed-ups over 16 bits as given: {given}; other narrow units are taken not to be there"
+            )
+        elif told := self._measured(choice):
+            notes.append(told)
         if self.hardware.price is None:
             notes.append(f"what {name} costs is not known here")
         else:

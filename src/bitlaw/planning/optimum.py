@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..units import format_quantity
 from .choice import Choice
 from .limits import Array, Limits, column
 from .search import FINE, QUICK, minimise
@@ -177,6 +178,12 @@ class Search:
         said = [self.against(k, b) for k, b in enumerate(bits)]
         if all(said):
             return said[int(np.argmax(bits))]
+        if self.limits.bytes is not None:
+            room = format_quantity(float(np.ravel(self.limits.bytes)[0]), "bytes")
+            return (
+                f"the limits leave no room: weights and cache have to fit into {room} (the memory that was given, or "
+                "that of the hardware), and all into what there is to spend; raise a limit, or give less"
+            )
         return "the limits leave no room: what is given costs more than there is to spend; raise a limit, or give less"
 
     def against(self, k: int, bits: float) -> str:

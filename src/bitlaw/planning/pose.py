@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import ConfigError
 from ..laws import Law
 from ..units import format_quantity
@@ -34,6 +36,14 @@ def pose(source: Source, asked: Question) -> tuple[Search, Question]:
     limits = asked.limits(repeats="unique_tokens" in source.law.columns)
     search = Search(source.noting(*notes), choices, limits, free, asked.max_bits)
     _check(asked, search)
+    if asked.unique_tokens is not None and "unique_tokens" not in source.law.columns:
+        search = replace(
+            search,
+            source=search.source.noting(
+                f"{source.law.name} does not know what repeated tokens are worth, so that no more than "
+                f"{format_quantity(asked.unique_tokens)} are considered, once each; muennighoff-2023 repeats them"
+            ),
+        )
     if asked.loss is not None:
         search = search.with_budget(budget_for(search, asked.loss))
     return search, asked

@@ -264,6 +264,13 @@ class Question:
                 "keys and values go by the size, N = 12 layers width^2 and width = 128 layers, none of them grouped; "
                 "give cache=(layers, heads, their width) where the model's are known"
             )
+        if self.machine is not None and (self.speed is not None or self.context is not None):
+            notes.append("tokens a second are at the memory's full bandwidth, which real servers stay below")
+        if self.machine is not None and self.served:
+            notes.append(
+                "served tokens are counted at the speed of training, as if all were read at once; writing them one by "
+                "one takes longer, by far where few sequences are served at once"
+            )
         if self.kv is not None:
             notes.append("the cost of quantising keys and values after training is in no law here")
         return notes
@@ -379,4 +386,4 @@ def _machine(asked: Mapping[str, Any], devices: float) -> Machine | None:
     achieved = asked["achieved"]
     if achieved is not None and (isinstance(achieved, bool) or not isinstance(achieved, int | float)):
         achieved = achieved if isinstance(achieved, Achieved) else achieved_from(read_runs(achieved), profile)
-    return Machine(profile, devices, achieved)
+    return Machine(profile, devices, achieved, asked["speedups"] or {})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..fitting import Fit
+from ..fitting.rows import PRODUCT, RATIO
 from ..fitting.tell import draws_text
 from ..laws import Law, Published, published
 from ..laws.law import D
@@ -154,14 +155,22 @@ class Source:
                     notes.append(
                         f"{format_quantity(value, name)} is {factor:,.3g} times {where} the law was fitted on"
                     )
+        low, high = self.ranges.get(RATIO, (0.0, math.inf))
+        ratio = tokens / params
+        for factor, where in ((ratio / high, "above the most"), (low / ratio, "below the fewest")):
+            if factor > 1.5:
+                notes.append(
+                    f"{ratio:,.3g} tokens a parameter are {factor:,.3g} times {where} the law was fitted on"
+                )
         largest = math.prod(self.ranges[name][1] for name in ("params", "tokens") if name in self.ranges)
+        largest = self.ranges.get(PRODUCT, (0.0, largest))[1]
         if {"params", "tokens"} <= self.ranges.keys() and params * tokens > FAR * largest:
             doubt = "nothing tells whether the law holds so far out"
             if self.drawn:
                 doubt = "intervals tell how well constants are known, not whether the law holds so far out"
             notes.append(
-                f"this takes {params * tokens / largest:,.3g} times the compute of the largest size on the most tokens "
-                f"that were fitted: {doubt}"
+                f"this takes {params * tokens / largest:,.3g} times the compute of the costliest run that was fitted: "
+                f"{doubt}"
             )
         return notes
 

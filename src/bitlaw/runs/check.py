@@ -205,7 +205,7 @@ def row_problem(row: Mapping[str, Any]) -> str:
     if row.get("status") not in (None, "ok") and row.get("loss") is not None:
         return f"has status {row['status']!r} and a loss; a failed run has none"
     if row.get("gap") is not None and row.get("post_format") is None:
-        return "has a gap but no post_format; say which format it was quantised to"
+        return "has a gap but no post_format; say which format it was quantised to, or leave the gap out"
     return ""
 
 
