@@ -412,3 +412,15 @@ def test_a_shift_is_looked_for_where_both_arms_were():
     )
     assert n * d <= 1.05 * 3e19 / 6
     assert found.verdict.startswith("The law shifted")
+
+
+def test_one_law_in_two_forms_is_ranked_once():
+    """Kumar's and the overtraining law are one where nothing is quantised; those that are named stay."""
+    found = bl.compare(even(0), hold_out=bl.largest(20))
+    names = [e.name for e in found.entries]
+    assert len({"kumar", "overtraining"} & set(names)) == 1
+    assert "on these rows it is" in found.left_out["overtraining" if "kumar" in names else "kumar"]
+    both = bl.compare(even(0), ["kumar", "overtraining"], hold_out=bl.largest(20))
+    assert len(both.entries) == 2 and both.entries[0].held_out.error == pytest.approx(
+        both.entries[1].held_out.error, abs=1e-6
+    )

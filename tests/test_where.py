@@ -179,3 +179,35 @@ def test_verbs_take_the_rows_that_are_meant(table, tmp_path):
     asked = [*plan, "--runs", str(table), "--where", "params > 1T"]
     assert "no row is left" in str(run(app, asked).exception)
     assert "unknown column" in str(run(app, ["compare", str(table), "--where", "parms>1"]).exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "again"),
+    [
+        ("tokens >= params", [2e6, 4e6], "tokens >= params"),
+        ("tokens>=20*params", [4e6], "tokens >= 20*params"),
+        ("tokens < 0.5 * params", [1e6], "tokens < 0.5*params"),
+        ("tokens = 5*params", [2e6], "tokens = 5*params"),
+        ("flops > params", [], "flops > params"),
+    ],
+)
+def test_columns_are_compared_with_columns(text, left, again):
+    runs = Runs.from_rows(
+        [{"params": n, "tokens": d, "loss": 3} for n, d in ((1e6, 4e5), (2e6, 1e7), (4e6, 4e8))]
+    )
+    read = parse_where(text)
+    assert str(read) == again and parse_where(again) == read
+    assert matching(runs, [read]).frame["params"].to_list() == left
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tokens > corpus", "holds text"),
+        ("tokens > x*params", "not a number"),
+        ("tokens > none*params", "no number before"),
+    ],
+)
+def test_comparisons_of_columns_that_cannot_be_say_why(text, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_where(text)

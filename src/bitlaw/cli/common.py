@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError, nearest
 from ..shell import join, path
+
+if TYPE_CHECKING:
+    from ..runs import Runs
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 RunsArgument = Annotated[
@@ -31,8 +34,8 @@ WhereOption = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
-        help='Which rows: "params>=30M", "w_format in int4,int8", "post_format=none"; may be given often, and all '
-        "must hold.",
+        help='Which rows: "params>=30M", "tokens>=20*params", "w_format in int4,int8", "post_format=none"; may be '
+        "given often, and all must hold.",
     ),
 ]
 COUNTS = ("as_given", "non_embedding", "total", "matmul")
@@ -47,6 +50,19 @@ def counted(name: str) -> Any:
     if name not in COUNTS:
         raise ConfigError(f"unknown count {name!r}; {nearest(name, COUNTS)}")
     return name
+
+
+def rows_of(runs: str, where: list[str] | None) -> Runs:
+    """Read the rows of a table of which all conditions hold.
+
+    Raises:
+        DataError: a table that cannot be read, or of which no row is left.
+        ConfigError: a condition that cannot be read.
+    """
+    from ..runs import read_runs
+    from ..runs import where as meant
+
+    return meant(read_runs(runs), where or ())
 
 
 def command_line(verb: str, argument: str | list[str], *flags: tuple[str, Any]) -> str:

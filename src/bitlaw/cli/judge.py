@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError, nearest
-from .common import CountOption, IntervalOption, JsonFlag, RunsArgument, WhereOption, counted, show, working
+from .common import (
+    CountOption,
+    IntervalOption,
+    JsonFlag,
+    RunsArgument,
+    WhereOption,
+    counted,
+    rows_of,
+    show,
+    working,
+)
 
 if TYPE_CHECKING:
     from ..fitting.split import Split
@@ -41,13 +51,11 @@ def compare(
     Example: `bitlaw compare runs.csv --law kumar --law efficiency --hold-out lowest-bits`
     """
     from ..fitting import compare as rank
-    from ..runs import read_runs
-    from ..runs import where as meant
 
     splits = [_split(name) for name in hold_out or ()]
     with working("looking at the rows") as tell:
         found = rank(
-            meant(read_runs(runs), where or ()),
+            rows_of(runs, where),
             law or None,
             what="gap" if gaps else "loss",
             hold_out=splits or None,
@@ -84,6 +92,7 @@ def protocol(
         float | None, typer.Option(help="Share of each run to leave out at its beginning; default: chosen.")
     ] = None,
     last: Annotated[float, typer.Option(help="Share of the target's training that is predicted.")] = 0.3,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     json_: JsonFlag = False,
 ) -> None:
@@ -93,7 +102,7 @@ def protocol(
     """
     from ..fitting import protocol as judge
 
-    show(judge(law, runs, cut=cut, last=last, count=counted(count)), json_)
+    show(judge(law, rows_of(runs, where), cut=cut, last=last, count=counted(count)), json_)
 
 
 def backtest(
@@ -102,6 +111,7 @@ def backtest(
     share: Annotated[
         list[float] | None, typer.Option(help="Share of the runs to fit, cheapest first; may be given often.")
     ] = None,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     json_: JsonFlag = False,
 ) -> None:
@@ -111,13 +121,14 @@ def backtest(
     """
     from ..fitting import backtest as test
 
-    show(test(law, runs, shares=share or (0.3, 0.5, 0.7, 0.9), count=counted(count)), json_)
+    show(test(law, rows_of(runs, where), shares=share or (0.3, 0.5, 0.7, 0.9), count=counted(count)), json_)
 
 
 def shift(
     a: Annotated[str, typer.Argument(help="Runs of the first arm.")],
     b: Annotated[str, typer.Argument(help="Runs of the second arm.")],
     law: LawOption = "chinchilla",
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -128,7 +139,8 @@ def shift(
     """
     from ..fitting import shift as compare_arms
 
-    show(compare_arms(law, a, b, count=counted(count), interval=interval), json_)
+    arms = (rows_of(arm, where) for arm in (a, b))
+    show(compare_arms(law, *arms, count=counted(count), interval=interval), json_)
 
 
 def isoflop(
@@ -137,6 +149,10 @@ def isoflop(
     budget: Annotated[
         list[str] | None, typer.Option(help="A budget like 1e19; may be given often. Default: found.")
     ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="How far a row's compute may lie from its budget, as a share.")
+    ] = 0.1,
+    where: WhereOption = None,
     count: CountOption = "as_given",
     interval: IntervalOption = 0.9,
     json_: JsonFlag = False,
@@ -149,7 +165,8 @@ def isoflop(
     from ..units import parse_quantity
 
     budgets = [parse_quantity(text, "flops") for text in budget] if budget else None
-    found = find(runs, approach, budgets, count=counted(count), interval=interval)
+    asked = {"count": counted(count), "interval": interval, "tolerance": tolerance}
+    found = find(rows_of(runs, where), approach, budgets, **asked)
     show(found, json_)
 
 
@@ -241,10 +258,8 @@ def downstream(
     """
     from ..fitting import downstream as judge
     from ..fitting import largest
-    from ..runs import read_runs
-    from ..runs import where as meant
 
-    table = meant(read_runs(runs), where or ())
+    table = rows_of(runs, where)
     with working("fitting"):
         found = judge(table, error, margin=margin, hold_out=largest(sizes), interval=interval)
     if figures is not None:

@@ -23,6 +23,7 @@ from .common import (
     command_line,
     counted,
     print_json,
+    rows_of,
     working,
 )
 from .corpus import corpus_app
@@ -188,10 +189,8 @@ def fit(
     from .. import laws
     from ..fitting import examine, load_fit
     from ..fitting import fit as fit_law
-    from ..runs import read_runs
-    from ..runs import where as meant
 
-    table = meant(read_runs(runs), where or ())
+    table = rows_of(runs, where)
     how: dict[str, Any] = {"objective": objective, "delta": delta, "method": method, "free": free or ()}
     if borrow is not None:
         how["borrow"] = load_fit(borrow) if borrow.endswith(".json") else laws.published(borrow)

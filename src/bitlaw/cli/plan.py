@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .common import JsonFlag, WhereOption, show
+from .common import JsonFlag, WhereOption, rows_of, show
 
 
 def _option(panel: str, help: str, *flags: str) -> Any:
@@ -153,8 +153,6 @@ def plan(
     from ..laws import published
     from ..planning import next_runs, read_record
     from ..planning import plan as answer
-    from ..runs import read_runs
-    from ..runs import where as meant
 
     if sum(x is not None for x in (law, fit, record)) != 1:
         raise ConfigError(
@@ -220,7 +218,7 @@ def plan(
         return
     asking = f"asking the laws that fit {runs} about as well" if runs else "searching"
     with Console(stderr=True).status(asking):
-        rows = None if runs is None else meant(read_runs(runs), where or ())
+        rows = None if runs is None else rows_of(runs, where)
         result = answer(asked, runs=rows, others=other or (), interval=interval, **question)
     show(result, json_)
     if toml is not None:

@@ -22,6 +22,7 @@ from .result import HeldOut, score, score_gaps
 from .rows import Rows, select
 from .split import Split, largest, longest, lowest_bits
 
+SAME = 1e-6  # relative errors that differ by less are of one law in two forms
 NONE = 1e-9  # relative errors below this are none
 
 
@@ -142,7 +143,9 @@ def compare(
             on_law((k + share) / len(splits), name)
 
         try:
-            rankings.append(_rank(selected, split, what, interval, criteria, seed, left_out, begun))
+            rankings.append(
+                _rank(selected, split, what, interval, criteria, seed, left_out, begun, laws is None)
+            )
         except FitError as error:
             if len(splits) == 1:
                 raise
@@ -177,8 +180,9 @@ def _rank(
     seed: int,
     left_out: dict[str, str],
     begun: Callable[[float, str], None],
+    merge: bool,
 ) -> Ranking:
-    """Fit every law without the rows held out, and score it on them."""
+    """Fit every law without the rows held out, and score it on them; those that `merge` into one are ranked once."""
     scored: list[tuple[str, int | None, HeldOut, float | None]] = []
     guesses: list[Baseline] = []
     failed: dict[str, list[str]] = {}  # laws by the reason
@@ -195,6 +199,10 @@ def _rank(
             continue
         theta = problem.decentre(problem.theta(optimum.u[0]))
         held = (score if what == "loss" else score_gaps)(split.name, theta, train, test)
+        twin = next((other for other, _, known, _ in scored if merge and _same(held, known)), None)
+        if twin is not None:
+            left_out[name] = f"on these rows it is {twin}"
+            continue
         scored.append((name, len(problem.free), held, _bic(rows, seed) if criteria else None))
         guesses = guesses or baselines(train, test, what, split.name)
     if not scored:
@@ -226,6 +234,11 @@ def _rank(
             for e in (entry(b.name, None, b.held_out, None) for b in guesses)
         ),
     )
+
+
+def _same(one: HeldOut, other: HeldOut) -> bool:
+    """Whether two laws predict every row alike."""
+    return one.index == other.index and np.allclose(one.errors, other.errors, rtol=0, atol=SAME)
 
 
 def _bic(rows: Rows, seed: int) -> float | None:

@@ -192,7 +192,7 @@ def barely_trained(problem: Problem) -> list[str]:
     swapped = " (are the columns params and tokens swapped?)" if few > 0.8 * len(block) > 1 else ""
     return [
         f"{few} of {len(block)} rows have seen fewer tokens than they have parameters; models trained that little bend "
-        f"the exponents, so see what the fit is without them{swapped}"
+        f'the exponents, so see what the fit is without them (--where "tokens>=params"){swapped}'
     ]
 
 

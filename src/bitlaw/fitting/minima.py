@@ -142,6 +142,19 @@ def number_sizes(params: Array) -> Places:
     return out
 
 
+def _close(groups: Sequence[tuple[float, Places]], width: float) -> list[str]:
+    """Say which budgets that were found may be one: each is taken for evidence of its own."""
+    centres = [centre for centre, _ in groups]
+    near = [(a, b) for a, b in zip(centres, centres[1:], strict=False) if np.log(b / a) < width]
+    if not near:
+        return []
+    listed = ", ".join(f"{a:.3g} and {b:.3g}" for a, b in near[:3]) + (" and others" if len(near) > 3 else "")
+    return [
+        f"budgets were found that lie as near to each other as rows to theirs ({listed}); if they are one, the "
+        "intervals are too narrow: name the budgets (--budget, budgets=[...])"
+    ]
+
+
 def group(
     sweep: Sweep, budgets: Sequence[float] | None, tolerance: float
 ) -> tuple[list[tuple[float, Places]], list[str]]:
@@ -191,6 +204,8 @@ def group(
         )
     lost = len(log_c) - sum(len(rows) for _, rows in groups)
     notes = [f"{lost} rows belong to no budget with {LEAST_SIZES} sizes and are left out"] if lost else []
+    if budgets is None:
+        notes += _close(groups, 2 * width)
     if (off := _off(sweep, groups)) > SAME_COMPUTE:
         notes.append(
             f"compute lies up to {np.expm1(off):.1%} from its budget; losses are moved along the slope of the minima"

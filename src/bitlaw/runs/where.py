@@ -1,6 +1,7 @@
 """Which rows of a table are meant: conditions written as text, read strictly, and never run as code.
 
-A condition is a column, a sign and a value: `params >= 30M`, `w_format in int4,int8`, `corpus contains wiki`.
+A condition is a column, a sign and a value: `params >= 30M`, `w_format in int4,int8`, `corpus contains wiki`. Numbers
+may also be compared with another column, or a multiple of it: `tokens >= 20*params`.
 The word `none` stands for an empty cell. What holds commas, or is itself the word none, is put in double quotes.
 An empty cell is what the schema says that it means: `status = ok` holds of it, and so does `w_format = bf16`.
 """
@@ -28,6 +29,7 @@ ANY = "any"  # in place of a column: every column of text
 MAX_TEXT = 65_536
 _SHAPE = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>|not\s+in\b|in\b|contains\b)(.*)", re.DOTALL)
 _ITEM = re.compile(r'\s*+("(?:[^"\\]|\\.)*+"|[^",]++)\s*+(,|\Z)', re.DOTALL)  # nothing is tried twice
+_COLUMN = re.compile(r"(?:([^*\s]+)\s*\*\s*)?([A-Za-z_]\w*)")  # 20*params
 _WRITE = 'write it like "params>=1e6" or "w_format in int4,int8"'
 _UNITS = {"parameters": "params", "tokens": "tokens", "flops": "flops", "bytes": "bytes"}
 _MEANT = {"status": "ok", "unit": "tokens", "objective": "cross-entropy"}
@@ -43,13 +45,18 @@ class Condition:
         column: its name, or `any` for every column of text.
         sign: one of `SIGNS`.
         values: what it is compared with, one for all signs but `in` and `not in`; None is an empty cell.
+        other: a column that it is compared with instead, times the one value.
     """
 
     column: str
     sign: str
     values: tuple[Value, ...]
+    other: str = ""
 
     def __str__(self) -> str:
+        if self.other:
+            factor = "" if self.values[0] == 1.0 else f"{_written(self.values[0])}*"
+            return f"{self.column} {self.sign} {factor}{self.other}"
         return f"{self.column} {self.sign} {','.join(map(_written, self.values))}"
 
     def expression(self) -> pl.Expr:
@@ -62,9 +69,10 @@ class Condition:
         meant = cell if empty is None else cell.fill_null(empty)
         if self.sign == "contains":
             return _contains(meant, self.values[0])
-        if self.sign in ORDER:
-            value = self.values[0]
+        if self.sign in ORDER or self.other:
+            value = pl.col(self.other).cast(pl.Float64) * self.values[0] if self.other else self.values[0]
             compared = {"<": cell < value, "<=": cell <= value, ">": cell > value, ">=": cell >= value}
+            compared |= {"=": cell == value, "!=": cell != value}
             return compared[self.sign].fill_null(False)
         if COLUMN[self.column].kind in ("integer", "number"):
             meant = meant.cast(pl.Float64)
@@ -110,6 +118,10 @@ def parse_where(text: str) -> Condition:
         raise ConfigError(f"`any` is for text that some column contains, not for {sign!r}; name a column")
     if column is not None and _is_text(column) and sign in ORDER:
         raise ConfigError(f"{name} holds text, which has no order; use = != in, not in, or contains")
+    if column is not None and not _is_text(column) and sign not in ("in", "not in"):
+        factor, other = _column(rest)
+        if other:
+            return Condition(name, sign, (factor,), other)
     words = _items(rest, text) if sign in ("in", "not in") else [_one(rest, text)]
     values = tuple(_value(column, sign, word, quoted) for word, quoted in words)
     if None in values and sign in (*ORDER, "contains"):
@@ -155,6 +167,19 @@ def _contains(cell: pl.Expr, value: Value) -> pl.Expr:
     """Whether a cell contains a text, in small or capital letters."""
     wanted = str(value).lower()
     return cell.str.to_lowercase().str.contains(wanted, literal=True).fill_null(False)
+
+
+def _column(rest: str) -> tuple[float, str]:
+    """A column of numbers that is named in place of a value, and what it is multiplied with; else no name."""
+    found = _COLUMN.fullmatch(rest)
+    if found is None or found[2] not in COLUMN:
+        return 1.0, ""
+    if _is_text(COLUMN[found[2]]):
+        raise ConfigError(f"{found[2]} holds text, with which no number is compared")
+    factor = 1.0 if found[1] is None else _value(COLUMN["gap"], "=", found[1], False)
+    if not isinstance(factor, float):
+        raise ConfigError(f"{rest[:60]!r} has no number before the column; write it like 20*params")
+    return factor, found[2]
 
 
 def _one(rest: str, text: str) -> tuple[str, bool]:
