@@ -374,6 +374,13 @@ def test_notes_on_pools_speed_ups_and_memory():
         )  # fmt: skip
 
 
+def test_a_configuration_that_keeps_more_than_was_counted_is_said():
+    asked = {"memory": "16 GB", "context": "8k", "tokens": "2T"}
+    assert "times as many keys and values" in words(plan("chinchilla-2024", **asked))
+    assert "times as many" not in words(plan("chinchilla-2024", **asked, cache=(32, 8, 128)))
+    assert "times as many" not in words(plan("chinchilla-2024", memory="16 GB", tokens="2T"))
+
+
 def test_splits_of_several_sizes_can_be_held_out(sweep, tmp_path):
     bl.runs.write_runs(sweep, tmp_path / "runs.csv")
     asked = ["compare", str(tmp_path / "runs.csv"), "--law", "kumar", "--hold-out"]

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import LawError
 from ..formats import UNQUANTIZED, Recipe
 from ..formats.listing import SHAPE
+from ..shapes import ladder_shape
 from .answer import SHOWN, Answer, Hedge, Option, Plan, quantity
 from .choice import POST_BITS, WHOLE_BITS, Choice, tied
 from .derive import derived
@@ -72,6 +73,7 @@ def decide(search: Search, asked: Question) -> Plan:
         *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
         *_counted(source.count, training),
+        *_cached(search, hedge, best, training),
         *_beyond(asked, [("the answer", float(best.loss[0])), *((o.formats, o.loss) for o in options)]),
         *_hedging(hedge, tolerance),
     ]
@@ -96,6 +98,23 @@ def _counted(count: str, training: str) -> list[str]:
         return []
     return [
         f"N counts {count} parameters, as in the fit; the configuration takes it for parameters without embeddings"
+    ]
+
+
+def _cached(search: Search, hedge: Hedge | None, best: Best, training: str) -> list[str]:
+    """Say where the configuration's model keeps more keys and values than the plan counts."""
+    limits = search.limits
+    if not training or not limits.cached or limits.cache is not None:
+        return []
+    params = float(best.params[0]) if hedge is None else hedge.params
+    shape = ladder_shape(params)
+    size = np.array([params])
+    held, counted = limits.cached * 2 * shape.depth * shape.width, float(limits.kept(size)[0][0])
+    if held < 1.1 * counted:
+        return []
+    return [
+        f"the configuration's model (width {shape.width}, depth {shape.depth}) is deeper than the cache is counted "
+        f"for: it keeps {held / counted:.2g} times as many keys and values; give its cache, or train another shape"
     ]
 
 

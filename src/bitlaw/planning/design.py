@@ -359,6 +359,10 @@ def _notes(source: Source, fit: Fit, basket: Basket, shop: Shop, spend: float, l
         "away from it, give candidates without them",
         "runs cost 6 N D in whatever precision, as where low precision is emulated; a cooldown costs 20% of its budget",
     ]
+    if source.count:
+        notes.append(
+            f"N counts {source.count} parameters, as in the fit; the files take sizes for parameters without embeddings"
+        )
     if not len(basket.cells):
         cheapest = float((shop.tokens * shop.token_flops).min())
         notes.append(

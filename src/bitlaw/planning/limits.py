@@ -52,9 +52,9 @@ class Limits:
 
     def memory(self, params: Array, bpw: Array, kv_bits: Array) -> Array:
         """Bytes of weights, and of the cache."""
-        return (params * bpw + self._kept(params)[0] * kv_bits) / 8
+        return (params * bpw + self.kept(params)[0] * kv_bits) / 8
 
-    def _kept(self, params: Array) -> tuple[Array, Array]:
+    def kept(self, params: Array) -> tuple[Array, Array]:
         """Numbers cached by models of some sizes, and their slopes against the logarithm of the size."""
         if self.cache is not None:
             return np.full_like(params, self.cached * self.cache.numbers), np.zeros_like(params)
@@ -112,7 +112,7 @@ class Limits:
         x = np.log(8 * self.bytes / bpw)
         for _ in range(NEWTON):
             params = np.exp(x)
-            kept, slope = self._kept(params)
+            kept, slope = self.kept(params)
             weights = params * bpw
             over = np.log((weights + kept * kv_bits) / (8 * self.bytes))
             step = over * (weights + kept * kv_bits) / (weights + slope * kv_bits)

@@ -113,6 +113,7 @@ def _rules(trunks: list[Trunk]) -> tuple[str, dict[str, Any]]:
     text = training_toml("", largest.params, largest.budgets[-1], Scheme(), None)
     comment = next(line for line in text.splitlines() if line.startswith("# Learning rate"))
     sweep = tomllib.loads(text)["sweep"]
+    comment = f"{comment.rstrip('.')}, of the costliest of these runs, for all of them."
     return comment, {key: value for key, value in sweep.items() if key not in ("sizes", "budgets", "schemes")}
 
 
