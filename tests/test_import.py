@@ -351,6 +351,8 @@ def test_of_rows_that_are_the_same_in_every_cell_one_is_kept(tmp_path):
     assert came.runs.frame["id"].to_list() == ["a", "b"]
     assert [p.place for p in came.problems] == ["line 4", "line 5", "line 6", "line 7"]
     assert "is there twice" in came.problems[0].reason and "two rows have" in came.problems[1].reason
+    bad = f"id,{HEAD},seed\na,1e6,2e7,3,x\na,1e6,2e7,3,\n"  # of a bad row and a good one the good one is kept
+    assert import_runs(put(tmp_path, bad), keep_good=True).runs.frame["id"].to_list() == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -377,10 +379,59 @@ def test_no_column_that_names_formats_is_lost(tmp_path, column, cells, ours):
     assert f"not used: {column}" in str(came)
 
 
-def test_sixteen_bits_after_training_are_no_quantisation(tmp_path):
-    path = put(tmp_path, f"id,parent,{HEAD},wbits\na,,1e6,2e7,3,16\nb,a,1e6,2e7,3.1,4\n")
-    came = import_runs(path, {"post_format": "wbits in int"})
+@pytest.mark.parametrize(
+    ("cells", "rule"),
+    [
+        (("16", "4"), "fmt in int"),
+        (("bf16", "int4"), "fmt"),
+        (("F16", "Q4_0"), "fmt in gguf"),
+        (("half", "q4"), {"column": "fmt", "values": {"half": "bf16", "q4": "int4"}}),
+    ],
+)
+def test_sixteen_bits_after_training_are_no_quantisation(tmp_path, cells, rule):
+    """Nor is what such a row says of a gap one."""
+    lines = [f"a,,1e6,2e7,3,3,{cells[0]}", f"b,a,1e6,2e7,3.1,3,{cells[1]}"]
+    path = put(tmp_path, "\n".join([f"id,parent,{HEAD},before,fmt", *lines]) + "\n")
+    came = import_runs(path, {"post_format": rule, "gap": "loss minus before"}, accept_guesses=True)
     assert came.runs.frame["post_format"].to_list() == [None, "int4"]
+    assert came.runs.frame["gap"].to_list() == [None, pytest.approx(0.1)]
+
+
+def test_the_loss_of_a_gap_is_the_one_after(tmp_path):
+    path = put(tmp_path, "params,tokens,fmt,val_loss_int4,val_loss\n1e6,2e7,int4,3.2,3.0\n")
+    came = import_runs(
+        path, {"gap": "val_loss_int4 minus val_loss", "post_format": "fmt"}, accept_guesses=True
+    )
+    assert came.runs.frame.select("loss", "gap").row(0) == (3.2, pytest.approx(0.2))
+    with pytest.raises(DataError, match="guesses: loss=val_loss_int4"):
+        import_runs(path, {"gap": "val_loss_int4 minus val_loss", "post_format": "fmt"})
+
+
+def test_a_table_of_bad_lines_alone_is_refused_in_words(tmp_path):
+    path = put(tmp_path, "params,tokens,fmt,after,before\n1,2\n")
+    with pytest.raises(DataError, match="line 2"):
+        import_runs(path, {"gap": "after minus before", "post_format": "fmt"}, accept_guesses=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("embedding_type", ("learned", "rotary")),
+        ("act_type", ("gelu", "swiglu2")),
+        ("arm", ("a1", "a2")),
+        ("cache_format", ("paged", "plain")),
+    ],
+)
+def test_columns_that_only_sound_like_formats_are_no_matter(tmp_path, column, cells):
+    path = put(tmp_path, f"{HEAD},{column}\n1e6,2e7,3,{cells[0]}\n1e6,3e7,3,{cells[1]}\n")
+    assert len(import_runs(path, accept_guesses=True).runs) == 2
+
+
+def test_a_second_column_of_formats_can_only_be_ignored(tmp_path):
+    path = put(tmp_path, f"{HEAD},w_format,post_format,dtype\n1e6,2e7,3,int8,int4,float8_e5m2\n")
+    with pytest.raises(ConfigError, match="--ignore 'dtype'") as asked:
+        import_runs(path, accept_guesses=True)
+    assert "post_format =" not in str(asked.value)
 
 
 def test_losses_before_and_after_quantisation_are_asked_about(tmp_path):
@@ -402,6 +453,10 @@ def test_a_gap_is_the_difference_of_two_columns(tmp_path):
     came = import_runs(path, said, keep_good=True)
     assert came.runs.frame["gap"].to_list() == [pytest.approx(math.log(1.1)), None]
     assert [p.place for p in came.problems] == ["line 3", "line 3"]
+    swapped = import_runs(
+        path, {"gap": "before minus after", "loss": "after in ppl", "post_format": "fmt"}, keep_good=True
+    )
+    assert "of after" in swapped.problems[0].reason or "of after" in swapped.problems[1].reason
     assert came.proposal.unused == () and "after minus before" in came.proposal.table()[0]["theirs"]
     (tmp_path / "m.toml").write_text(as_toml(came.proposal.rules))
     again = import_runs(path, [str(tmp_path / "m.toml")], keep_good=True)

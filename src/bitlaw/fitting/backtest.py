@@ -111,7 +111,8 @@ def backtest(
         used = np.concatenate([b.row for b in train.blocks()])
         ahead = np.concatenate([b.row for b in test.blocks()])
         helds = [score(split.name, theta, train, test) for theta in thetas]
-        held, errors = helds[0], [h.error for h in helds]
+        held = helds[0]
+        errors = [h.error for h in helds if h.index == held.index]  # others say nothing of some of the rows
         if not held.errors:
             skipped.append(f"{share:.0%}: all costlier runs lie outside the law's domain")
             continue

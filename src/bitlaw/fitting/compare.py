@@ -199,9 +199,9 @@ def _rank(
             continue
         theta = problem.decentre(problem.theta(optimum.u[0]))
         held = (score if what == "loss" else score_gaps)(split.name, theta, train, test)
-        twin = next((other for other, _, known, _ in scored if merge and _same(held, known)), None)
+        twin = next((other for other, _, known, _ in scored if merge and same(held, known)), None)
         if twin is not None:
-            left_out[name] = f"on these rows it is {twin}"
+            left_out[f"{name}, held out {split.name}"] = f"it predicts the same as {twin}"
             continue
         scored.append((name, len(problem.free), held, _bic(rows, seed) if criteria else None))
         guesses = guesses or baselines(train, test, what, split.name)
@@ -236,9 +236,13 @@ def _rank(
     )
 
 
-def _same(one: HeldOut, other: HeldOut) -> bool:
-    """Whether two laws predict every row alike."""
-    return one.index == other.index and np.allclose(one.errors, other.errors, rtol=0, atol=SAME)
+def same(one: HeldOut, other: HeldOut) -> bool:
+    """Whether two laws predict every row alike, and some."""
+    return (
+        bool(one.index)
+        and one.index == other.index
+        and np.allclose(one.errors, other.errors, rtol=0, atol=SAME)
+    )
 
 
 def _bic(rows: Rows, seed: int) -> float | None:

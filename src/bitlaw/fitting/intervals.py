@@ -52,7 +52,7 @@ def default_method(problem: Problem, u: Array) -> tuple[Method, str]:
     if len(np.unique(problem.clusters)) < len(problem.clusters):
         return "wild", ""
     chance = evenness(problem, u)
-    if len(problem.clusters) < MANY or chance > UNEVEN:
+    if max(map(len, problem.blocks)) < MANY or chance > UNEVEN:
         return "residual", ""
     return "wild", (
         f"residuals are larger for some sizes and tokens than for others (by chance in {chance:.0e} of tables), so "

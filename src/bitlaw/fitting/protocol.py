@@ -63,7 +63,8 @@ class Protocol:
         bias: mean signed relative error.
         guesses: errors of guesses without a law.
         cells: errors with fewer sizes and shorter training.
-        enough: for each level, the cheapest cell that reaches it and stays there; None where none does.
+        enough: for each level, the cheapest cell that reaches it and stays there; None where none does, or a guess
+            without a law reaches it as well.
     """
 
     law: str
@@ -146,6 +147,7 @@ def protocol(
     held, guesses = _predict(rows, sizes[:-1], sizes[-1], cut, last, seed)
     if not math.isfinite(held.error):
         raise FitError(f"{law.name} says nothing of the largest model; it lies outside the law's domain")
+    known = min((error for _, error in guesses), default=math.inf)
     cells = tuple(
         Cell(
             k,
@@ -166,7 +168,7 @@ def protocol(
         bias=held.bias,
         guesses=guesses,
         cells=cells,
-        enough=tuple((level, _enough(cells, level)) for level in LEVELS),
+        enough=tuple((level, _enough(cells, level) if level < known else None) for level in LEVELS),
     )
 
 

@@ -125,6 +125,6 @@ def reached(name: str, low: Any, high: Any) -> tuple[float, float]:
     Raises:
         ValueError: anything else.
     """
-    if name in ("params", "tokens"):
+    if name in ("params", "tokens", "tokens_per_param", "params_tokens"):
         low, high = number(low, 1e-30, 1e60), number(high, 1e-30, 1e60)
     return interval(low, high)

@@ -82,7 +82,7 @@ def select(
     columns = {"params": sizes.to_numpy(), "tokens": frame["tokens"].to_numpy()}
     columns |= {f"{part}_bits": ok.bits(part).to_numpy() for part in (*TRAINED_PARTS, "post")}
     low = {part: columns[f"{part}_bits"] < UNQUANTIZED for part in (*TRAINED_PARTS, "post")}
-    notes = _warnings(frame, len(runs) - len(ok))
+    notes = _warnings(frame, runs)
     general = len(notes)
 
     sparse = (frame["w_sparsity"].fill_null(0.0) > 0).to_numpy()
@@ -106,7 +106,7 @@ def select(
         )
         notes.append(
             f"{said}; this law does not read it, so they are fitted as if they were of 16 bits (leave them out by "
-            f'conditions like --where "{unread[0]}_format in none,bf16")'
+            f'conditions like --where "{unread[0]}_format in none,bf16,fp16,fp32")'
         )
 
     for mask, why in apart(law, ok):
@@ -332,9 +332,9 @@ def one_unit(frame: pl.DataFrame, chosen: NDArray[np.bool_]) -> None:
             )
 
 
-def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
+def _warnings(frame: pl.DataFrame, runs: Runs) -> list[str]:
     notes = []
-    if failed:
+    if failed := len(runs) - len(frame):
         notes.append(f"{failed} rows without a loss (diverged or failed) are left out")
     if (frame["unit"].fill_null("tokens") != "tokens").any():
         unit, objective = frame["unit"].drop_nulls()[0], frame["objective"].drop_nulls().head(1).to_list()
@@ -369,10 +369,13 @@ def _warnings(frame: pl.DataFrame, failed: int) -> list[str]:
     if len(corpora) > 1:
         notes.append(f"the rows mix corpora ({', '.join(corpora)}), each of which has constants of its own")
     lone = after.filter(pl.col("gap").is_null() & ~pl.col("parent").is_in(frame["id"].implode()))
+    absent = (
+        "not in the table" if lone.height and lone["parent"][0] not in runs.frame["id"] else "without a loss"
+    )
     if lone.height:
         notes.append(
             f"{lone.height} rows quantised after training have no gap, for the rows that they name as parent (like "
-            f"{lone['parent'][0]!r}) are not in the table; laws with a gap take their losses for losses after training"
+            f"{lone['parent'][0]!r}) are {absent}; laws with a gap take their losses for losses after training"
         )
     if frame["gap"].is_not_null().any() and frame["schedule"].is_null().any():
         notes.append("some rows do not say their learning-rate schedule, with which gaps are confounded")

@@ -90,6 +90,7 @@ class Shift:
             {
                 "interval": {"level": self.level, "method": self.fits[0].drawn_by, "kind": "confidence"},
                 "verdict": self.verdict,
+                "misfits": self.misfits,
                 "losses": [vars(c) for c in self.losses],
                 "parameters": [vars(c) for c in self.parameters],
             }

@@ -50,7 +50,7 @@ class Option:
         formats: in words.
         bits: of the weights, in training, or after it where those are what is chosen.
         params, tokens, loss: at its best.
-        near_optimal: whether its loss is within the plan's tolerance of the best.
+        near_optimal: whether its loss is within the plan's tolerance of the best, for what the best costs.
         chance: the share of draws in which it is the best of all; NaN without draws.
         flops: of training and serving, where a loss is to be reached; NaN elsewhere.
         bytes: of weights and cache in serving.

@@ -61,19 +61,20 @@ def decide(search: Search, asked: Question) -> Plan:
     in_draws = None
     if drawn:
         in_draws = listed.in_draws(of_listed) if search.free_bits else draws
-    options = _options(listed, of_listed, in_draws, limit, asked)
+    options, unreached = _options(listed, of_listed, in_draws, limit, asked)
     hedge = None if in_draws is None else hedged(listed, of_listed, in_draws)
-    training = _training(listed, of_listed, hedge, asked.words)
+    training, planned = _training(listed, of_listed, hedge, asked.words)
     notes = [
         *source.notes,
         *_left_out(search, each),
+        *unreached,
         *_same(search),
         *_told_apart_by_cost(search),
         *_priced(search, asked),
         *remarks(search, found, choice, asked.loss),
         *asked.notes(choice),
         *_counted(source.count, training),
-        *_cached(search, hedge, best, training),
+        *(_cached(search, planned) if training else []),
         *_beyond(asked, [("the answer", float(best.loss[0])), *((o.formats, o.loss) for o in options)]),
         *_hedging(hedge, tolerance),
     ]
@@ -101,12 +102,11 @@ def _counted(count: str, training: str) -> list[str]:
     ]
 
 
-def _cached(search: Search, hedge: Hedge | None, best: Best, training: str) -> list[str]:
+def _cached(search: Search, params: float) -> list[str]:
     """Say where the configuration's model keeps more keys and values than the plan counts."""
     limits = search.limits
-    if not training or not limits.cached or limits.cache is not None:
+    if not limits.cached or limits.cache is not None:
         return []
-    params = float(best.params[0]) if hedge is None else hedge.params
     shape = ladder_shape(params)
     size = np.array([params])
     held, counted = limits.cached * 2 * shape.depth * shape.width, float(limits.kept(size)[0][0])
@@ -139,7 +139,10 @@ def _same(search: Search) -> list[str]:
     """Say which choices are the same."""
     choices = search.choices
     groups = {tuple(group): [choices[k].name for k in group] for group in _alike(search) if len(group) > 1}
-    return [f"{' and '.join(names)} are one and the same here" for names in groups.values()]
+    return [
+        f"{' and '.join(names)} are one and the same here, for the law and for all that is limited"
+        for names in groups.values()
+    ]
 
 
 def _told_apart_by_cost(search: Search) -> list[str]:
@@ -205,15 +208,15 @@ def _hedging(hedge: Hedge | None, tolerance: float) -> list[str]:
     ]
 
 
-def _training(search: Search, each: Best, hedge: Hedge | None, question: str) -> str:
-    """The configuration of the model that draws expect to lose least with; without draws, of the best."""
+def _training(search: Search, each: Best, hedge: Hedge | None, question: str) -> tuple[str, float]:
+    """The configuration of the model that draws expect to lose least with, or without draws of the best; its size."""
     k = int(np.argmin(each.loss))
     params, tokens = float(each.params[k]), float(each.tokens[k])
     if hedge is not None:
         k = next(k for k, choice in enumerate(search.choices) if choice.name == hedge.formats)
         params, tokens = hedge.params, hedge.tokens
     choice = search.choices[k]
-    return training_toml(question, params, tokens, choice.scheme, choice.post)
+    return training_toml(question, params, tokens, choice.scheme, choice.post), params
 
 
 def _left_out(search: Search, each: Best) -> list[str]:
@@ -281,15 +284,20 @@ def _answers(
 
 def _options(
     search: Search, each: Best, draws: Best | None, limit: float, asked: Question
-) -> tuple[Option, ...]:
-    """The best that each choice, or each whole number of free bits, can do, and how often it is the best of them."""
+) -> tuple[tuple[Option, ...], list[str]]:
+    """The best that each choice, or each whole number of free bits, can do, and how often it is the best of them.
+
+    Also says which of them never reach a loss that was asked for.
+    """
     if len(search.choices) == 1:
-        return ()
+        return (), []
     read = derived(search, asked)
     names = {"served_bytes": "bytes", "error": "error", "tokens_per_second": "tokens_per_second"}
-    near, flops = each.loss <= limit, np.full(len(search.choices), math.nan)
+    near, flops, never = each.loss <= limit, np.full(len(search.choices), math.nan), list[str]()
     if asked.loss is not None:
+        able = np.isfinite(each.loss)  # the law speaks of them
         each, flops = cheapest_of_each(search, asked.loss)
+        never = [search.choices[k].name for k in np.flatnonzero(able & np.isnan(flops))]
         each = replace(each, loss=np.where(np.isfinite(flops), each.loss, np.inf))
     won = np.empty(0) if draws is None else draws.choice[np.isfinite(draws.loss)]
     alike = _alike(search)
@@ -311,12 +319,9 @@ def _options(
                 **{names[name]: float(read[name](best)[0]) for name in names.keys() & read.keys()},
             )
         )
-    return tuple(
-        sorted(
-            options,
-            key=lambda o: o.bits if _bits_alone(search) else o.loss if asked.loss is None else o.flops,
-        )
-    )
+    order = "bits" if _bits_alone(search) else "loss" if asked.loss is None else "flops"
+    said = [f"no budget reaches the loss with {', '.join(never)}"] if never else []
+    return tuple(sorted(options, key=lambda option: getattr(option, order))), said
 
 
 def _bits_alone(search: Search) -> bool:

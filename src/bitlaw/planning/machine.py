@@ -94,8 +94,8 @@ class Machine:
             return ""
         counted = 1 / self.pace(choice.scheme.w.format, choice.scheme.a.format)
         return (
-            f"{unit} is counted at its peak, {counted:.3g} times 16 bits; published training gained {min(found):g} to "
-            f"{max(found):g} times: give speedups"
+            f"{unit} is counted at its peak, {counted:.3g} times 16 bits; the most that published training gained is "
+            f"{' or '.join(f'{factor:g}' for factor in sorted(set(found)))} times: give speedups"
         )
 
     def notes(self, choice: Choice) -> list[str]:

@@ -260,7 +260,7 @@ class Search:
         return columns | {"params": params, "tokens": tokens, "unique_tokens": unique}
 
     def tokens_of_gap(self, theta: Array, best: Best, most: float) -> Array:
-        """The fewest tokens at which quantising models as large as optima (S,) costs more; infinite if none do."""
+        """The fewest tokens at which quantising models of optima's sizes (S,) costs more; infinite where none do."""
         low = np.log(best.params) - AMOUNTS / 2
         steps = np.linspace(0, AMOUNTS, AMOUNTS_STEPS)
         grid = low[:, None] + steps
@@ -279,7 +279,8 @@ class Search:
             middle = (low + high) / 2
             beyond = above(middle[:, None])[:, 0]
             low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-        return np.where(over.any(axis=1), np.exp(high), np.inf)
+        found = np.where(first == 0, 0.0, np.exp(high))
+        return np.where(over.any(axis=1), found, np.inf)
 
     def gap(self, theta: Array, best: Best) -> Array:
         """What quantisation after training costs at optima (S,)."""

@@ -264,7 +264,8 @@ class Question:
                 "keys and values go by the size, N = 12 layers width^2 and width = 128 layers, none of them grouped; "
                 "give cache=(layers, heads, their width) where the model's are known"
             )
-        if self.machine is not None and (self.speed is not None or self.context is not None):
+        read = self.machine is not None and self.machine.hardware.bandwidth is not None
+        if read and (self.speed is not None or self.context is not None or self.bytes is not None):
             notes.append("tokens a second are at the memory's full bandwidth, which real servers stay below")
         if self.machine is not None and self.served:
             notes.append(

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from ..errors import BitlawError, FitError
-from ..fitting import Fit, compare, fit, largest
+from ..fitting import Fit, all_for, compare, fit, largest
+from ..fitting.compare import same
 from ..fitting.objective import Objective
 from ..fitting.ranking import Entry
 from ..laws import LAWS, Published, published
@@ -42,12 +43,14 @@ def by_rivals(
     if not fitted.is_of(table):
         notes.append("these are not the rows that the fit was made from (another table, or other conditions)")
     for entry in ranked:
-        if entry.name == fitted.law.name and entry.behind_low > 0:
-            best = ranked[0]
+        best = ranked[0]
+        if entry.name == fitted.law.name and entry.behind_low > 0 and entry is not best:
             errors = f"{best.held_out.error:.2%} against {entry.held_out.error:.2%}"
             notes.append(f"{best.name} predicts {what} clearly better ({errors}); ask it first")
     if of_gaps and ranked:
-        notes.append("other laws were chosen by their held-out errors on gaps")
+        notes.append(
+            "other laws were chosen by their held-out errors on losses, and of these by those on gaps"
+        )
     for entry in ranked:
         if (
             _as_well(entry, ranked)
@@ -68,20 +71,26 @@ def by_rivals(
 
 
 def _ranked(table: Runs, fitted: Fit, of_gaps: bool) -> tuple[tuple[Entry, ...], list[str]]:
-    """Laws by their error on the largest size; none, and why, where that cannot be held out."""
+    """Laws by their error on the largest size, each once; none, and why, where that cannot be held out."""
+    count = fitted.counting
     try:
-        if not of_gaps:
-            return compare(table, hold_out=largest(), count=fitted.counting).entries, []
-        judged = compare(table, what="gap", hold_out=largest(), count=fitted.counting).entries
-        judged = tuple(entry for entry in judged if not why_not_plannable(LAWS[entry.name]))
-        if not judged:
-            return (), []
-        names = [entry.name for entry in judged]
-        losses = compare(table, names, hold_out=largest(), count=fitted.counting).entries
-        able = {entry.name for entry in losses if _as_well(entry, losses)}  # of what the gap is added to
-        return tuple(entry for entry in judged if entry.name in able), []
+        laws, _ = all_for(table, count, "gap" if of_gaps else "loss")
+        names = [law.name for law in laws if not why_not_plannable(law)]
+        if fitted.law.name in LAWS:  # of laws that are one on these rows, it is the fitted one that stays
+            names = list(dict.fromkeys([fitted.law.name, *names]))
+        if of_gaps:
+            losses = compare(table, names, hold_out=largest(), count=count).entries
+            names = [entry.name for entry in losses if _as_well(entry, losses)]  # of what the gap is added to
+        ranked = compare(
+            table, names, what="gap" if of_gaps else "loss", hold_out=largest(), count=count
+        ).entries
     except FitError as error:
         return (), [f"no other laws were asked, for none can be judged on the largest size: {error}"]
+    kept: list[Entry] = []
+    for entry in sorted(ranked, key=lambda entry: entry.name != fitted.law.name):
+        if not any(same(entry.held_out, other.held_out) for other in kept):
+            kept.append(entry)
+    return tuple(entry for entry in ranked if entry in kept), []
 
 
 def _as_well(entry: Entry, ranked: Sequence[Entry]) -> bool:

@@ -81,7 +81,7 @@ class Source:
             dict(law.ranges),
             tuple(notes),
             draws_text(law) if drawn else "",
-            law.noise,
+            {kind: noise * law.tails.get(kind, 1.0) for kind, noise in law.noise.items()},
             law.df,
             law.objective == "squares",
             "" if law.count in ("non_embedding", "not stated") else law.count,
@@ -163,13 +163,16 @@ class Source:
                     f"{ratio:,.3g} tokens a parameter are {factor:,.3g} times {where} the law was fitted on"
                 )
         largest = math.prod(self.ranges[name][1] for name in ("params", "tokens") if name in self.ranges)
+        costliest = (
+            "the largest size on the most tokens" if PRODUCT not in self.ranges else "the costliest run"
+        )
         largest = self.ranges.get(PRODUCT, (0.0, largest))[1]
         if {"params", "tokens"} <= self.ranges.keys() and params * tokens > FAR * largest:
             doubt = "nothing tells whether the law holds so far out"
             if self.drawn:
                 doubt = "intervals tell how well constants are known, not whether the law holds so far out"
             notes.append(
-                f"this takes {params * tokens / largest:,.3g} times the compute of the costliest run that was fitted: "
+                f"this takes {params * tokens / largest:,.3g} times the compute of {costliest} that was fitted: "
                 f"{doubt}"
             )
         return notes

@@ -56,23 +56,24 @@ def check(
     bad = {flaw.row for flaw in flaws}
     flaws += [flaw for flaw in _rows(checked) if flaw.row not in bad]
     ids = checked["id"] if "id" in checked.columns else pl.Series([None] * frame.height, dtype=pl.String)
-    flaws += _twice(checked, ids)
+    flaws += _twice(checked, ids, {flaw.row for flaw in flaws})
     flaws.sort(key=lambda flaw: flaw.row)
     return checked.with_columns(_named(ids).alias("id")), flaws
 
 
-def _twice(checked: pl.DataFrame, ids: pl.Series) -> list[Flaw]:
-    """Rows whose id another has; of rows that are the same in every cell, all but the first."""
+def _twice(checked: pl.DataFrame, ids: pl.Series, bad: set[int]) -> list[Flaw]:
+    """Rows whose id another has; of good rows that are the same in every cell, all but the first."""
     twice = ids.is_duplicated() & ids.is_not_null()
     if not twice.any():
         return []
-    first = checked.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-    distinct = ids.filter(twice & first)
+    wrong = pl.Series([row in bad for row in range(len(ids))], dtype=pl.Boolean)
+    first = checked.select(pl.struct(pl.all(), wrong.alias(" wrong")).is_first_distinct()).to_series() | wrong
+    distinct = ids.filter(twice & first & ~wrong)
     differ = ids.is_in(distinct.filter(distinct.is_duplicated()).implode())
     return [
         Flaw(row, "id", f"two rows have the id {ids[row]!r}; ids must be unique: drop one, or rename it")
         if differ[row]
-        else Flaw(row, "id", f"the row {ids[row]!r} is there twice, the same in every cell; drop one")
+        else Flaw(row, "id", f"the row {ids[row]!r} is there twice, the same in all that is read; drop one")
         for row in (twice & (differ | ~first)).arg_true()
     ]
 

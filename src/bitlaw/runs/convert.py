@@ -15,6 +15,7 @@ import polars as pl
 from ..errors import BitlawError, ConfigError, nearest
 from ..units import parse_quantity
 from .check import Flaw, comparable, number, numbers, parse_cell
+from .raw import shown
 from .schema import COLUMN
 
 FACTORS = {
@@ -44,7 +45,7 @@ MEANINGS = {
     "accuracy": "share that is right, to the error",
     "accuracy%": "per cent that is right, to the error",
     "quantity": 'text like "7B" or "20,000,000"',
-    "int": "bits of an integer format: 4 to int4; 16 is bf16, 32 is fp32, or after training not quantised",
+    "int": "bits of an integer format: 4 to int4; 16 is bf16, 32 is fp32",
     "fp": "bits of a float format: 4 to e2m1, 6 to e3m2, 8 to e4m3; 16 and 32 as with `int`",
     "dtype": "names like torch's: bfloat16, float8_e4m3fn, int8",
     "gguf": "llama.cpp's types by their bits: Q4_K_M to int4; F16, BF16 and F32 are not quantised",
@@ -132,8 +133,6 @@ def convert(
         return _each(series, ours, lambda cell: float(f"{parse_quantity(cell, kind):.15g}"))
     if unit in _TURNS:
         turn = _TURNS[unit]
-        if ours == "post_format":  # 16 bits after training are no quantisation, as in llama.cpp's tables
-            return _each(series, ours, lambda cell: _quantized(turn(cell)))
         return _each(series, ours, turn)
     found, flaws = numbers(series)
     flaws = [Flaw(flaw.row, ours, flaw.reason) for flaw in flaws]
@@ -158,11 +157,11 @@ def difference(after: pl.Series, before: pl.Series, unit: str) -> tuple[pl.Serie
     [0.0488]
     """
     sides, flaws = [], []
-    for series in (after, before):
+    for series, which in ((after, ""), (before, f" (of {shown(before.name)})")):
         turned, found = convert(series, "loss", unit)
         turned, more = numbers(turned)
         sides.append(turned.cast(pl.Float64))
-        flaws += [Flaw(flaw.row, "gap", flaw.reason) for flaw in found + more]
+        flaws += [Flaw(flaw.row, "gap", flaw.reason + which) for flaw in found + more]
     return (sides[0] - sides[1]).alias("gap"), flaws
 
 
@@ -241,10 +240,6 @@ def _gguf(cell: Any) -> str | None:
             f"{str(cell)[:40]!r} is no type of llama.cpp that bitlaw knows; list the values in a mapping file"
         )
     return "binary" if match[1] == "1" else f"int{match[1]}"
-
-
-def _quantized(name: str | None) -> str | None:
-    return None if name in ("bf16", "fp16", "fp32") else name
 
 
 def _state(cell: Any) -> str:

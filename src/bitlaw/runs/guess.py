@@ -85,8 +85,8 @@ _PARTS: dict[str, str] = {
     **dict.fromkeys(("grad", "grads", "gradient", "gradients"), "grad_format"),
     "head": "head_format",
 }
-_OF_FORMATS = {"bits", "bit", "dtype", "format", "precision", "quant", "quantization", "type"}
-_SCHEME = r"^(?i:w[0-9]+)?(?i:a[0-9]+)?(?i:kv[0-9]+)?$"  # W8A8
+_OF_FORMATS = {"bits", "bit", "dtype", "precision", "quant", "quantization"}
+_SCHEME = r"^(?i)(w[0-9]+(a[0-9]+)?(kv[0-9]+)?|a[0-9]+kv[0-9]+|16|none|fp16|bf16)$"  # W8A8, and what stands beside it
 #: In which units names of formats may come, the plainest first.
 _FORMAT_UNITS = {"w_format": ("", "dtype"), "post_format": ("", "gguf")}
 #: What counts as unquantised anyway.
@@ -226,7 +226,9 @@ def formats_of(name: str, series: pl.Series) -> str | None:
 
 def is_scheme(series: pl.Series) -> bool:
     """Whether cells name formats of several parts at once, like W8A8."""
-    return series.dtype == pl.String and bool(filled(series).str.contains(_SCHEME).all())
+    cells = filled(series)
+    scheme = series.dtype == pl.String and bool(cells.str.contains(_SCHEME).all())
+    return scheme and bool(cells.str.contains(r"^(?i)w[0-9]+(a|kv)[0-9]").any())
 
 
 def has_digits(series: pl.Series) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import ConfigError, DataError
+from ..errors import BitlawError, ConfigError, DataError
 from ..files import whole
+from ..formats import parse_format
 from .check import Flaw, check
 from .convert import convert, difference
 from .export import without_formulas
@@ -175,6 +176,7 @@ def carry_out(
         status = columns.get("status", pl.Series([None] * raw.frame.height, dtype=pl.String))
         columns["status"] = status.set(lost, "diverged")
     frame = pl.DataFrame([series.alias(name) for name, series in columns.items()])
+    frame = _unquantized(raw, proposal, frame)
     checked, more = check(frame, lambda share: tell("checking", share))
     seen = {
         flaw.row for flaw in flaws
@@ -191,6 +193,27 @@ def carry_out(
     return Imported(
         Runs(kept, raw.name), proposal, tuple(problems), len(bad) + len(raw.problems), count, raw.notes
     )
+
+
+def _unquantized(raw: Raw, proposal: Proposal, frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows that are of 16 bits or more after training are not quantised: they have no format, and no gap."""
+    rule = next((rule for rule in proposal.rules if rule.ours == "post_format"), None)
+    if rule is None or not rule.theirs:
+        return frame
+    turned = frame["post_format"].cast(pl.String, strict=False)
+    native = {cell for cell in turned.unique() if cell and _native(cell)}
+    plain = turned.is_in(list(native)).fill_null(False)
+    theirs = raw.frame[rule.theirs].cast(pl.String, strict=False).str.strip_chars().fill_null("")
+    plain |= turned.is_null() & theirs.str.to_uppercase().is_in(["F16", "BF16", "F32", "FP16", "FP32"])
+    names = [name for name in ("post_format", "gap", "gap_se") if name in frame.columns]
+    return frame.with_columns(frame[name].set(plain, None) for name in names)
+
+
+def _native(cell: str) -> bool:
+    try:
+        return parse_format(cell.strip()).name in ("bf16", "fp16", "fp32")
+    except BitlawError:
+        return False
 
 
 class BadRows(DataError):

@@ -65,10 +65,15 @@ def propose(raw: Raw, said: Said, guesses: bool = True) -> Proposal:
     given = [_resolved(rule, names) for rule in said.rules]
     for name in said.ignored - set(names):
         raise ConfigError(f"there is no column {name[:80]!r} to ignore; {nearest(name[:80], names)}")
-    taken = {rule.theirs for rule in given if not rule.minus}  # losses of a difference are losses too
+    taken = {name for rule in given for name in (rule.theirs, rule.minus)}
     done = {rule.ours for rule in given} | said.refused
     free = [name for name in names if name not in taken and name not in said.ignored]
     found = _guessed(raw, free, done) if guesses else []
+    found += [
+        Rule("loss", rule.theirs, rule.unit, why="guess: what the gap is of")
+        for rule in given
+        if rule.minus and guesses and "loss" not in {*done, *(other.ours for other in found)}
+    ]
     rules = tuple([*given, *found])
     used = {name for rule in rules for name in (rule.theirs, rule.minus)}
     unused = tuple(name for name in names if name not in used)
@@ -137,9 +142,17 @@ def _ask_for_bits(raw: Raw, unused: list[str], done: set[str], refused: frozense
         ours = guess.formats_of(name, raw.frame[name])
         if ours is None or ours in refused:
             continue
-        if ours == "w_format" and ours in done:  # one of the two is of something else
+        if (
+            ours == "w_format" and ours in done and "post_format" not in done
+        ):  # one of the two is of something else
             ours = "post_format"
         cells = guess.filled(raw.frame[name]).unique(maintain_order=True)
+        if ours in done:
+            asked.append(
+                f"column {name!r} seems to name formats too, beside that of {ours}: --ignore {name!r} if it says "
+                "nothing else"
+            )
+            continue
         some = ", ".join(shown(cell) for cell in cells.head(5))
         if not guess.has_digits(cells):
             unit = guess.format_unit(ours, cells)
@@ -194,7 +207,7 @@ def _examples(raw: Raw, rules: Iterable[Rule]) -> dict[str, tuple[str, str]]:
         if not rule.theirs:
             out[rule.ours] = ("", rule.constant)
             continue
-        if rule.minus:
+        if rule.minus and raw.frame.height:
             turned, _ = difference(raw.frame[rule.theirs].head(1), raw.frame[rule.minus].head(1), rule.unit)
             before = " minus ".join(shown(raw.frame[name][0]) for name in (rule.theirs, rule.minus))
             out[rule.ours] = (before, shown(turned[0]) or "(empty)")

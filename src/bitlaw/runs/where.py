@@ -72,7 +72,9 @@ class Condition:
         if self.sign in ORDER or self.other:
             value = pl.col(self.other).cast(pl.Float64) * self.values[0] if self.other else self.values[0]
             compared = {"<": cell < value, "<=": cell <= value, ">": cell > value, ">=": cell >= value}
-            compared |= {"=": cell == value, "!=": cell != value}
+            if self.sign == "!=":  # as with a value, an empty cell is not the same
+                return ~(cell == value).fill_null(False)
+            compared["="] = cell == value
             return compared[self.sign].fill_null(False)
         if COLUMN[self.column].kind in ("integer", "number"):
             meant = meant.cast(pl.Float64)

@@ -144,7 +144,7 @@ def plan_options(answer: Plan, which: int = 0) -> Chart:
     ('int8', 'int4')
     """
     options = [o for o in answer.options if np.isfinite(o.loss)][:OPTIONS]
-    if len(options) < 2 or answer.columns[2] != "loss":
+    if len(options) < 2 or answer.columns[2] != "loss" or np.isfinite(options[0].flops):
         raise NothingToDraw("the plan compares no formats by loss; ask for bits='any'")
     marks: list[Mark] = []
     for label, near, hollow in ((answer.columns[3], True, False), ("others", False, True)):
