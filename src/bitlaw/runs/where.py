@@ -105,7 +105,7 @@ def parse_where(text: str) -> Condition:
         ConfigError: an unknown column or sign, or a value that the column cannot have.
 
     >>> parse_where("w_format in int4, e4m3"), str(parse_where("params>=30M"))
-    (Condition(column='w_format', sign='in', values=('int4', 'e4m3')), 'params >= 3e+07')
+    (Condition(column='w_format', sign='in', values=('int4', 'e4m3'), other=''), 'params >= 3e+07')
     """
     found = _SHAPE.fullmatch(text) if len(text) <= MAX_TEXT else None
     if found is None:
