@@ -49,7 +49,7 @@ A *trunk* is a training run that several *ends* share; each end is a model at on
 | `rows.csv` | the same without {left_out} |
 | [`findings.md`](findings.md) | what they say of the paper's claims and of its rivals' |
 | [`tables.md`](tables.md) | the tables behind it, by `findings.py` |
-| [`report.html`](report.html) | every figure of `bitlaw report`, of quantisation by GPTQ; the command stands at its end |
+| [`report.html`](report.html) | every figure of `bitlaw report`, of GPTQ; the command stands at its end |
 | `trunks.csv` | the stage and sweep (`*.toml`) of each trunk |
 | `models/` | ends of 16-bit trunks as safetensors, rounded to bf16 |
 
