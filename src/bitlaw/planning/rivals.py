@@ -52,11 +52,7 @@ def by_rivals(
             "other laws were chosen by their held-out errors on losses, and of these by those on gaps"
         )
     for entry in ranked:
-        if (
-            _as_well(entry, ranked)
-            and entry.name != fitted.law.name
-            and not why_not_plannable(LAWS[entry.name])
-        ):
+        if _as_well(entry, ranked) and entry.name != fitted.law.name:
             found.append((entry.name, LAWS[entry.name], fitted.objective, entry.held_out.error))
     held = {e.parameter.name: e.value for e in fitted.estimates if e.status == "fixed"}
     others = []

@@ -36,6 +36,7 @@ from .base import (
 )
 
 OPTIONS = 16  # choices of formats that are drawn
+ROOM = 10.0  # times a budget that was asked for, to which figures of budgets reach
 SHOWN = 8  # budgets whose parabolas are drawn
 
 
@@ -46,14 +47,14 @@ def compute_optimal(fit: Fit, runs: Runs | View, budget: float | None = None) ->
     Args:
         fit: of a law of size and tokens.
         runs: the rows it was fitted to; budgets reach from a tenth of the costliest to ten times it.
-        budget: in 16-bit FLOPs, to which they reach where it is larger, and which is marked.
+        budget: in 16-bit FLOPs, beyond which they reach, and which is marked.
 
     Raises:
         NothingToDraw: a law without a size and tokens.
     """
     view = View.of(runs, fit)
     largest = view.largest_cost()
-    most = max(largest * 10, budget or 0.0)
+    most = max(largest * 10, ROOM * (budget or 0.0))
     budgets = np.geomspace(largest / 10, most, max(5, round(2 * np.log10(most / largest)) + 3))
     try:
         best = frontier(thinned(fit), budgets.tolist(), fit.level)
